@@ -1,0 +1,99 @@
+//! The file system as the engine sees it: blocking calls on explicit offsets, and nothing that a crash could not undo
+//! unless it was synced. `RealDisk` is the machine's; `SimDisk` loses what was not synced and fails on demand.
+
+use bytes::Bytes;
+use std::{fmt::Debug, io, os::fd::RawFd, path::Path, path::PathBuf, sync::Arc};
+
+/// How to open a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenHow {
+    /// Existing, read only.
+    Read,
+    /// Existing, read and write.
+    Write,
+    /// Must not exist; read and write.
+    CreateNew,
+}
+
+/// One entry of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskEntry {
+    /// File name within the folder.
+    pub name: String,
+    /// Length in bytes; 0 for folders.
+    pub len: u64,
+    /// Whether it is a folder.
+    pub is_dir: bool,
+}
+
+/// Room on the file system that holds a path, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system.
+    pub total: u64,
+    /// What an ordinary user may still write.
+    pub free: u64,
+    /// Whether its contents survive a power cut (false for tmpfs and ramfs).
+    pub durable: bool,
+}
+
+/// A file system. All calls block.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens a file.
+    fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a folder and its parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes the folder's entries durable (fsync of the folder).
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Renames a file over whatever is there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// The folder's entries, in no order.
+    fn list(&self, path: &Path) -> io::Result<Vec<DiskEntry>>;
+    /// Room on the file system under `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Takes an exclusive lock on `path` (created when missing) for the life of the answer. `WouldBlock` when another holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Debug + Send + Sync>>;
+}
+
+/// An open file of a [`Disk`].
+pub trait DiskFile: Debug + Send + Sync {
+    /// Reads up to `out.len()` bytes at `offset`; short only at the end of the file.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `chunks`, one after the other, at `offset`.
+    fn write_all_at(&self, chunks: &[Bytes], offset: u64) -> io::Result<()>;
+    /// fdatasync. After an error nothing of this file may be acknowledged again.
+    fn sync_data(&self) -> io::Result<()>;
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or extends with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves room without changing the length (`fallocate` with `KEEP_SIZE`); a file system without it answers Ok.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// The first `len` bytes as shared memory: a read-only mapping on a real disk. Bytes beyond the end may not be touched,
+    /// and the file may not be cut while the answer lives.
+    fn map(&self, len: u64) -> io::Result<Bytes>;
+    /// The descriptor, where there is one.
+    fn raw_fd(&self) -> Option<RawFd>;
+}
+
+/// Shared handle to a disk.
+pub type DiskRef = Arc<dyn Disk>;
+
+/// Where a disk error happened.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} {path}: {source}")]
+pub struct DiskError {
+    /// What was tried.
+    pub action: &'static str,
+    /// On which path.
+    pub path: PathBuf,
+    /// What the system said.
+    #[source]
+    pub source: io::Error,
+}

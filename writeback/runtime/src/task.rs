@@ -1,0 +1,1 @@
+//! The one way to run a task: named, supervised, drained at shutdown.

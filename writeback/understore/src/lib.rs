@@ -1,0 +1,160 @@
+//! Under-stores: where persisted data lives under its own name. One trait, one conformance suite, a capability probe.
+//!
+//! It knows nothing of segments, inodes or datasets.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use std::{fmt::Debug, ops::Range, sync::Arc};
+
+/// A key in an under-store: components joined by `/`, no leading slash, UTF-8, relative to the mount's URL. Empty: the root.
+pub type StoreKey = String;
+
+/// What an under-store says of an object, by which a change outside is recognised (etag, or mtime and length).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Validator(pub String);
+
+/// What is at a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Bytes; 0 for a directory.
+    pub size: u64,
+    /// Microseconds since the epoch, UTC.
+    pub mtime: i64,
+    /// Recognises a change.
+    pub validator: Validator,
+    /// Our own token, when we wrote it (metadata `forebay-token`); only `head` fills it in.
+    pub token: Option<String>,
+    /// POSIX and user attributes kept with the object, as `head` finds them.
+    pub attributes: Vec<(String, String)>,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+}
+
+/// One name of a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The last component.
+    pub name: String,
+    /// What it is (without token and attributes).
+    pub found: Found,
+}
+
+/// What must be at the target for a write or delete to go ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Nothing.
+    Absent,
+    /// This.
+    Match(Validator),
+    /// Whatever: only after a person said so.
+    Any,
+}
+
+/// A write to come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key.
+    pub key: StoreKey,
+    /// Bytes in all.
+    pub size: u64,
+    /// Our token, stored with the object where the store can.
+    pub token: String,
+    /// Attributes to store with the object.
+    pub attributes: Vec<(String, String)>,
+    /// Condition, checked as late and as atomically as the store allows.
+    pub expect: Expect,
+}
+
+/// What the store at this mount honours, found by trying.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Capabilities {
+    /// A put can be made conditional on absence.
+    pub put_if_absent: bool,
+    /// A put can be made conditional on a validator.
+    pub put_if_match: bool,
+    /// The end of a multipart upload honours a condition.
+    pub complete_conditional: bool,
+    /// Metadata (our token) is kept with objects.
+    pub metadata: bool,
+    /// Parts may be sent in parallel and in any order.
+    pub parallel_parts: bool,
+    /// Smallest part but the last, bytes.
+    pub part_bytes_min: u64,
+    /// Most parts.
+    pub parts_max: u32,
+    /// Rename is atomic.
+    pub atomic_rename: bool,
+}
+
+/// Why an under-store call failed, by what it asks of the caller.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing there.
+    #[error("{0}: not found")]
+    NotFound(String),
+    /// The expectation did not hold; nothing was changed.
+    #[error("{0}: changed by someone else")]
+    Changed(String),
+    /// Retrying alone will not help: no permission, no bucket, name or size refused. A person must look.
+    #[error("{0}")]
+    Refused(String),
+    /// Passing: retry with backoff. The outcome of a write is unknown; ask `head` for the token.
+    #[error("{0}")]
+    Unavailable(String),
+    /// What arrived is not what the store promised (length, checksum). Retry; never cache.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// A started upload, resumable by whoever holds its id. For a single put no upload is needed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct UploadId(pub String);
+
+/// A part that is in the store.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PartId {
+    /// Position of the part, from 0.
+    pub index: u32,
+    /// The store's name for it.
+    pub id: String,
+}
+
+/// An under-store, rooted at its mount's URL.
+#[async_trait]
+pub trait UnderStore: Debug + Send + Sync {
+    /// URL without secrets, for people.
+    fn url(&self) -> &str;
+    /// Finds out what the store honours. Leaves nothing behind.
+    async fn probe(&self) -> Result<Capabilities, StoreError>;
+    /// What is at `key`: an object, a directory (also one that only exists by what lies under it), or None.
+    async fn head(&self, key: &str) -> Result<Option<Found>, StoreError>;
+    /// The names directly in directory `key` greater than `after`, in byte order, as they arrive.
+    fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>>;
+    /// Exactly `range` of the object, if it still has `validator`; `Changed` otherwise.
+    async fn read(&self, key: &str, range: Range<u64>, validator: &Validator) -> Result<Bytes, StoreError>;
+    /// Writes a whole object in one request.
+    async fn put(&self, write: &Write, chunks: Vec<Bytes>) -> Result<Found, StoreError>;
+    /// Starts an upload in parts.
+    async fn start(&self, write: &Write) -> Result<UploadId, StoreError>;
+    /// Sends a part; sending it again replaces it. `offset` is its place in the object.
+    async fn part(&self, write: &Write, upload: &UploadId, index: u32, offset: u64, chunks: Vec<Bytes>) -> Result<PartId, StoreError>;
+    /// Makes the object visible whole. After `Unavailable` ask `head` for the token.
+    async fn complete(&self, write: &Write, upload: &UploadId, parts: &[PartId]) -> Result<Found, StoreError>;
+    /// Forgets an upload; unknown ones are fine.
+    async fn abort(&self, key: &str, upload: &UploadId) -> Result<(), StoreError>;
+    /// Uploads of ours that were started under `prefix` and neither completed nor aborted.
+    async fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError>;
+    /// Removes an object. Absent is fine, unless `expect` is a match.
+    async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError>;
+    /// Makes an empty directory (on an object store a zero-byte key ending in `/`). Existing is fine.
+    async fn make_dir(&self, key: &str) -> Result<(), StoreError>;
+    /// Removes an empty directory (or its marker). Absent is fine; not empty is `Changed`.
+    async fn remove_dir(&self, key: &str) -> Result<(), StoreError>;
+}
+
+/// Shared handle to an under-store.
+pub type UnderStoreRef = Arc<dyn UnderStore>;
+
+// API to be provided: pub async fn open(url: &str, settings: &Settings) -> Result<UnderStoreRef, StoreError>
+//   (file://, s3://bucket/prefix?endpoint=..&region=..; credentials from environment), modules local, s3, memory (for simulation, with fault injection), conformance.
