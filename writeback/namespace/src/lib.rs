@@ -50,10 +50,12 @@ pub struct Inode {
 pub enum Kind {
     /// A regular file.
     File,
-    /// A directory. `overlay`: its base listing (the under-store's directory of the same path) shows through.
+    /// A directory. Where `base` is a path (in text form, as `Path::as_bytes`), the base's listing of that path shows through under
+    /// the rows. It is the directory's own path unless the directory was renamed and its base content has not been moved yet,
+    /// so that renaming a directory is one commit however much lies under it. `None`: nothing shows through.
     Dir {
-        /// Whether the base shows through.
-        overlay: bool,
+        /// The base path that shows through.
+        base: Option<Vec<u8>>,
     },
     /// A symbolic link.
     Symlink(Vec<u8>),
@@ -108,7 +110,7 @@ pub struct Plan {
 //
 // #[derive(Clone)] pub struct Namespace { store: MetaStoreRef, base: Arc<dyn Base>, clock: ClockRef }
 // impl Namespace {
-//   pub async fn open(store, base, clock) -> Result<Namespace>         // creates the root row when missing (overlay: true)
+//   pub async fn open(store, base, clock) -> Result<Namespace>         // creates the root row when missing (base: itself)
 //   // every lookup answers Node::Row{ino, inode, version} | Node::Base(BaseEntry)
 //   pub async fn resolve(&self, path) -> Result<Option<Node>>            // no symlink following in the last component; symlinks in the middle are NotADirectory
 //   pub async fn inode(&self, ino) -> Result<Option<(Inode, Version)>>
@@ -120,7 +122,7 @@ pub struct Plan {
 //   pub async fn plan_update(&self, ino, f: impl FnOnce(&mut Inode)) -> Result<Planned>
 //   pub async fn plan_unlink(&self, path) -> Result<Unlinked{plan, node}>     // file or symlink; a base file gets a whiteout; a row inode with nlink 0 is deleted unless held(ino)
 //   pub async fn plan_rmdir(&self, path)                                       // NotEmpty; the rmdir phantom is excluded by EmptyRange with guard
-//   pub async fn plan_rename(&self, from, to, RenameHow{replace: bool, exchange: bool, parents: bool}) -> Renamed{plan, moved, replaced}   // whole directories; into itself = Invalid; no loops under concurrency (checks share every ancestor of the target); renaming a base file/dir: answered NeedsCopyUp(entry) so that the engine first makes rows
+//   pub async fn plan_rename(&self, from, to, RenameHow{replace: bool, exchange: bool, parents: bool}) -> Renamed{plan, moved, replaced}   // whole directories; into itself = Invalid; no loops under concurrency (checks share every ancestor of the target); renaming a base directory makes a row at the target with base = the old base path, and a whiteout at the source, in the same plan; renaming a base file: the caller passes the `content` its new row shall have
 //   pub async fn plan_link, xattr and setattr via plan_update
 //   pub async fn commit(&self, plan: Plan, token: Option<Token>) -> Result<Committed, NsError>     // Conflict bubbles up as NsError::Conflict; `retry(|| async {..})` helper re-plans with jitter up to a bound
 //   pub async fn plan_forget(&self, ino)    // after persist: row + dentry go, the base shows through again (D1); refused by check when anything changed
