@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Runs every suite, goes on after a failed one, ends with one summary line. `make test` is this.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+export FOREBAY_BIN=$CARGO_TARGET_DIR/release/forebay
+tests/setup.sh || exit 1
+logs=$(mktemp -d /tmp/forebay-test-XXXXXX)
+names=() results=() passed=0 failed=0
+
+suite() { # suite NAME COMMAND…
+  local name=$1 begin=$SECONDS code; shift
+  echo "=== $name"
+  "$@" 2>&1 | tee "$logs/$name.log"
+  code=${PIPESTATUS[0]}
+  names+=("$name"); results+=("$([ "$code" = 0 ] && echo ok || echo "FAILED ($code)") in $((SECONDS - begin)) s")
+  [ "$code" = 0 ] && passed=$((passed + 1)) || failed=$((failed + 1))
+}
+
+pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
+
+suite build cargo build --release --workspace
+suite rust cargo test --release --workspace
+suite flight pytest tests/flight tests/cli
+suite crash pytest -s tests/crash
+if [ -z "${FOREBAY_SKIP_CEPH:-}" ]; then
+  suite ceph make test-ceph
+fi
+
+echo
+for k in "${!names[@]}"; do printf '%-8s %s\n' "${names[$k]}" "${results[$k]}"; done
+echo "logs: $logs"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
