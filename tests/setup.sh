@@ -16,7 +16,6 @@ need mkfs.ext4 e2fsprogs
 need strace strace
 need cc gcc libc6-dev
 need python3 python3 python3-venv
-need mold mold
 if [ "${1:-}" = ceph ]; then
   need ceph-mon ceph-mon ceph-osd ceph-mgr radosgw ceph-common
 fi
