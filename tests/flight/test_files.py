@@ -1,0 +1,144 @@
+"""Files and names over Flight: write, read, append, truncate, list, rename, delete, persist."""
+
+import urllib.request
+import uuid
+
+import pyarrow as pa
+import pytest
+
+BODY = bytes(range(256)) * 9000
+
+
+@pytest.fixture
+def path():
+    return f"/n/{uuid.uuid4().hex[:8]}"
+
+
+@pytest.mark.parametrize("content", [b"", b"x", BODY, b"y" * (5 << 20)], ids=["empty", "one", "2 MB", "5 MiB"])
+def test_a_file_comes_back(client, path, content):
+    client.put_file(path, content)
+    assert client.file(path) == content
+    assert client.act("stat", path=path)[0]["size"] == len(content)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 1), (255, 2), (1 << 20, 1 << 20), (len(BODY) - 1, 100), (len(BODY), 5)])
+def test_ranges(client, path, offset, length):
+    client.put_file(path, BODY)
+    assert client.file(path, offset=offset, length=length) == BODY[offset : offset + length]
+
+
+def test_appends_must_be_at_the_end(client, path):
+    client.put_file(path, b"abc")
+    client.put_file(path, b"def", mode="append", offset=3)
+    assert client.file(path) == b"abcdef"
+    with pytest.raises(Exception, match="6"):
+        client.put_file(path, b"x", mode="append", offset=3)
+    assert client.file(path) == b"abcdef"
+
+
+@pytest.mark.parametrize("size", [0, 2, 6, 10, 3 << 20])
+def test_truncate(client, path, size):
+    client.put_file(path, b"abcdef")
+    client.act("truncate", path=path, size=size)
+    assert client.file(path) == b"abcdef"[:size].ljust(size, b"\0")
+
+
+def test_create_refuses_what_is_there(client, path):
+    client.put_file(path, b"a", mode="create")
+    with pytest.raises(Exception, match="(?i)exist"):
+        client.put_file(path, b"b", mode="create")
+    assert client.file(path) == b"a"
+
+
+def test_a_reader_keeps_its_version(client, other, path):
+    client.put_file(path, BODY)
+    [endpoint] = other.info(path, kind="file").endpoints
+    stream = other.flight.do_get(endpoint.ticket)
+    first = stream.read_chunk().data.column(0)[0].as_py()
+    client.put_file(path, b"new")
+    rest = b"".join(c.data.column(0)[0].as_py() for c in stream)
+    assert first + rest == BODY and client.file(path) == b"new"
+
+
+@pytest.mark.parametrize("name", ["a b", "ü", "日本", "%FF", "%25", "+&=?#", "-rf", "\n", "x" * 255])
+def test_names(client, path, name):
+    client.put_file(f"{path}/{name}", b"1")
+    assert client.names(path) == [f"{path}/{name}"] and client.file(f"{path}/{name}") == b"1"
+
+
+def test_listing_in_pages_and_recursively(client, path):
+    for k in range(25):
+        client.put_file(f"{path}/{'ab'[k % 2]}/{k:02}", bytes(k))
+    pages, after = [], None
+    while page := client.act("list", path=path, recursive=True, limit=10, **({"after": after} if after else {})):
+        pages += [e["path"] for e in page]
+        after = page[-1]["path"]
+    assert pages == sorted(pages) and len(pages) == 27
+
+
+def test_rename_files_and_folders(client, path):
+    client.put_file(f"{path}/a/1", b"1")
+    client.put_file(f"{path}/a/2", b"2")
+    client.act("rename", **{"from": f"{path}/a/1", "to": f"{path}/a/3"})
+    client.act("rename", **{"from": f"{path}/a", "to": f"{path}/b"})
+    assert client.names(path, recursive=True) == [f"{path}/b", f"{path}/b/2", f"{path}/b/3"]
+    assert client.file(f"{path}/b/3") == b"1"
+    with pytest.raises(Exception, match="(?i)exist"):
+        client.act("rename", **{"from": f"{path}/b/2", "to": f"{path}/b/3"})
+    client.act("rename", **{"from": f"{path}/b/2", "to": f"{path}/b/3", "replace": True})
+    assert client.file(f"{path}/b/3") == b"2"
+
+
+def test_delete_recursively(client, path):
+    for k in range(5):
+        client.put_file(f"{path}/a/b{k}/c", b"x")
+    assert client.action("delete", {"path": path})[0] == "FAILED_PRECONDITION"
+    client.act("delete", path=path, recursive=True)
+    assert not client.exists(path)
+
+
+class TestPersist:
+    def wait(self, client, path):
+        [answer] = client.act("wait_persisted", path=path, timeout="60s")
+        assert answer["state"] in ("persisted", "clean")
+
+    def test_a_file_arrives_under_its_own_name(self, client, lake):
+        client.put_file("/kept/p/file", BODY)
+        self.wait(client, "/kept/p/file")
+        assert (lake / "p/file").read_bytes() == BODY
+
+    def test_overwrites_renames_and_deletes_arrive_too(self, client, lake):
+        for k in range(10):
+            client.put_file(f"/kept/q/{k}", bytes([k]) * 1000)
+        self.wait(client, "/kept/q")
+        client.put_file("/kept/q/0", b"new")
+        client.act("delete", path="/kept/q/1")
+        client.act("rename", **{"from": "/kept/q/2", "to": "/kept/q/two"})
+        client.act("rename", **{"from": "/kept/q", "to": "/kept/r"})
+        self.wait(client, "/kept")
+        found = {str(p.relative_to(lake)): p.read_bytes() for p in lake.rglob("*") if p.is_file() and p.parent.name in "qr"}
+        assert found == {"r/0": b"new", "r/two": bytes([2]) * 1000} | {f"r/{k}": bytes([k]) * 1000 for k in range(3, 10)}
+
+    def test_a_dataset_arrives_as_arrow_files(self, client, lake):
+        batch = pa.record_batch([pa.array(range(1000))], names=["id"])
+        client.put("/kept/set", batch)
+        self.wait(client, "/kept/set")
+        [part] = [p for p in (lake / "set").iterdir()]
+        assert pa.ipc.open_file(part).read_all() == pa.Table.from_batches([batch])
+
+    def test_what_lies_in_the_under_store_is_read_through(self, client, lake):
+        (lake / "old").mkdir()
+        (lake / "old/data").write_bytes(BODY)
+        assert client.names("/kept/old") == ["/kept/old/data"]
+        assert client.file("/kept/old/data") == BODY
+        assert client.act("stat", path="/kept/old/data")[0]["state"] == "clean"
+
+    def test_status_counts_what_is_dirty(self, client):
+        client.put_file("/not-under-a-mount", bytes(5000))
+        [status] = client.act("status")
+        assert status["dirty_bytes"] >= 5000 and status["dirty_files"] >= 1 and status["ack"] == "local"
+
+
+@pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/"])
+def test_pages(server, page):
+    assert urllib.request.urlopen(server.http + page, timeout=10).status == 200

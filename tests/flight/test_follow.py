@@ -1,0 +1,131 @@
+"""Followers: batches as they are acknowledged, each once and in order, to the publish or the abort."""
+
+import threading
+import time
+import uuid
+
+import pyarrow as pa
+import pytest
+
+SCHEMA = pa.schema([("n", pa.int64())])
+
+
+def one(n):
+    return pa.record_batch([pa.array([n])], schema=SCHEMA)
+
+
+@pytest.fixture
+def path():
+    return f"/f/{uuid.uuid4().hex[:8]}"
+
+
+def begin(client, path, **keys):
+    return client.act("begin", path=path, **keys)[0]["session"]
+
+
+class Follower(threading.Thread):
+    def __init__(self, server, path, **keys):
+        super().__init__(daemon=True)
+        self.server, self.path, self.keys, self.got, self.error = server, path, keys, [], None
+        self.start()
+
+    def run(self):
+        try:
+            with self.server.client() as client:
+                for chunk in client.chunks(self.path, follow=True, **self.keys):
+                    self.got += chunk.data.column("n").to_pylist()
+        except Exception as e:
+            self.error = e
+
+    def wait_for(self, count, seconds=20):
+        end = time.monotonic() + seconds
+        while len(self.got) < count and self.error is None and time.monotonic() < end:
+            time.sleep(0.005)
+        assert len(self.got) >= count, (self.got, self.error)
+
+    def end(self):
+        self.join(20)
+        assert not self.is_alive(), "the follower still waits"
+        return self.got, self.error
+
+
+def test_a_follower_sees_each_batch_before_the_publish_and_then_the_end(server, client, other, path):
+    session = begin(client, path)
+    follower = Follower(server, path)
+    for n in range(5):
+        client.put(path, one(n), session=session)
+        follower.wait_for(n + 1)
+    assert not other.exists(path)
+    client.act("publish", session=session)
+    assert follower.end() == ([0, 1, 2, 3, 4], None)
+
+
+def test_a_put_without_a_session_is_followed_as_it_grows(server, client, path):
+    follower = Follower(server, path, wait="10s")
+    from tests.harness import descriptor
+    writer, reader = client.flight.do_put(descriptor(path), SCHEMA)
+    for n in range(3):
+        writer.write_batch(one(n))
+        reader.read()
+        follower.wait_for(n + 1)
+    writer.done_writing()
+    writer.close()
+    assert follower.end() == ([0, 1, 2], None)
+
+
+def test_the_head_version_comes_first(server, client, path):
+    client.put(path, one(0), one(1))
+    session = begin(client, path)
+    follower = Follower(server, path)
+    client.put(path, one(2), session=session)
+    follower.wait_for(3)
+    client.act("publish", session=session)
+    assert follower.end() == ([0, 1, 2], None)
+
+
+def test_no_head_when_the_session_overwrites(server, client, path):
+    client.put(path, one(0))
+    session = begin(client, path, mode="overwrite")
+    follower = Follower(server, path)
+    client.put(path, one(9), session=session)
+    follower.wait_for(1)
+    client.act("publish", session=session)
+    assert follower.end() == ([9], None)
+
+
+def test_only_the_session_when_it_is_named(server, client, path):
+    client.put(path, one(0))
+    session = begin(client, path)
+    follower = Follower(server, path, session=session)
+    client.put(path, one(1), session=session)
+    client.act("publish", session=session)
+    assert follower.end() == ([1], None)
+
+
+def test_an_abort_ends_a_follower_with_an_error(server, client, path):
+    session = begin(client, path)
+    client.put(path, one(0), session=session)
+    follower = Follower(server, path)
+    follower.wait_for(1)
+    client.act("abort", session=session)
+    got, error = follower.end()
+    assert got == [0] and "abort" in str(error).lower()
+
+
+@pytest.mark.parametrize("read", [0, 1, 4])
+def test_a_resume_token_stays_good_after_the_publish(server, client, path, read):
+    session = begin(client, path)
+    for n in range(4):
+        client.put(path, one(n), session=session)
+    token = {"from": f"{session}:{read}"}
+    live = Follower(server, path, **token)
+    live.wait_for(4 - read)
+    client.act("publish", session=session)
+    assert live.end() == (list(range(read, 4)), None)
+    later = Follower(server, path, **token)
+    assert later.end() == (list(range(read, 4)), None)
+
+
+def test_a_follower_of_a_finished_dataset_ends_at_once(server, client, path):
+    client.put(path, one(0))
+    assert Follower(server, path).end() == ([0], None)
