@@ -210,10 +210,14 @@ impl fmt::Debug for Budget {
 struct Place<'a> {
     budget: &'a Budget,
     id: u64,
+    left: bool,
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        if self.left {
+            return;
+        }
         let mut state = self.budget.inner.state.lock();
         let Some(at) = state.waiters.iter().position(|waiter| waiter.id == self.id) else {
             return;

@@ -6,7 +6,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 #[tokio::test]
 async fn a_panic_becomes_the_first_terminal_error_and_the_process_lives() {
     let tasks = Tasks::new("engine");
-    tasks.spawn("flusher", async { panic!("torn {}", 7) });
+    tasks.spawn("flusher", async {
+        blocking(|| ()).await;
+        fail_with(7)
+    });
     let failure = tasks.failed().await;
     assert_eq!(
         failure,
@@ -100,6 +103,10 @@ async fn blocking_leaves_the_thread_unless_it_is_simulated() {
 #[tokio::test]
 async fn a_panic_in_blocking_code_goes_on_in_the_caller() {
     let tasks = Tasks::new("engine");
-    tasks.spawn("disk", async { blocking(|| panic!("bad block")).await });
-    assert_eq!(tasks.failed().await.reason, "panicked: bad block");
+    tasks.spawn("disk", async { blocking(|| fail_with(8)).await });
+    assert_eq!(tasks.failed().await.reason, "panicked: torn 8");
+}
+
+fn fail_with(number: u32) {
+    panic!("torn {number}");
 }
