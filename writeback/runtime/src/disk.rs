@@ -1,6 +1,12 @@
 //! The file system as the engine sees it: blocking calls on explicit offsets, and nothing that a crash could not undo
 //! unless it was synced. `RealDisk` is the machine's; `SimDisk` loses what was not synced and fails on demand.
 
+mod real;
+mod sim;
+
+pub use real::RealDisk;
+pub use sim::{Calls, Fault, SimDisk};
+
 use bytes::Bytes;
 use std::{fmt::Debug, io, os::fd::RawFd, path::Path, path::PathBuf, sync::Arc};
 
@@ -47,11 +53,11 @@ pub trait Disk: Debug + Send + Sync {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a file over whatever is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file.
+    /// Removes a file. Open handles and mappings of it stay good.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// The folder's entries, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<DiskEntry>>;
-    /// Room on the file system under `path`.
+    /// Room on the file system under `path`, or under its nearest existing ancestor.
     fn space(&self, path: &Path) -> io::Result<Space>;
     /// Takes an exclusive lock on `path` (created when missing) for the life of the answer. `WouldBlock` when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Debug + Send + Sync>>;
@@ -84,6 +90,11 @@ pub trait DiskFile: Debug + Send + Sync {
 
 /// Shared handle to a disk.
 pub type DiskRef = Arc<dyn Disk>;
+
+/// Whether the system said that there is no room left (bytes, inodes or quota).
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// Where a disk error happened.
 #[derive(Debug, thiserror::Error)]
