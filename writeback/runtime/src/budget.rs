@@ -109,10 +109,10 @@ impl Budget {
             self.publish(&state);
             id
         };
-        let _place = Place { budget: self, id };
+        let mut place = Place { budget: self, id, left: false };
+        let permit = permit.await.expect("a waiter leaves the line only by a grant or with its place");
+        place.left = true;
         permit
-            .await
-            .expect("a waiter leaves the line only by a grant or with its place")
     }
 
     /// Takes `bytes` if they fit within the limit now and nobody waits.
