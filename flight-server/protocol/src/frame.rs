@@ -11,10 +11,12 @@
 //! It does not look into Arrow metadata, and does no flow control: a caller pushes a frame only after it took the messages of
 //! the last.
 
+mod collect;
 mod encode;
 mod parse;
 mod queue;
 
+pub use collect::{Collect, Slices};
 pub use encode::{head, prefix};
 pub use parse::{Messages, Parser};
 
@@ -23,7 +25,7 @@ use bytes::Bytes;
 
 /// One FlightData message.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct FlightMessage {
+pub struct FlightMessage<B = Vec<Bytes>> {
     /// What the stream is about; in the first message of a DoPut.
     pub descriptor: Option<FlightDescriptor>,
     /// The Arrow IPC message's flatbuffer.
@@ -31,7 +33,7 @@ pub struct FlightMessage {
     /// The application's own bytes.
     pub app_metadata: Bytes,
     /// The Arrow IPC message's body, in pieces; joined in order they are the body.
-    pub body: Vec<Bytes>,
+    pub body: B,
 }
 
 impl FlightMessage {

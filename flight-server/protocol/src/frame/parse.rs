@@ -1,22 +1,19 @@
 //! From DATA frames to messages. Incremental: what a frame leaves unfinished waits for the next, and nothing is read twice
 //! but a varint cut in two. Tolerant of field order and of fields it does not know; a field that comes twice counts the last time.
 
-use super::{Caps, FlightMessage, FrameError, queue::Queue};
+use super::{Caps, Collect, FlightMessage, FrameError, Slices, queue::Queue};
 use arrow_flight::FlightDescriptor;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use prost::Message;
 
-/// Pieces of a body smaller than this are joined: a peer that sends a byte per frame must not cost a slice per byte.
-const PIECE_BYTES_MIN: usize = 1024;
-
-/// Parses the FlightData messages of one stream.
+/// Parses the FlightData messages of one stream. `C` says what becomes of bodies; by default they stay slices of the frames.
 #[derive(Debug)]
-pub struct Parser {
+pub struct Parser<C = Slices> {
     caps: Caps,
     queue: Queue,
     state: State,
-    message: FlightMessage,
-    body: Pieces,
+    message: FlightMessage<()>,
+    body: C,
 }
 
 /// Where in a message the parser stands.
@@ -42,14 +39,21 @@ enum Small {
 }
 
 impl Parser {
-    /// A parser at the beginning of a stream.
+    /// A parser at the beginning of a stream, that leaves bodies where they are.
     pub fn new(caps: Caps) -> Self {
+        Self::collecting(caps, Slices::default())
+    }
+}
+
+impl<C: Collect> Parser<C> {
+    /// A parser at the beginning of a stream, that gives the pieces of bodies to `body`.
+    pub fn collecting(caps: Caps, body: C) -> Self {
         Self {
             caps,
             queue: Queue::default(),
             state: State::Prefix,
             message: FlightMessage::default(),
-            body: Pieces::default(),
+            body,
         }
     }
 
@@ -59,14 +63,25 @@ impl Parser {
     }
 
     /// The next message, when it is complete; `None`: push more. After an error the stream is lost.
-    pub fn next_message(&mut self) -> Result<Option<FlightMessage>, FrameError> {
+    pub fn next_message(&mut self) -> Result<Option<FlightMessage<C::Body>>, FrameError> {
         loop {
             let next = match self.state {
                 State::Prefix => read_prefix(&mut self.queue, self.caps.message)?.map(|left| State::Field { left }),
                 State::Field { left: 0 } => {
                     self.state = State::Prefix;
-                    self.message.body = std::mem::take(&mut self.body).finish();
-                    return Ok(Some(std::mem::take(&mut self.message)));
+                    let FlightMessage {
+                        descriptor,
+                        data_header,
+                        app_metadata,
+                        body: (),
+                    } = std::mem::take(&mut self.message);
+                    let body = self.body.finish();
+                    return Ok(Some(FlightMessage {
+                        descriptor,
+                        data_header,
+                        app_metadata,
+                        body,
+                    }));
                 }
                 State::Field { left } => self.field(left)?,
                 State::Small { field, length, left } => self.small(field, length)?.map(|()| State::Field { left }),
@@ -150,7 +165,7 @@ impl Parser {
             HEADER => (Small::Header, "data_header", self.caps.header),
             APP_METADATA => (Small::AppMetadata, "app_metadata", self.caps.app_metadata),
             BODY => {
-                self.body = Pieces::default();
+                self.body.start(length);
                 return Ok(State::Body { length, left });
             }
             _ => return Ok(State::Skip { length, left }),
@@ -267,33 +282,4 @@ fn varint(bytes: &mut impl Iterator<Item = u8>, left: usize) -> Result<Option<(u
         }
     }
     Err(FrameError::Malformed("a number without an end"))
-}
-
-/// A body as its pieces arrive.
-#[derive(Debug, Default)]
-struct Pieces {
-    whole: Vec<Bytes>,
-    small: BytesMut,
-}
-
-impl Pieces {
-    fn push(&mut self, piece: Bytes) {
-        if piece.len() < PIECE_BYTES_MIN {
-            self.small.extend_from_slice(&piece);
-            return;
-        }
-        self.flush();
-        self.whole.push(piece);
-    }
-
-    fn flush(&mut self) {
-        if !self.small.is_empty() {
-            self.whole.push(self.small.split().freeze());
-        }
-    }
-
-    fn finish(mut self) -> Vec<Bytes> {
-        self.flush();
-        self.whole
-    }
 }
