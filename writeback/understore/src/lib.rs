@@ -2,10 +2,20 @@
 //!
 //! It knows nothing of segments, inodes or datasets.
 
+mod address;
+pub mod conformance;
+pub mod fault;
+pub mod limit;
+pub mod local;
+pub mod memory;
+pub mod s3;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use std::{fmt::Debug, ops::Range, sync::Arc};
+use std::{fmt::Debug, ops::Range, sync::Arc, time::Duration};
+
+pub use address::{check_key, join, parent_and_name};
 
 /// A key in an under-store: components joined by `/`, no leading slash, UTF-8, relative to the mount's URL. Empty: the root.
 pub type StoreKey = String;
@@ -138,9 +148,18 @@ pub trait UnderStore: Debug + Send + Sync {
     /// Starts an upload in parts.
     async fn start(&self, write: &Write) -> Result<UploadId, StoreError>;
     /// Sends a part; sending it again replaces it. `offset` is its place in the object.
-    async fn part(&self, write: &Write, upload: &UploadId, index: u32, offset: u64, chunks: Vec<Bytes>) -> Result<PartId, StoreError>;
+    async fn part(
+        &self,
+        write: &Write,
+        upload: &UploadId,
+        index: u32,
+        offset: u64,
+        chunks: Vec<Bytes>,
+    ) -> Result<PartId, StoreError>;
     /// Makes the object visible whole. After `Unavailable` ask `head` for the token.
     async fn complete(&self, write: &Write, upload: &UploadId, parts: &[PartId]) -> Result<Found, StoreError>;
+    /// Makes sure that what `head` shows at `key` survives a power cut, also when the process that wrote it died in between.
+    async fn settle(&self, key: &str) -> Result<(), StoreError>;
     /// Forgets an upload; unknown ones are fine.
     async fn abort(&self, key: &str, upload: &UploadId) -> Result<(), StoreError>;
     /// Uploads of ours that were started under `prefix` and neither completed nor aborted.
@@ -156,5 +175,45 @@ pub trait UnderStore: Debug + Send + Sync {
 /// Shared handle to an under-store.
 pub type UnderStoreRef = Arc<dyn UnderStore>;
 
-// API to be provided: pub async fn open(url: &str, settings: &Settings) -> Result<UnderStoreRef, StoreError>
-//   (file://, s3://bucket/prefix?endpoint=..&region=..; credentials from environment), modules local, s3, memory (for simulation, with fault injection), conformance.
+/// Plain settings of an under-store.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long to wait for a connection, an answer, or the next bytes of one, before the store counts as away.
+    /// Default 10 s (`under.timeout`).
+    pub timeout: Duration,
+    /// Most bytes per second, reads and writes together. Default: no limit.
+    pub bytes_per_second_max: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            bytes_per_second_max: None,
+        }
+    }
+}
+
+/// Opens the under-store at `url`: `file:///folder`, `s3://bucket/prefix?endpoint=http://host:port&region=name`.
+///
+/// Nothing is asked of the store yet, so that a store that is away can be opened all the same; credentials come from the
+/// environment (`AWS_ACCESS_KEY_ID`, …), never from the URL. `Refused`: the URL makes no sense or has a scheme that is not offered.
+///
+/// ```
+/// # async fn example() -> Result<(), forebay_understore::StoreError> {
+/// let store = forebay_understore::open("file:///mnt/lake", &forebay_understore::Settings::default()).await?;
+/// let found = store.head("day=1/part-0.arrow").await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn open(url: &str, settings: &Settings) -> Result<UnderStoreRef, StoreError> {
+    let address = address::parse(url)?;
+    let store: UnderStoreRef = match address {
+        address::Address::Local { folder } => Arc::new(local::Local::new(folder)),
+        address::Address::S3(at) => Arc::new(s3::S3::new(at, settings)?),
+    };
+    Ok(match settings.bytes_per_second_max {
+        Some(rate) => Arc::new(limit::Limited::new(store, rate)),
+        None => store,
+    })
+}

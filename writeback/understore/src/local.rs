@@ -1,0 +1,834 @@
+//! A local folder (also NFS, CephFS, …) as an under-store: native names, native mode, owner and mtime.
+//!
+//! An object becomes visible whole: it is written to a file of the hidden folder [`HIDDEN`] at the mount's root, which no listing
+//! shows, `fdatasync`ed, renamed to its name, and the folder is `fsync`ed. The token lies in the extended attribute
+//! `user.forebay.token` where the file system has such; elsewhere only size and mtime tell what is ours.
+//! The validator is mtime, size and inode: a rewrite in place changes the first, a replacement the last.
+//!
+//! Symbolic links below the folder are neither shown nor followed, so nothing outside can be reached. Names that are not UTF-8
+//! are not shown. `Expect::Absent` is atomic; `Expect::Match` is checked just before the rename (or unlink), with a window of
+//! microseconds in which another writer would be overwritten.
+
+mod sys;
+
+use crate::{
+    Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
+    check_key, parent_and_name,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt, stream::BoxStream};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::{self, File, FileTimes, Metadata, OpenOptions},
+    io::{self, Write as _},
+    ops::Range,
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+/// The folder at the mount's root that holds what is being written.
+pub const HIDDEN: &str = ".forebay-tmp";
+
+/// Prefix of our extended attributes.
+const XATTR: &str = "user.forebay.";
+
+/// Names held in memory by one pass over a folder; a larger folder is read in several passes.
+const NAMES_PER_PASS: usize = 1 << 18;
+
+/// Entries looked at by one blocking call of a listing.
+const LISTED_PER_CALL: usize = 256;
+
+/// A local folder.
+#[derive(Clone, Debug)]
+pub struct Local {
+    folder: Arc<Folder>,
+    url: String,
+}
+
+impl Local {
+    /// The folder at `path`; it may be away.
+    pub fn new(path: PathBuf) -> Self {
+        let url = format!("file://{}", path.display());
+        Self {
+            folder: Arc::new(Folder {
+                path,
+                serial: AtomicU64::new(1),
+            }),
+            url,
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Folder) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let folder = Arc::clone(&self.folder);
+        let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Unavailable(format!("local folder: {error}"))))
+    }
+}
+
+#[async_trait]
+impl UnderStore for Local {
+    fn url(&self) -> &str {
+        &self.url
+    }
+
+    async fn probe(&self) -> Result<Capabilities, StoreError> {
+        self.blocking(Folder::probe).await
+    }
+
+    async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        let key = checked(key)?;
+        self.blocking(move |folder| folder.head(&key)).await
+    }
+
+    fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
+        let pass = match checked(key) {
+            Ok(key) => Pass {
+                key,
+                names: VecDeque::new(),
+                after: after.map(str::to_owned),
+                more: true,
+            },
+            Err(error) => return futures::stream::iter([Err(error)]).boxed(),
+        };
+        let this = self.clone();
+        let chunks = futures::stream::unfold(Some(pass), move |pass| {
+            let this = this.clone();
+            async move {
+                let pass = pass?;
+                match this.blocking(move |folder| folder.list_some(pass)).await {
+                    Ok((rows, pass)) => Some((rows.into_iter().map(Ok).collect(), pass)),
+                    Err(StoreError::NotFound(_)) => None,
+                    Err(error) => Some((vec![Err(error)], None)),
+                }
+            }
+        });
+        chunks.flat_map(futures::stream::iter::<Vec<_>>).boxed()
+    }
+
+    async fn read(&self, key: &str, range: Range<u64>, validator: &Validator) -> Result<Bytes, StoreError> {
+        let (key, validator) = (checked(key)?, validator.clone());
+        self.blocking(move |folder| folder.read(&key, range, &validator)).await
+    }
+
+    async fn put(&self, write: &Write, chunks: Vec<Bytes>) -> Result<Found, StoreError> {
+        checked(&write.key)?;
+        let write = write.clone();
+        self.blocking(move |folder| folder.put(&write, &chunks)).await
+    }
+
+    async fn start(&self, write: &Write) -> Result<UploadId, StoreError> {
+        checked(&write.key)?;
+        let write = write.clone();
+        self.blocking(move |folder| folder.start(&write).map(|(_, name)| UploadId(name)))
+            .await
+    }
+
+    async fn part(
+        &self,
+        write: &Write,
+        upload: &UploadId,
+        index: u32,
+        offset: u64,
+        chunks: Vec<Bytes>,
+    ) -> Result<PartId, StoreError> {
+        let (key, name) = (checked(&write.key)?, upload_name(upload)?);
+        self.blocking(move |folder| folder.part(&key, &name, offset, &chunks))
+            .await?;
+        Ok(PartId {
+            index,
+            id: String::new(),
+        })
+    }
+
+    async fn complete(&self, write: &Write, upload: &UploadId, _parts: &[PartId]) -> Result<Found, StoreError> {
+        let (write, name) = (write.clone(), upload_name(upload)?);
+        self.blocking(move |folder| folder.complete(&write, &name)).await
+    }
+
+    async fn settle(&self, key: &str) -> Result<(), StoreError> {
+        let key = checked(key)?;
+        self.blocking(move |folder| folder.settle(&key)).await
+    }
+
+    async fn abort(&self, key: &str, upload: &UploadId) -> Result<(), StoreError> {
+        let (key, name) = (checked(key)?, upload_name(upload)?);
+        self.blocking(move |folder| folder.forget(&key, &name)).await
+    }
+
+    async fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |folder| folder.uploads(&prefix)).await
+    }
+
+    async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
+        let (key, expect) = (checked(key)?, expect.clone());
+        self.blocking(move |folder| folder.delete(&key, &expect)).await
+    }
+
+    async fn make_dir(&self, key: &str) -> Result<(), StoreError> {
+        let key = checked(key)?;
+        self.blocking(move |folder| folder.make_dir(&key).map(|_| ())).await
+    }
+
+    async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
+        let key = checked(key)?;
+        self.blocking(move |folder| folder.remove_dir(&key)).await
+    }
+}
+
+/// The key, when it may be one and is not ours.
+fn checked(key: &str) -> Result<String, StoreError> {
+    check_key(key)?;
+    if key.split('/').next() == Some(HIDDEN) {
+        return Err(StoreError::Refused(format!("{key}: {HIDDEN} is Forebay's own")));
+    }
+    Ok(key.to_owned())
+}
+
+/// The file name in the hidden folder that an upload id is; it came from outside this process's memory.
+fn upload_name(upload: &UploadId) -> Result<String, StoreError> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if upload.0.is_empty() || upload.0.len() > 200 || !upload.0.bytes().all(fine) {
+        return Err(StoreError::NotFound(format!("upload {:?}", upload.0)));
+    }
+    Ok(upload.0.clone())
+}
+
+/// What an error of the file system asks of the caller.
+fn error(key: &str, doing: &str, error: &io::Error) -> StoreError {
+    let text = format!("{doing} {key}: {error}");
+    match error.raw_os_error() {
+        Some(libc::ENOENT) => StoreError::NotFound(text),
+        Some(
+            libc::EACCES
+            | libc::EPERM
+            | libc::EROFS
+            | libc::ENAMETOOLONG
+            | libc::EISDIR
+            | libc::ENOTDIR
+            | libc::EINVAL
+            | libc::ELOOP
+            | libc::EXDEV
+            | libc::ENOSPC
+            | libc::EDQUOT
+            | libc::EFBIG,
+        ) => StoreError::Refused(text),
+        _ => StoreError::Unavailable(text),
+    }
+}
+
+fn validator(of: &Metadata) -> Validator {
+    Validator(format!(
+        "{:x}.{:x}-{:x}-{:x}",
+        of.mtime(),
+        of.mtime_nsec(),
+        of.len(),
+        of.ino()
+    ))
+}
+
+fn found(of: &Metadata) -> Found {
+    Found {
+        size: if of.is_dir() { 0 } else { of.len() },
+        mtime: of
+            .mtime()
+            .saturating_mul(1_000_000)
+            .saturating_add(of.mtime_nsec() / 1000),
+        validator: validator(of),
+        token: None,
+        attributes: Vec::new(),
+        is_dir: of.is_dir(),
+    }
+}
+
+/// One listing under way: what is known of the names still to come.
+#[derive(Debug)]
+struct Pass {
+    key: String,
+    names: VecDeque<String>,
+    after: Option<String>,
+    more: bool,
+}
+
+/// The blocking side.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    serial: AtomicU64,
+}
+
+impl Folder {
+    /// Opened anew by every call, so that a folder that was mounted meanwhile is seen.
+    fn root(&self) -> Result<File, StoreError> {
+        File::open(&self.path)
+            .map_err(|error| StoreError::Unavailable(format!("{}: {error}; is it mounted?", self.path.display())))
+    }
+
+    /// The folder that holds `key`, and its last component.
+    fn parent<'k>(&self, key: &'k str) -> Result<(File, &'k str), StoreError> {
+        let (parent, name) = parent_and_name(key);
+        let folder = sys::open_folder_below(&self.root()?, parent).map_err(|e| error(parent, "open folder", &e))?;
+        Ok((folder, name))
+    }
+
+    fn hidden(&self) -> Result<File, StoreError> {
+        let root = self.root()?;
+        match fs::create_dir(sys::path_in(&root, HIDDEN)) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(error(HIDDEN, "make", &e)),
+            _ => {}
+        }
+        sys::open_folder_below(&root, HIDDEN).map_err(|e| error(HIDDEN, "open", &e))
+    }
+
+    /// File or directory at `key` with what the system says of it; symbolic links and devices do not exist for us.
+    fn look(&self, key: &str) -> Result<Option<(PathBuf, Metadata, File)>, StoreError> {
+        let (folder, name) = match self.parent(key) {
+            Ok(found) => found,
+            // A component in the middle is missing, a file, or a symbolic link: then nothing is there.
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            Err(StoreError::Refused(_)) if !self.readable_parent(key) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let path = sys::path_in(&folder, if name.is_empty() { "." } else { name });
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() || metadata.is_file() => Ok(Some((path, metadata, folder))),
+            Ok(_) => Ok(None),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT)) => Ok(None),
+            Err(e) => Err(error(key, "look at", &e)),
+        }
+    }
+
+    /// Whether the refusal of the parent was one of rights, rather than a file or a link in the middle.
+    fn readable_parent(&self, key: &str) -> bool {
+        let (parent, _) = parent_and_name(key);
+        let Ok(root) = self.root() else { return true };
+        let cause = sys::open_folder_below(&root, parent)
+            .err()
+            .and_then(|e| e.raw_os_error());
+        !matches!(cause, Some(libc::ENOTDIR | libc::ELOOP))
+    }
+
+    fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        let Some((path, metadata, _folder)) = self.look(key)? else {
+            return Ok(None);
+        };
+        let mut found = found(&metadata);
+        if found.is_dir {
+            return Ok(Some(found));
+        }
+        found.token = sys::get_xattr(&path, "user.forebay.token")
+            .ok()
+            .and_then(|token| String::from_utf8(token).ok());
+        found.attributes = vec![
+            ("mode".into(), format!("{:o}", metadata.permissions().mode() & 0o7777)),
+            ("uid".into(), metadata.uid().to_string()),
+            ("gid".into(), metadata.gid().to_string()),
+            ("mtime".into(), found.mtime.to_string()),
+        ];
+        for name in sys::list_xattrs(&path).unwrap_or_default() {
+            let ours = name
+                .strip_prefix(XATTR)
+                .filter(|name| *name != "token" && *name != "key");
+            if let (Some(short), Ok(value)) = (ours, sys::get_xattr(&path, &name)) {
+                found
+                    .attributes
+                    .push((short.to_owned(), String::from_utf8_lossy(&value).into_owned()));
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn list_some(&self, mut pass: Pass) -> Result<(Vec<Listed>, Option<Pass>), StoreError> {
+        let folder =
+            sys::open_folder_below(&self.root()?, &pass.key).map_err(|e| error(&pass.key, "open folder", &e))?;
+        if pass.names.is_empty() {
+            if !pass.more {
+                return Ok((Vec::new(), None));
+            }
+            (pass.names, pass.more) = names_after(&folder, &pass.key, pass.after.as_deref())?;
+            pass.after = pass.names.back().cloned();
+        }
+        let mut rows = Vec::new();
+        for name in pass.names.drain(..pass.names.len().min(LISTED_PER_CALL)) {
+            match fs::symlink_metadata(sys::path_in(&folder, &name)) {
+                Ok(metadata) if metadata.is_dir() || metadata.is_file() => {
+                    rows.push(Listed {
+                        found: found(&metadata),
+                        name,
+                    });
+                }
+                // Gone meanwhile, or nothing that we show.
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(error(&name, "look at", &e)),
+            }
+        }
+        let ended = pass.names.is_empty() && !pass.more;
+        Ok((rows, (!ended).then_some(pass)))
+    }
+
+    fn read(&self, key: &str, range: Range<u64>, expected: &Validator) -> Result<Bytes, StoreError> {
+        let (folder, name) = self.parent(key)?;
+        let mut how = OpenOptions::new();
+        how.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = how
+            .open(sys::path_in(&folder, name))
+            .map_err(|e| error(key, "open", &e))?;
+        let unchanged = |file: &File| match file.metadata() {
+            Ok(metadata) if validator(&metadata) == *expected => Ok(()),
+            Ok(_) => Err(StoreError::Changed(key.to_owned())),
+            Err(e) => Err(error(key, "look at", &e)),
+        };
+        unchanged(&file)?;
+        let len = range
+            .end
+            .checked_sub(range.start)
+            .and_then(|len| usize::try_from(len).ok());
+        let len = len.ok_or_else(|| StoreError::Damaged(format!("{key}: no bytes {range:?}")))?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, range.start)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => StoreError::Damaged(format!("{key}: shorter than {}", range.end)),
+                _ => error(key, "read", &e),
+            })?;
+        // A writer in place may have been at it while we read.
+        unchanged(&file)?;
+        Ok(bytes.into())
+    }
+
+    fn put(&self, write: &Write, chunks: &[Bytes]) -> Result<Found, StoreError> {
+        // Early, so that a hopeless write costs nothing; the check that counts comes at the rename.
+        self.expect(&write.key, &write.expect)?;
+        let (mut file, name) = self.start(write)?;
+        let written = chunks.iter().try_for_each(|chunk| file.write_all(chunk));
+        drop(file);
+        let done = written
+            .map_err(|e| error(&write.key, "write", &e))
+            .and_then(|()| self.complete(write, &name));
+        if done.is_err() {
+            self.forget(&write.key, &name)?;
+        }
+        done
+    }
+
+    fn start(&self, write: &Write) -> Result<(File, String), StoreError> {
+        let hidden = self.hidden()?;
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+        let token: String = write
+            .token
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(64)
+            .collect();
+        let name = format!("{}-{token}-{}-{serial}", key_mark(&write.key), std::process::id());
+        let mut how = OpenOptions::new();
+        how.write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW);
+        let file = how
+            .open(sys::path_in(&hidden, &name))
+            .map_err(|e| error(&write.key, "create", &e))?;
+        // Best effort: where there are no extended attributes, the mark in the name must do.
+        let _ = sys::set_xattr(&file, "user.forebay.key", write.key.as_bytes());
+        Ok((file, name))
+    }
+
+    fn open_upload(&self, key: &str, name: &str) -> Result<(File, File), StoreError> {
+        let hidden = self.hidden()?;
+        let mut how = OpenOptions::new();
+        how.write(true).custom_flags(libc::O_NOFOLLOW);
+        let file = how
+            .open(sys::path_in(&hidden, name))
+            .map_err(|e| error(key, "open upload of", &e))?;
+        Ok((file, hidden))
+    }
+
+    fn part(&self, key: &str, name: &str, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError> {
+        let (file, _) = self.open_upload(key, name)?;
+        let mut at = offset;
+        for chunk in chunks {
+            file.write_all_at(chunk, at).map_err(|e| error(key, "write", &e))?;
+            at += chunk.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// 1. attributes and token, 2. fdatasync, 3. the target's folder, 4. the expectation, 5. rename, 6. fsync of the folder.
+    fn complete(&self, write: &Write, name: &str) -> Result<Found, StoreError> {
+        let key = &write.key;
+        let (file, hidden) = self.open_upload(key, name)?;
+        let len = file.metadata().map_err(|e| error(key, "look at", &e))?.len();
+        if len != write.size {
+            return Err(StoreError::Damaged(format!(
+                "{key}: {len} bytes arrived, {} announced",
+                write.size
+            )));
+        }
+        dress(&file, write);
+        file.sync_all().map_err(|e| error(key, "sync", &e))?;
+        let (parent, target) = parent_and_name(key);
+        let folder = self.make_dir(parent)?;
+        self.expect(key, &write.expect)?;
+        rename(&hidden, name, &folder, target, &write.expect).map_err(|e| match e.raw_os_error() {
+            Some(libc::EEXIST) => StoreError::Changed(key.clone()),
+            _ => error(key, "rename to", &e),
+        })?;
+        let metadata = file.metadata().map_err(|e| error(key, "look at", &e))?;
+        folder.sync_all().map_err(|e| error(key, "sync the folder of", &e))?;
+        Ok(Found {
+            token: Some(write.token.clone()),
+            attributes: write.attributes.clone(),
+            ..found(&metadata)
+        })
+    }
+
+    fn settle(&self, key: &str) -> Result<(), StoreError> {
+        let mut how = OpenOptions::new();
+        how.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let (folder, name) = self.parent(key)?;
+        let file = how
+            .open(sys::path_in(&folder, name))
+            .map_err(|e| error(key, "open", &e))?;
+        file.sync_all()
+            .and_then(|()| folder.sync_all())
+            .map_err(|e| error(key, "sync", &e))
+    }
+
+    fn expect(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
+        let there = match expect {
+            Expect::Any => return Ok(()),
+            Expect::Absent | Expect::Match(_) => self.look(key)?,
+        };
+        let holds = match (expect, &there) {
+            (Expect::Match(expected), Some((_, metadata, _))) => metadata.is_file() && validator(metadata) == *expected,
+            (Expect::Match(_), None) => false,
+            _ => there.is_none(),
+        };
+        if holds {
+            Ok(())
+        } else {
+            Err(StoreError::Changed(key.to_owned()))
+        }
+    }
+
+    fn forget(&self, key: &str, name: &str) -> Result<(), StoreError> {
+        let hidden = self.hidden()?;
+        match fs::remove_file(sys::path_in(&hidden, name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error(key, "abort", &e)),
+            _ => Ok(()),
+        }
+    }
+
+    fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError> {
+        let hidden = self.hidden()?;
+        let entries = fs::read_dir(sys::path_in(&hidden, ".")).map_err(|e| error(HIDDEN, "list", &e))?;
+        let mut uploads = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| error(HIDDEN, "list", &e))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let path = sys::path_in(&hidden, &name);
+            let key = match sys::get_xattr(&path, "user.forebay.key").map(String::from_utf8) {
+                Ok(Ok(key)) => key,
+                _ if name.starts_with(&key_mark(prefix)) => prefix.to_owned(),
+                _ => continue,
+            };
+            if key.starts_with(prefix) {
+                uploads.push((key, UploadId(name)));
+            }
+        }
+        uploads.sort_by(|a, b| (&a.0, &a.1.0).cmp(&(&b.0, &b.1.0)));
+        Ok(uploads)
+    }
+
+    fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
+        let expect = if *expect == Expect::Absent {
+            &Expect::Any
+        } else {
+            expect
+        };
+        self.expect(key, expect)?;
+        let Some((path, metadata, folder)) = self.look(key)? else {
+            return Ok(());
+        };
+        if metadata.is_dir() {
+            return Err(StoreError::Changed(format!("{key}: a directory is there")));
+        }
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(error(key, "remove", &e)),
+            _ => {}
+        }
+        folder.sync_all().map_err(|e| error(key, "sync the folder of", &e))
+    }
+
+    /// The folder at `key`, made with its parents; every new name is durable.
+    fn make_dir(&self, key: &str) -> Result<File, StoreError> {
+        let mut folder = self.root()?;
+        for name in key.split('/').filter(|name| !name.is_empty()) {
+            folder = match sys::open_folder_below(&folder, name) {
+                Ok(next) => next,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    match fs::create_dir(sys::path_in(&folder, name)) {
+                        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(error(key, "make", &e)),
+                        _ => {}
+                    }
+                    folder.sync_all().map_err(|e| error(key, "sync the folder of", &e))?;
+                    sys::open_folder_below(&folder, name).map_err(|e| error(key, "open folder", &e))?
+                }
+                Err(e) => return Err(error(key, "make folder", &e)),
+            };
+        }
+        Ok(folder)
+    }
+
+    fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
+        let Some((path, _, folder)) = self.look(key)? else {
+            return Ok(());
+        };
+        match fs::remove_dir(path).map_err(|e| (e.raw_os_error(), e)) {
+            Ok(()) | Err((Some(libc::ENOENT), _)) => {}
+            Err((Some(libc::ENOTEMPTY | libc::EEXIST), _)) => {
+                return Err(StoreError::Changed(format!("{key}: not empty")));
+            }
+            Err((Some(libc::ENOTDIR), _)) => return Err(StoreError::Changed(format!("{key}: a file is there"))),
+            Err((_, e)) => return Err(error(key, "remove folder", &e)),
+        }
+        folder.sync_all().map_err(|e| error(key, "sync the folder of", &e))
+    }
+
+    fn probe(&self) -> Result<Capabilities, StoreError> {
+        let write = Write {
+            key: "probe".into(),
+            size: 0,
+            token: "probe".into(),
+            attributes: Vec::new(),
+            expect: Expect::Absent,
+        };
+        let (file, name) = self.start(&write)?;
+        let metadata = sys::set_xattr(&file, "user.forebay.token", b"probe").is_ok();
+        self.forget("probe", &name)?;
+        Ok(Capabilities {
+            put_if_absent: true,
+            put_if_match: false,
+            complete_conditional: true,
+            metadata,
+            parallel_parts: true,
+            part_bytes_min: 1,
+            parts_max: u32::MAX,
+            atomic_rename: true,
+        })
+    }
+}
+
+/// Beginning of an upload's file name that tells its key, for file systems without extended attributes.
+fn key_mark(key: &str) -> String {
+    Sha256::digest(key.as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// The least `NAMES_PER_PASS` names of a folder greater than `after`, in order, and whether there are more.
+fn names_after(folder: &File, key: &str, after: Option<&str>) -> Result<(VecDeque<String>, bool), StoreError> {
+    let mut names = BTreeSet::new();
+    let mut more = false;
+    for entry in fs::read_dir(sys::path_in(folder, ".")).map_err(|e| error(key, "list", &e))? {
+        let entry = entry.map_err(|e| error(key, "list", &e))?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let hidden = key.is_empty() && name == HIDDEN;
+        if hidden || after.is_some_and(|after| name.as_str() <= after) {
+            continue;
+        }
+        names.insert(name);
+        if names.len() > NAMES_PER_PASS {
+            names.pop_last();
+            more = true;
+        }
+    }
+    Ok((names.into_iter().collect(), more))
+}
+
+fn rename(from: &File, from_name: &str, to: &File, to_name: &str, expect: &Expect) -> io::Result<()> {
+    let (from_path, to_path) = (sys::path_in(from, from_name), sys::path_in(to, to_name));
+    if *expect != Expect::Absent {
+        return fs::rename(from_path, to_path);
+    }
+    match sys::rename_noreplace(from, from_name, to, to_name) {
+        // A file system without it: a hard link has the same promise.
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)) => {
+            fs::hard_link(&from_path, &to_path)?;
+            fs::remove_file(&from_path)
+        }
+        done => done,
+    }
+}
+
+/// Gives the file its token, mode, owner and mtime. A file system or user that may not is no reason to keep the bytes back.
+fn dress(file: &File, write: &Write) {
+    let refused = |what: &str, e: io::Error| tracing::debug!(key = write.key, what, error = %e, "attribute not kept");
+    if let Err(e) = sys::set_xattr(file, "user.forebay.token", write.token.as_bytes()) {
+        refused("token", e);
+    }
+    let number = |name: &str, radix| {
+        let value = write.attributes.iter().find(|(key, _)| key == name);
+        value.and_then(|(_, value)| i64::from_str_radix(value, radix).ok())
+    };
+    let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok());
+    if let Err(e) = std::os::unix::fs::fchown(file, owner("uid"), owner("gid")) {
+        refused("owner", e);
+    }
+    let mode = number("mode", 8)
+        .and_then(|mode| u32::try_from(mode & 0o7777).ok())
+        .unwrap_or(0o644);
+    if let Err(e) = file.set_permissions(fs::Permissions::from_mode(mode)) {
+        refused("mode", e);
+    }
+    for (name, value) in &write.attributes {
+        if !["mode", "uid", "gid", "mtime"].contains(&name.as_str())
+            && let Err(e) = sys::set_xattr(file, &format!("{XATTR}{name}"), value.as_bytes())
+        {
+            refused(name, e);
+        }
+    }
+    let mtime = number("mtime", 10).and_then(|micros| u64::try_from(micros).ok());
+    if let Some(mtime) = mtime.and_then(|micros| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)))
+        && let Err(e) = file.set_times(FileTimes::new().set_modified(mtime))
+    {
+        refused("mtime", e);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Local) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Local::new(folder.path().to_owned());
+        (folder, store)
+    }
+
+    fn write(key: &str, bytes: &'static [u8]) -> (Write, Vec<Bytes>) {
+        let write = Write {
+            key: key.into(),
+            size: bytes.len() as u64,
+            token: "t-1".into(),
+            attributes: vec![("mode".into(), "600".into()), ("colour".into(), "blue".into())],
+            expect: Expect::Absent,
+        };
+        (write, vec![Bytes::from_static(bytes)])
+    }
+
+    #[tokio::test]
+    async fn a_local_folder_passes_the_conformance_suite() {
+        let (folder, store) = store();
+        crate::conformance::run(Arc::new(store)).await;
+        let left: Vec<_> = fs::read_dir(folder.path().join(HIDDEN)).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[tokio::test]
+    async fn mode_and_mtime_are_native_and_user_attributes_come_back() {
+        let (folder, store) = store();
+        let (mut wanted, chunks) = write("a/b", b"x");
+        wanted.attributes.push(("mtime".into(), "1600000000000001".into()));
+        store.put(&wanted, chunks).await.unwrap();
+        let metadata = fs::metadata(folder.path().join("a/b")).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+        assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1_600_000_000, 1000));
+        let found = store.head("a/b").await.unwrap().unwrap();
+        assert!(
+            found.attributes.contains(&("colour".into(), "blue".into())),
+            "{:?}",
+            found.attributes
+        );
+    }
+
+    #[tokio::test]
+    async fn symbolic_links_are_neither_shown_nor_followed() {
+        let (folder, store) = store();
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), b"s").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("way-out")).unwrap();
+        assert_eq!(store.head("way-out").await.unwrap(), None);
+        assert_eq!(store.head("way-out/secret").await.unwrap(), None);
+        assert_eq!(store.list("", None).collect::<Vec<_>>().await.len(), 0);
+        let (wanted, chunks) = write("way-out/new", b"x");
+        let answer = store.put(&wanted, chunks).await;
+        assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+        let answer = store.read("way-out/secret", 0..1, &Validator(String::new())).await;
+        assert!(answer.is_err(), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_away_is_unavailable_and_never_empty() {
+        let (folder, store) = store();
+        fs::remove_dir_all(folder.path()).unwrap();
+        assert!(matches!(store.head("a").await, Err(StoreError::Unavailable(_))));
+        let rows: Vec<_> = store.list("", None).collect().await;
+        assert!(matches!(rows[..], [Err(StoreError::Unavailable(_))]), "{rows:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rewrite_in_place_changes_the_validator() {
+        let (folder, store) = store();
+        let (wanted, chunks) = write("a", b"one");
+        let before = store.put(&wanted, chunks).await.unwrap();
+        fs::write(folder.path().join("a"), b"two").unwrap();
+        let answer = store.read("a", 0..3, &before.validator).await;
+        assert!(matches!(answer, Err(StoreError::Changed(_))), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn the_hidden_folder_is_out_of_reach() {
+        let (_folder, store) = store();
+        store.probe().await.unwrap();
+        assert!(matches!(
+            store.head(".forebay-tmp/x").await,
+            Err(StoreError::Refused(_))
+        ));
+        assert_eq!(store.list("", None).collect::<Vec<_>>().await.len(), 0);
+        let upload = UploadId("../../etc/passwd".into());
+        let (wanted, chunks) = write("a", b"one");
+        assert!(matches!(
+            store.part(&wanted, &upload, 0, 0, chunks).await,
+            Err(StoreError::NotFound(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_large_folder_is_listed_in_order_over_several_calls() {
+        let (folder, store) = store();
+        for index in 0..LISTED_PER_CALL * 2 + 10 {
+            fs::write(folder.path().join(format!("f{index:04}")), b"").unwrap();
+        }
+        let rows: Vec<_> = store.list("", Some("f0003")).collect().await;
+        let names: Vec<String> = rows.into_iter().map(|row| row.unwrap().name).collect();
+        assert_eq!(names.len(), LISTED_PER_CALL * 2 + 6);
+        assert!(names.is_sorted() && names[0] == "f0004");
+    }
+
+    #[test]
+    fn names_of_uploads_from_outside_are_checked() {
+        for bad in ["", "a/b", "..", &"x".repeat(300)] {
+            assert!(upload_name(&UploadId(bad.into())).is_err(), "{bad}");
+        }
+        assert!(Path::new("/proc/self/fd").exists());
+    }
+}
