@@ -1,11 +1,67 @@
 //! Names: keys, inodes, the overlay of rows over a base listing, and the rules of create, rename, unlink and rmdir, planned as
 //! conditional commits on a metastore. It knows nothing of sockets, FUSE or bytes: what a file contains is an opaque `content`.
+//!
+//! # How a name is found
+//!
+//! Identity is the inode, never the path. A *dentry* row (directory, name) leads to an inode row. Where there is no dentry, the
+//! directory's *base* shows through: what the under-store has at the base path that the directory remembers. A *whiteout* row
+//! (directory, name) hides a base name; it may lie under a dentry, and then says what shows when the dentry goes.
+//! Directories that exist only in the base have no row until something below them changes; files of the base none until they do.
+//!
+//! # How a name changes
+//!
+//! Every change is a [`Plan`] of checks and writes that the metastore commits or refuses as a whole. A [`Planner`] takes several
+//! operations into one plan, the later ones seeing the earlier ones.
+//!
+//! - A create shares its parent's inode row and never writes it, so that creates in one directory do not wait for each other.
+//!   Therefore a directory's times are those of its own creation, rename or setattr (or its base's), not of its last new entry.
+//! - rmdir asks that no dentry of the directory exists, with the directory's inode row as the guard that creates share.
+//! - A directory's rename shares every ancestor of the target, and writes the inode row of what it moves (the row holds the way
+//!   back to the name), so two renames can not make a loop.
+//! - A renamed directory keeps the base path that shows through it. [`Namespace::rebase`] ends that once the content was moved.
+//! - A file operation does not share its grandparents: an ancestor renamed meanwhile takes the new file with it.
+//!
+//! # What it does not own
+//!
+//! Who is allowed, what the content means, when something is persisted. The engine implements [`Base`] and decides those.
+
+mod collect;
+mod create;
+mod error;
+mod hold;
+pub mod keys;
+mod namespace;
+mod path;
+mod plan;
+mod planner;
+mod read;
+mod remove;
+mod rename;
+mod retry;
+mod row;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+pub use collect::Collected;
+pub use create::{Create, Planned, Replace};
+pub use error::{NsError, Result};
+pub use hold::Hold;
+pub use namespace::Namespace;
+pub use path::{NAME_BYTES_MAX, PATH_BYTES_MAX, Path, PathError};
+pub use plan::Plan;
+pub use planner::Planner;
+pub use read::LIST_PAGE_MAX;
+pub use remove::Unlinked;
+pub use rename::{RenameHow, Renamed};
+pub use retry::retry;
+pub use settle::Whiteout;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_metastore::{Check, Op};
-use forebay_runtime::clock::Timestamp;
-use std::{collections::BTreeMap, fmt::Debug};
+use forebay_metastore::{MetaStoreRef, Version};
+use forebay_runtime::clock::{ClockRef, Timestamp};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 /// Number of an inode. 1 is the root. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -45,6 +101,13 @@ pub struct Inode {
     pub token: Option<String>,
 }
 
+impl Inode {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir { .. })
+    }
+}
+
 /// Kinds of inode.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Kind {
@@ -66,8 +129,16 @@ pub enum Kind {
 pub trait Base: Debug + Send + Sync {
     /// What is at `path` in the base, by its mount.
     async fn stat(&self, path: &Path) -> Result<Option<BaseEntry>, BaseError>;
-    /// Up to `limit` names in directory `path` greater than `after`, in byte order.
+    /// Up to `limit` names in directory `path` greater than `after`, in byte order; fewer than `limit`: the end.
+    /// None when there is no such directory.
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError>;
+    /// The `content` that the first row of this base file shall have, when it is about to be renamed or otherwise changed.
+    fn adopt(&self, path: &Path, entry: &BaseEntry) -> Bytes;
+    /// Whether the base may show something at `path` now or later (an upload under way counts), once the row `inode` no longer
+    /// lies over it. A whiteout is written when it may. `true` is always safe; `false` saves a row where no mount covers the path.
+    fn may_show(&self, _path: &Path, _inode: &Inode) -> bool {
+        true
+    }
 }
 
 /// An entry of the base: clean, without a row.
@@ -90,42 +161,41 @@ pub struct BaseEntry {
 #[error("{0}")]
 pub struct BaseError(pub String);
 
-/// An absolute, normalised path: components of any bytes but `/` and NUL, at most 255 each, at most 4096 in all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Path(Vec<Vec<u8>>);
-
-/// Checks and ops to go into one transaction; plans of several operations may be merged.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Conditions.
-    pub checks: Vec<Check>,
-    /// Writes.
-    pub ops: Vec<Op>,
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A row of ours.
+    Row {
+        /// Its number.
+        ino: Ino,
+        /// Its row.
+        inode: Inode,
+        /// The row's version; 0 inside a [`Planner`] that wrote it and is not committed yet.
+        version: Version,
+    },
+    /// The base's, without a row.
+    Base {
+        /// Where it lies in the base: the visible path, or another one under a renamed directory.
+        at: Path,
+        /// What it is.
+        entry: BaseEntry,
+    },
 }
 
-// API to be provided (owner: namespace), used by forebay-writeback. All paths absolute.
-//
-// impl Path { root(), parse(&[u8]) -> Result<Path, PathError> (rules of INTERFACE.md section 3: absolute, no `.`/`..`/empty/NUL, lengths; a trailing slash is refused except root),
-//             components(), parent(), name(), join(name), starts_with(&Path), as_bytes() }   // percent-encoding belongs to the doors
-//
-// #[derive(Clone)] pub struct Namespace { store: MetaStoreRef, base: Arc<dyn Base>, clock: ClockRef }
-// impl Namespace {
-//   pub async fn open(store, base, clock) -> Result<Namespace>         // creates the root row when missing (base: itself)
-//   // every lookup answers Node::Row{ino, inode, version} | Node::Base(BaseEntry)
-//   pub async fn resolve(&self, path) -> Result<Option<Node>>            // no symlink following in the last component; symlinks in the middle are NotADirectory
-//   pub async fn inode(&self, ino) -> Result<Option<(Inode, Version)>>
-//   pub async fn lookup(&self, parent: Ino, name) -> ...
-//   pub async fn list(&self, path, after: Option<&[u8]>, limit) -> Result<Vec<(Vec<u8>, Node)>>     // overlay of rows over base, whiteouts hidden, byte order, bounded page
-//   pub async fn path_of(&self, ino) -> Result<Option<Path>>             // current path of a linked inode (dentries are found by a back-link row or field)
-//   // plans: they read, decide, and return what to commit plus what it will lead to; the caller may merge own checks/ops in
-//   pub async fn plan_create(&self, path, Create{kind, mode, uid, gid, content, size, generation, token, parents: bool, replace: Replace::{Never, File}, ino: Option<Ino>}) -> Result<Planned{plan, ino, replaced: Option<(Ino, Inode)>}>
-//   pub async fn plan_update(&self, ino, f: impl FnOnce(&mut Inode)) -> Result<Planned>
-//   pub async fn plan_unlink(&self, path) -> Result<Unlinked{plan, node}>     // file or symlink; a base file gets a whiteout; a row inode with nlink 0 is deleted unless held(ino)
-//   pub async fn plan_rmdir(&self, path)                                       // NotEmpty; the rmdir phantom is excluded by EmptyRange with guard
-//   pub async fn plan_rename(&self, from, to, RenameHow{replace: bool, exchange: bool, parents: bool}) -> Renamed{plan, moved, replaced}   // whole directories; into itself = Invalid; no loops under concurrency (checks share every ancestor of the target); renaming a base directory makes a row at the target with base = the old base path, and a whiteout at the source, in the same plan; renaming a base file: the caller passes the `content` its new row shall have
-//   pub async fn plan_link, xattr and setattr via plan_update
-//   pub async fn commit(&self, plan: Plan, token: Option<Token>) -> Result<Committed, NsError>     // Conflict bubbles up as NsError::Conflict; `retry(|| async {..})` helper re-plans with jitter up to a bound
-//   pub async fn plan_forget(&self, ino)    // after persist: row + dentry go, the base shows through again (D1); refused by check when anything changed
-// }
-// keys (module `keys`): one byte of table, then big-endian numbers; `I ino`, `D parent name`, plus a public range of table bytes reserved for the engine (0x80..).
-// enum NsError { NotFound(Path), Exists(Path), NotADirectory(Path), IsADirectory(Path), NotEmpty(Path), Invalid(String), Conflict, Unknown(String), Base(BaseError), Meta(MetaError), TooMany.. }
+impl Node {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        match self {
+            Node::Row { inode, .. } => inode.is_dir(),
+            Node::Base { entry, .. } => entry.is_dir,
+        }
+    }
+
+    /// The inode's number, when it has a row.
+    pub fn ino(&self) -> Option<Ino> {
+        match self {
+            Node::Row { ino, .. } => Some(*ino),
+            Node::Base { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Looking up, listing, and the way back from an inode to its path.
+//!
+//! A lookup or listing sees each row at some instant during the call, as readdir and path lookup do anywhere; only
+//! [`Namespace::path_of`] answers of one instant, because the persister acts on it.
+
+use crate::{
+    planner::Reached,
+    row::{Dentry, Stored},
+    *,
+};
+use forebay_metastore::{Entry, Key, MetaError, prefix_end};
+use keys::name_of;
+use std::{collections::BTreeSet, future::Future};
+
+/// Most entries of one page of [`Namespace::list`].
+pub const LIST_PAGE_MAX: usize = 1000;
+/// Times that a read is begun anew because rows changed between two of its steps.
+const READ_ATTEMPTS_MAX: u32 = 32;
+
+impl Namespace {
+    /// What `path` leads to. A symlink is not followed, neither at the end nor before it; a file or symlink before the end is
+    /// [`NsError::NotADirectory`].
+    pub async fn resolve(&self, path: &Path) -> Result<Option<Node>> {
+        steady(|| async { self.planner().resolve(path).await }).await
+    }
+
+    /// An inode row.
+    pub async fn inode(&self, ino: Ino) -> Result<Option<(Inode, Version)>> {
+        self.planner().inode(ino).await
+    }
+
+    /// What `name` in the directory `parent` leads to. [`NsError::Gone`] when `parent` has no row.
+    pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Node>> {
+        path::check_name(name)?;
+        steady(|| async {
+            let mut planner = self.planner();
+            planner
+                .fetch([
+                    keys::inode(parent),
+                    keys::dentry(parent, name),
+                    keys::whiteout(parent, name),
+                ])
+                .await?;
+            let (stored, _) = planner.stored(parent).await?.ok_or(NsError::Gone(parent))?;
+            let dir = planner.as_dir(parent, &stored, Path::root())?;
+            planner.child(&dir, name).await
+        })
+        .await
+    }
+
+    /// Up to `limit` (at most [`LIST_PAGE_MAX`]) entries of the directory `path` with names greater than `after`, in byte order.
+    /// Fewer than asked for: the end.
+    ///
+    /// A directory's times are those of its row or its base, not of its last new entry: a create does not write its parent.
+    pub async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Node)>> {
+        let limit = limit.clamp(1, LIST_PAGE_MAX);
+        steady(|| async {
+            let mut planner = self.planner();
+            match planner.walk(path).await?.reached {
+                Reached::Row { ino, stored, .. } => {
+                    let dir = planner.as_dir(ino, &stored, path.clone())?;
+                    self.list_rows(ino, dir.base.as_ref(), after, limit).await
+                }
+                beyond => match planner.node(beyond).await? {
+                    None => Err(NsError::NotFound(path.clone())),
+                    Some(node) if !node.is_dir() => Err(NsError::NotADirectory(path.clone())),
+                    Some(Node::Base { at, .. }) => self.list_base(&at, after, limit).await,
+                    Some(Node::Row { .. }) => Err(NsError::Conflict),
+                },
+            }
+        })
+        .await
+    }
+
+    /// The present path of an inode; `None` when it has no name, or lies in a directory that has none.
+    pub async fn path_of(&self, ino: Ino) -> Result<Option<Path>> {
+        Ok(self.path_and_chain(ino).await?.map(|(path, _)| path))
+    }
+
+    /// The path, and the inodes from `ino` up to the root.
+    pub(crate) async fn path_and_chain(&self, ino: Ino) -> Result<Option<(Path, Vec<Ino>)>> {
+        steady(|| async {
+            let mut planner = self.planner();
+            let mut chain = vec![ino];
+            let mut names = Vec::new();
+            let mut at = ino;
+            let whole = loop {
+                let Some((stored, _)) = planner.stored(at).await? else {
+                    break false;
+                };
+                match stored.link {
+                    Some(link) if chain.len() <= PATH_BYTES_MAX / 2 => {
+                        names.push(link.name);
+                        at = link.parent;
+                        chain.push(at);
+                    }
+                    Some(_) => return Err(NsError::Conflict),
+                    None => break at == ROOT,
+                }
+            };
+            // The rows were read one after the other: only if all are the same in one instant is the path one that existed.
+            planner.still(&chain).await?;
+            if !whole {
+                return Ok(None);
+            }
+            names.reverse();
+            Ok(Some((Path::from_components(names)?, chain)))
+        })
+        .await
+    }
+
+    async fn list_base(&self, at: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Node)>> {
+        let entries = self.base.list(at, after, limit).await?;
+        entries.into_iter().map(|entry| base_node(at, entry)).collect()
+    }
+
+    /// The overlay of rows over the base. Each round takes a page of dentries, whiteouts and base names after the cursor; what
+    /// lies up to the first end of a page that is not its source's end is complete, and is answered.
+    async fn list_rows(
+        &self,
+        dir: Ino,
+        base: Option<&Path>,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, Node)>> {
+        let mut listed = Vec::with_capacity(limit.min(64));
+        let mut cursor = after.map(<[u8]>::to_vec);
+        loop {
+            let dentries = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
+            let (whiteouts, names) = match base {
+                Some(base) => (
+                    self.page(keys::whiteouts(dir), cursor.as_deref(), limit).await?,
+                    self.base.list(base, cursor.as_deref(), limit).await?,
+                ),
+                None => Default::default(),
+            };
+            let ends = [
+                end_of(&dentries, limit, |(key, _)| name_of(key)),
+                end_of(&whiteouts, limit, |(key, _)| name_of(key)),
+                end_of(&names, limit, |entry| &entry.name),
+            ];
+            let end = ends.into_iter().flatten().min().map(<[u8]>::to_vec);
+            let within = |name: &[u8]| end.as_deref().is_none_or(|end| name <= end);
+
+            let mut round: BTreeMap<Vec<u8>, Node> = BTreeMap::new();
+            if let Some(base) = base {
+                let hidden: BTreeSet<&[u8]> = whiteouts.iter().map(|(key, _)| name_of(key)).collect();
+                let visible = names
+                    .into_iter()
+                    .filter(|e| within(&e.name) && !hidden.contains(e.name.as_slice()));
+                for entry in visible {
+                    let (name, node) = base_node(base, entry)?;
+                    round.insert(name, node);
+                }
+            }
+            let within_end = dentries.into_iter().filter(|(key, _)| within(name_of(key))).collect();
+            for (name, row) in self.rows_of(dir, within_end).await? {
+                match row {
+                    Some(node) => round.insert(name, node),
+                    None => round.remove(&name),
+                };
+            }
+            listed.extend(round);
+            if listed.len() >= limit || end.is_none() {
+                listed.truncate(limit);
+                return Ok(listed);
+            }
+            cursor = end;
+        }
+    }
+
+    async fn page(&self, prefix: Key, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Key, Entry)>> {
+        let mut start = prefix.to_vec();
+        if let Some(after) = after {
+            start.extend_from_slice(after);
+            start.push(0);
+        }
+        Ok(self.store.scan(start.into()..prefix_end(&prefix), limit).await?)
+    }
+
+    /// The inodes of dentries. `None`: it went or moved away since the dentry was read.
+    async fn rows_of(&self, dir: Ino, dentries: Vec<(Key, Entry)>) -> Result<Vec<(Vec<u8>, Option<Node>)>> {
+        let decode =
+            |(key, entry): &(Key, Entry)| Ok((name_of(key).to_vec(), row::decode::<Dentry>(&entry.value)?.ino));
+        let named = dentries.iter().map(decode).collect::<Result<Vec<(Vec<u8>, Ino)>>>()?;
+        let wanted: Vec<Key> = named.iter().map(|(_, ino)| keys::inode(*ino)).collect();
+        let rows = if wanted.is_empty() {
+            Vec::new()
+        } else {
+            self.store.get(&wanted).await?
+        };
+        named
+            .into_iter()
+            .zip(rows)
+            .map(|((name, ino), entry)| {
+                let Some(entry) = entry else { return Ok((name, None)) };
+                let stored: Stored = row::decode(&entry.value)?;
+                let here = stored
+                    .link
+                    .as_ref()
+                    .is_some_and(|link| link.parent == dir && link.name == name);
+                let node = Node::Row {
+                    ino,
+                    inode: stored.inode,
+                    version: entry.version,
+                };
+                Ok((name, here.then_some(node)))
+            })
+            .collect()
+    }
+}
+
+impl Planner<'_> {
+    /// That the inode rows of `chain` are, all in one instant, as they were read.
+    async fn still(&self, chain: &[Ino]) -> Result<()> {
+        let keys: Vec<Key> = chain.iter().map(|ino| keys::inode(*ino)).collect();
+        let now = self.ns.store.get(&keys).await?;
+        let same = |(key, entry): (&Key, &Option<Entry>)| self.as_read(key) == Some(entry.as_ref().map(|e| e.version));
+        if keys.iter().zip(&now).all(same) {
+            Ok(())
+        } else {
+            Err(NsError::Conflict)
+        }
+    }
+}
+
+/// The name that ends a page which is not the end of its source.
+fn end_of<T>(page: &[T], limit: usize, name: impl Fn(&T) -> &[u8]) -> Option<&[u8]> {
+    if page.len() < limit {
+        None
+    } else {
+        page.last().map(name)
+    }
+}
+
+fn base_node(dir: &Path, entry: BaseEntry) -> Result<(Vec<u8>, Node)> {
+    let at = dir.join(&entry.name)?;
+    Ok((entry.name.clone(), Node::Base { at, entry }))
+}
+
+/// Reads anew while rows change between two steps of the read.
+async fn steady<T, F, Fut>(read: F) -> Result<T>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    for _ in 0..READ_ATTEMPTS_MAX {
+        match read().await {
+            Err(NsError::Conflict) => tokio::task::yield_now().await,
+            other => return other,
+        }
+    }
+    Err(NsError::Meta(MetaError::Corrupt(
+        "names lead to inodes that are not there, however often they are read".into(),
+    )))
+}

@@ -1,0 +1,402 @@
+//! The rules, one by one; and histories that once went wrong.
+
+use super::{
+    audit::{audit, table},
+    world::{There, World, file, p},
+};
+use crate::*;
+use forebay_metastore::{Check, Op};
+
+fn checks_share(plan: &Plan, ino: Ino) -> bool {
+    plan.checks
+        .iter()
+        .any(|check| matches!(check, Check::SharedAt(key, _) if *key == keys::inode(ino)))
+}
+
+fn writes(plan: &Plan, ino: Ino) -> bool {
+    plan.ops
+        .iter()
+        .any(|op| matches!(op, Op::Put(key, _) | Op::Delete(key) if *key == keys::inode(ino)))
+}
+
+#[tokio::test]
+async fn a_create_shares_its_parent_and_never_writes_it() {
+    let world = World::new().await;
+    let dir = world.mkdir("/d").await.unwrap();
+    let plan = world.ns.plan_create(&p("/d/f"), file(1)).await.unwrap().plan;
+    assert!(checks_share(&plan, dir) && !writes(&plan, dir));
+    assert_eq!(plan.keys(), 4);
+}
+
+#[tokio::test]
+async fn rmdir_guards_the_dentries_with_the_inode_row() {
+    let world = World::new().await;
+    let dir = world.mkdir("/d").await.unwrap();
+    let plan = world.ns.plan_rmdir(&p("/d")).await.unwrap().plan;
+    let guarded = |check: &Check| matches!(check, Check::EmptyRange { prefix, guard, .. } if *prefix == keys::dentries(dir) && *guard == keys::inode(dir));
+    assert!(plan.checks.iter().any(guarded));
+}
+
+#[tokio::test]
+async fn a_directory_rename_shares_every_ancestor_of_its_target_in_key_order() {
+    let world = World::new().await;
+    world.mkdir("/moved").await.unwrap();
+    let mut ancestors = vec![ROOT];
+    for path in ["/a", "/a/b", "/a/b/c"] {
+        ancestors.push(world.mkdir(path).await.unwrap());
+    }
+    let plan = world
+        .ns
+        .plan_rename(&p("/moved"), &p("/a/b/c/d"), RenameHow::default())
+        .await
+        .unwrap()
+        .plan;
+    assert!(
+        ancestors
+            .iter()
+            .all(|ino| checks_share(&plan, *ino) && !writes(&plan, *ino))
+    );
+    let tx = plan.into_tx(None).unwrap();
+    let key_of = |check: &Check| match check {
+        Check::Absent(key) | Check::At(key, _) | Check::SharedAt(key, _) => key.clone(),
+        Check::EmptyRange { prefix, .. } => prefix.clone(),
+    };
+    assert!(tx.checks.is_sorted_by_key(key_of));
+}
+
+#[tokio::test]
+async fn a_renamed_base_directory_shows_its_content_at_the_new_place_only() {
+    let world = World::with_base(&["/a/d/x", "/a/d/sub/y", "/a/z"]).await;
+    let renamed = world.rename("/a/d", "/e").await.unwrap();
+    assert_eq!(renamed.whiteout, Some(p("/a/d")));
+    assert_eq!(world.read("/e/x").await, Some(1));
+    assert_eq!(world.read("/e/sub/y").await, Some(2));
+    assert_eq!(world.names("/a", 1).await, ["z"]);
+    assert_eq!(world.ns.resolve(&p("/a/d/x")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_directory_created_where_one_was_moved_away_is_opaque_until_it_is_rebased() {
+    let world = World::with_base(&["/d/x"]).await;
+    world.rename("/d", "/e").await.unwrap();
+    let ino = world.mkdir("/d").await.unwrap();
+    assert!(world.names("/d", 10).await.is_empty());
+    world.put("/d/new", 7).await.unwrap();
+    let file = world.ns.resolve(&p("/d/new")).await.unwrap().unwrap().ino().unwrap();
+    assert_eq!(
+        world.ns.plan_forget(file, &p("/d/new")).await.unwrap(),
+        None,
+        "an opaque directory shows no base"
+    );
+
+    // The persister moves what was there, then the new directory may show its own place.
+    world.base.remove(&p("/d"));
+    world.base.put(&p("/e/x"), There::File(1));
+    world.base.put(&p("/d/new"), There::File(7));
+    assert_eq!(world.ns.rebase(ROOT).await.unwrap(), 2);
+    let plan = world.ns.plan_forget(file, &p("/d/new")).await.unwrap().unwrap();
+    world.ns.commit(plan, None).await.unwrap();
+    assert_eq!(world.read("/d/new").await, Some(7));
+    assert_eq!(world.read("/e/x").await, Some(1));
+    assert!(world.ns.path_of(ino).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_directory_renamed_inside_a_renamed_one_and_back_keeps_its_content() {
+    let world = World::with_base(&["/a/sub/x", "/a/y"]).await;
+    world.rename("/a", "/b").await.unwrap();
+    world.rename("/b/sub", "/c").await.unwrap();
+    assert_eq!((world.read("/c/x").await, world.read("/b/y").await), (Some(1), Some(2)));
+    assert_eq!(world.names("/b", 10).await, ["y"]);
+    world.rename("/b", "/a").await.unwrap();
+    world.rename("/c", "/a/sub").await.unwrap();
+    assert_eq!(
+        (world.read("/a/sub/x").await, world.read("/a/y").await),
+        (Some(1), Some(2))
+    );
+    assert_eq!(world.names("/", 10).await, ["a"]);
+    audit(&world.ns).await;
+}
+
+#[tokio::test]
+async fn a_whiteout_hides_a_base_file_until_it_is_forgotten() {
+    let world = World::with_base(&["/d/x", "/d/y"]).await;
+    let unlinked = world.unlink("/d/x").await.unwrap();
+    assert_eq!(unlinked.whiteout, Some(p("/d/x")));
+    assert_eq!(world.names("/d", 10).await, ["y"]);
+    world.base.remove(&p("/d/x"));
+    let plan = world.ns.plan_forget_whiteout(&p("/d/x")).await.unwrap().unwrap();
+    world.ns.commit(plan, None).await.unwrap();
+    assert_eq!(world.ns.plan_forget_whiteout(&p("/d/x")).await.unwrap(), None);
+    world.base.put(&p("/d/x"), There::File(9));
+    assert_eq!(world.read("/d/x").await, Some(9), "what comes later from outside shows");
+}
+
+#[tokio::test]
+async fn a_deleted_file_does_not_return_when_its_upload_arrives_late() {
+    let world = World::new().await;
+    world.put("/f", 1).await.unwrap();
+    world.unlink("/f").await.unwrap();
+    world.base.put(&p("/f"), There::File(1));
+    assert_eq!(world.ns.resolve(&p("/f")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_base_directory_moved_away_does_not_show_twice_when_a_file_is_put_there_meanwhile() {
+    let world = World::with_base(&["/d/x"]).await;
+    let put = world
+        .ns
+        .plan_create(
+            &p("/d/new"),
+            Create {
+                parents: true,
+                ..file(5)
+            },
+        )
+        .await
+        .unwrap();
+    world.rename("/d", "/e").await.unwrap();
+    assert!(matches!(world.ns.commit(put.plan, None).await, Err(NsError::Conflict)));
+    world.put("/d/new", 5).await.unwrap();
+    assert_eq!(world.names("/d", 10).await, ["new"]);
+    assert_eq!(world.names("/e", 10).await, ["x"]);
+}
+
+#[tokio::test]
+async fn rename_rules_are_those_of_the_interface() {
+    let world = World::new().await;
+    for path in ["/dir/f", "/other/g"] {
+        world.put(path, 1).await.unwrap();
+    }
+    world.mkdir("/empty").await.unwrap();
+    let plan = async |from: &str, to: &str, replace: bool| {
+        world
+            .ns
+            .plan_rename(
+                &p(from),
+                &p(to),
+                RenameHow {
+                    replace,
+                    ..RenameHow::default()
+                },
+            )
+            .await
+    };
+    assert!(matches!(plan("/dir", "/dir/sub", true).await, Err(NsError::Invalid(_))));
+    assert!(matches!(plan("/", "/x", true).await, Err(NsError::Invalid(_))));
+    assert!(matches!(plan("/nothing", "/x", true).await, Err(NsError::NotFound(_))));
+    assert!(matches!(
+        plan("/dir/f", "/missing/f", true).await,
+        Err(NsError::NotFound(_))
+    ));
+    assert!(matches!(
+        plan("/dir/f", "/other/g", false).await,
+        Err(NsError::Exists(_))
+    ));
+    assert!(matches!(plan("/dir", "/other", true).await, Err(NsError::NotEmpty(_))));
+    assert!(matches!(
+        plan("/dir", "/other/g", true).await,
+        Err(NsError::NotADirectory(_))
+    ));
+    assert!(matches!(
+        plan("/dir/f", "/empty", true).await,
+        Err(NsError::IsADirectory(_))
+    ));
+    assert!(plan("/dir", "/empty", true).await.is_ok());
+    assert!(plan("/dir/f", "/other/g", true).await.is_ok());
+    assert!(plan("/dir/f", "/dir/f", false).await.unwrap().plan.is_empty());
+}
+
+#[tokio::test]
+async fn an_exchange_of_base_directories_changes_their_content() {
+    let world = World::with_base(&["/a/x", "/b/y"]).await;
+    let how = RenameHow {
+        exchange: true,
+        ..RenameHow::default()
+    };
+    let renamed = world.ns.plan_rename(&p("/a"), &p("/b"), how).await.unwrap();
+    world.ns.commit(renamed.plan, None).await.unwrap();
+    assert_eq!((world.read("/b/x").await, world.read("/a/y").await), (Some(1), Some(2)));
+}
+
+#[tokio::test]
+async fn a_held_file_keeps_its_row_until_it_is_let_go() {
+    let world = World::new().await;
+    let ino = world.put("/f", 3).await.unwrap();
+    let hold = world.ns.hold(ino);
+    world.unlink("/f").await.unwrap();
+    let (inode, _) = world.ns.inode(ino).await.unwrap().unwrap();
+    assert_eq!(inode.nlink, 0);
+    assert_eq!(world.ns.path_of(ino).await.unwrap(), None);
+    assert_eq!(world.ns.plan_drop(ino).await.unwrap(), None);
+    assert!(hold.release());
+    let plan = world.ns.plan_drop(ino).await.unwrap().unwrap();
+    world.ns.commit(plan, None).await.unwrap();
+    assert_eq!(world.ns.inode(ino).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_thousand_parts_and_a_new_directory_are_one_transaction() {
+    let world = World::new().await;
+    let mut planner = world.ns.planner();
+    let part = |n: u32| {
+        (
+            format!("part-{n:05}.arrow").into_bytes(),
+            Create {
+                unique: true,
+                parents: true,
+                ..file(n)
+            },
+        )
+    };
+    let planned = planner
+        .create_all(&p("/features/day=1"), (0..1000).map(part).collect())
+        .await
+        .unwrap();
+    assert_eq!(planned.len(), 1000);
+    planner
+        .create(
+            &p("/features/day=1/_SUCCESS"),
+            Create {
+                unique: true,
+                ..file(0)
+            },
+        )
+        .await
+        .unwrap();
+    let plan = planner.finish().unwrap();
+    assert!(plan.keys() < 2020, "{}", plan.keys());
+    world.ns.commit(plan, None).await.unwrap();
+    assert_eq!(world.names("/features/day=1", 300).await.len(), 1001);
+
+    let mut planner = world.ns.planner();
+    for n in 0..300 {
+        planner
+            .unlink(&p(&format!("/features/day=1/part-{n:05}.arrow")))
+            .await
+            .unwrap();
+    }
+    planner
+        .create_all(&p("/features/day=1"), (1000..1100).map(part).collect())
+        .await
+        .unwrap();
+    world.ns.commit(planner.finish().unwrap(), None).await.unwrap();
+    assert_eq!(world.names("/features/day=1", 300).await.len(), 801);
+}
+
+#[tokio::test]
+async fn a_plan_beyond_the_limits_is_refused_before_it_is_sent() {
+    let world = World::new().await;
+    let mut planner = world.ns.planner();
+    let files = (0..1200).map(|n: u32| (n.to_string().into_bytes(), file(n))).collect();
+    planner.create_all(&p("/"), files).await.unwrap();
+    let plan = planner.finish().unwrap();
+    assert!(matches!(world.ns.commit(plan, None).await, Err(NsError::TooMany(_))));
+}
+
+#[tokio::test]
+async fn a_nameless_part_gets_its_name_at_publish() {
+    let world = World::new().await;
+    let staged = world.ns.plan_nameless(file(4)).await.unwrap();
+    world.ns.commit(staged.plan, None).await.unwrap();
+    let updated = world
+        .ns
+        .plan_update(staged.ino, |inode| inode.generation = 2)
+        .await
+        .unwrap();
+    world.ns.commit(updated.plan, None).await.unwrap();
+    assert!(world.names("/", 10).await.is_empty());
+    let create = Create {
+        ino: Some(staged.ino),
+        ..file(5)
+    };
+    let named = world.ns.plan_create(&p("/part"), create.clone()).await.unwrap();
+    assert_eq!(named.ino, staged.ino);
+    world.ns.commit(named.plan, None).await.unwrap();
+    assert_eq!(world.read("/part").await, Some(5));
+    assert!(matches!(
+        world.ns.plan_create(&p("/twice"), create).await,
+        Err(NsError::Invalid(_))
+    ));
+}
+
+#[tokio::test]
+async fn puts_go_on_while_the_base_is_away_and_reads_of_it_say_so() {
+    let world = World::with_base(&["/s3/x"]).await;
+    world.base.set_away(true);
+    world.put("/s3/deep/new", 5).await.unwrap();
+    assert_eq!(world.read("/s3/deep/new").await, Some(5));
+    assert!(matches!(world.ns.resolve(&p("/s3/x")).await, Err(NsError::Base(_))));
+    assert!(matches!(
+        world.ns.list(&p("/s3"), None, 10).await,
+        Err(NsError::Base(_))
+    ));
+    world.base.set_away(false);
+    assert_eq!(world.names("/s3", 1).await, ["deep", "x"]);
+}
+
+#[tokio::test]
+async fn a_directory_cut_off_with_everything_in_it_is_collected_in_steps() {
+    let world = World::with_base(&["/d/base"]).await;
+    for n in 0..20 {
+        world.put(&format!("/d/s{}/f{n}", n % 3), n).await.unwrap();
+    }
+    world.unlink("/d/base").await.unwrap();
+    let unlinked = world.ns.plan_detach(&p("/d")).await.unwrap();
+    assert!(unlinked.plan.keys() < 10);
+    world.ns.commit(unlinked.plan, None).await.unwrap();
+    assert!(world.names("/", 10).await.is_empty());
+    let mut files = 0;
+    while let Some(step) = world.ns.plan_collect(3).await.unwrap() {
+        files += step.freed.iter().filter(|(_, inode)| inode.kind == Kind::File).count();
+        world.ns.commit(step.plan, None).await.unwrap();
+    }
+    assert_eq!(files, 20);
+    assert_eq!(table(&world.ns, keys::INODE).await.len(), 1);
+    assert_eq!(table(&world.ns, keys::WHITEOUT).await.len(), 1, "the one that hides /d");
+}
+
+#[tokio::test]
+async fn merged_plans_share_checks_once_and_never_write_a_key_twice() {
+    let world = World::new().await;
+    let mut a = world.ns.plan_create(&p("/a"), file(1)).await.unwrap().plan;
+    let b = world.ns.plan_create(&p("/b"), file(2)).await.unwrap().plan;
+    let keys = a.keys() + b.keys();
+    a.merge(b.clone()).unwrap();
+    assert_eq!(a.keys(), keys - 1, "the root is shared once");
+    assert!(matches!(a.clone().merge(b), Err(NsError::Invalid(_))));
+    world.ns.commit(a, None).await.unwrap();
+    assert_eq!(world.names("/", 10).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_plan_can_be_amended_by_the_engine() {
+    let world = World::with_base(&["/a"]).await;
+    let mut renamed = world
+        .ns
+        .plan_rename(&p("/a"), &p("/b"), RenameHow::default())
+        .await
+        .unwrap();
+    let (ino, inode) = renamed.moved.clone();
+    assert_eq!(inode.content.as_ref(), 1u32.to_be_bytes());
+    renamed
+        .plan
+        .amend(ino, |inode| inode.content = 8u32.to_be_bytes().to_vec().into())
+        .unwrap();
+    assert!(renamed.plan.amend(Ino(999), |_| {}).is_err());
+    world.ns.commit(renamed.plan, None).await.unwrap();
+    assert_eq!(world.read("/b").await, Some(8));
+}
+
+#[tokio::test]
+async fn a_row_of_a_newer_format_is_refused_by_name() {
+    let world = World::new().await;
+    let ino = world.put("/f", 1).await.unwrap();
+    let plan = Plan {
+        checks: vec![],
+        ops: vec![Op::Put(keys::inode(ino), Bytes::from_static(&[9, 1, 2]))],
+    };
+    world.ns.commit(plan, None).await.unwrap();
+    let error = world.ns.resolve(&p("/f")).await.unwrap_err();
+    assert!(error.to_string().contains("format 9"), "{error}");
+}
