@@ -1,7 +1,19 @@
 //! A transactional, ordered key-value store: the only shared truth of the system.
 //!
-//! Engines: [`mem`] for simulation, [`sqlite`] embedded, [`postgres`] for a cluster. All pass [`conformance`].
-//! It knows nothing of files or inodes.
+//! Engines: [`mem`] for simulation, [`sqlite`] embedded, [`postgres`] for a cluster; [`open()`] picks one by URL. All pass
+//! [`conformance`]. [`dump`] moves a store from one engine to another. It knows nothing of files or inodes.
+
+pub mod conformance;
+pub mod dump;
+pub mod mem;
+pub mod postgres;
+pub mod sqlite;
+
+mod counters;
+mod limits;
+mod open;
+
+pub use open::{OpenError, OpenOptions, open};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,7 +68,8 @@ pub enum Op {
 /// One atomic conditional commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tx {
-    /// Names this transaction for [`CommitError::Unknown`]: committing the same token again is exactly-once. `None`: not retried.
+    /// Names this transaction for [`CommitError::Unknown`]: committing the same token again is exactly-once, as long as the token is
+    /// among the last [`TOKENS_KEPT`] commits. `None`: not retried.
     pub token: Option<Token>,
     /// Conditions.
     pub checks: Vec<Check>,
@@ -66,6 +79,9 @@ pub struct Tx {
 
 /// An idempotency token of a transaction.
 pub type Token = [u8; 16];
+
+/// How many commits a token is remembered for, at the least. Counted, not timed: a clock that jumps must not forget a token.
+pub const TOKENS_KEPT: u64 = 250_000;
 
 /// The answer of a commit: the version that every written key now has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,12 +148,15 @@ pub const LIMITS: Limits =
 pub trait MetaStore: Debug + Send + Sync {
     /// The entries of `keys`, in their order, all of one instant.
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>, MetaError>;
-    /// Up to `limit` rows with `range.start <= key < range.end`, in key order.
+    /// Up to `limit` rows with `range.start <= key < range.end`, in key order. A page shorter than both `limit` and
+    /// [`Limits::scan_rows_max`] is the last.
     async fn scan(&self, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Entry)>, MetaError>;
     /// Commits a transaction.
     async fn commit(&self, tx: Tx) -> Result<Committed, CommitError>;
     /// Takes `count` numbers from the named counter, never handed out before or after. Counters begin at 1. Gaps may occur.
     async fn allocate(&self, counter: &str, count: u64) -> Result<Range<u64>, MetaError>;
+    /// Every counter and a number from which on it has handed out none, by name. For [`dump`].
+    async fn counters(&self) -> Result<Vec<(String, u64)>, MetaError>;
     /// The bounds of this engine.
     fn limits(&self) -> Limits {
         LIMITS
