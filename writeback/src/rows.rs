@@ -3,8 +3,34 @@
 //! All rows are postcard behind one format byte. The persist queue holds *work*, in the order of its sequence number:
 //! written in the same transaction as the change that made it necessary, deleted when the under-store shows it.
 
+use crate::{Error, Result};
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm;
+use forebay_metastore::Key;
 use forebay_segment::Layout;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The format written today. Another one was written by a newer version and is refused.
+const FORMAT: u8 = 1;
+
+/// A row as stored.
+pub fn encode<T: Serialize>(row: &T) -> Bytes {
+    let out = postcard::to_extend(row, vec![FORMAT]).expect("a row in memory always has an encoding");
+    out.into()
+}
+
+/// A stored row. DataLoss when it makes no sense to this version.
+pub fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    match value.split_first() {
+        Some((&FORMAT, rest)) => {
+            postcard::from_bytes(rest).map_err(|e| Error::data_loss(format!("metastore: a row can not be read: {e}")))
+        }
+        Some((format, _)) => Err(Error::data_loss(format!(
+            "metastore: a row of format {format}, and this version reads {FORMAT}; start the version that wrote it"
+        ))),
+        None => Err(Error::data_loss("metastore: an empty row")),
+    }
+}
 
 /// Content of a file's inode.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +56,27 @@ pub enum Content {
         /// A pending move to the file's present name (after a rename), in the persist queue.
         work: Option<u64>,
     },
+}
+
+impl Content {
+    /// As an inode's `content`.
+    pub fn encode(&self) -> Bytes {
+        encode(self)
+    }
+
+    /// From an inode's `content`.
+    pub fn decode(content: &[u8]) -> Result<Self> {
+        decode(content)
+    }
+
+    /// Where its local bytes lie, when they are here and sealed.
+    pub fn layout(&self) -> Option<&Layout> {
+        match self {
+            Content::Open => None,
+            Content::Sealed { layout, .. } => Some(layout),
+            Content::Persisted { layout, .. } => layout.as_ref(),
+        }
+    }
 }
 
 /// An object in an under-store.
@@ -127,6 +174,244 @@ pub enum WorkState {
     },
 }
 
+/// What the client's idempotency token of an earlier call answers. Pruned by age.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// What the token belongs to (a path, a session): compared, because the key holds only its hash.
+    pub scope: Vec<u8>,
+    /// When it was written, microseconds since the epoch.
+    pub at: i64,
+    /// The answer, encoded by whoever gave it.
+    pub result: Vec<u8>,
+}
+
+/// The answer kept under a file's token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileWritten {
+    /// The level it was acknowledged at.
+    pub level: crate::AckLevel,
+    /// Bytes of the whole file then.
+    pub size: u64,
+}
+
+/// Longest token of a client, bytes.
+pub const TOKEN_BYTES_MAX: usize = 256;
+
+/// Key of a client's token. Invalid when the token is empty or too long.
+pub fn token_key(scope: &[u8], token: &str) -> Result<Key> {
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "token of {} bytes; 1 to {TOKEN_BYTES_MAX} are allowed",
+            token.len()
+        )));
+    }
+    let mut key = vec![table::TOKEN];
+    key.extend_from_slice(&crc_fast::checksum(CrcAlgorithm::Crc64Nvme, scope).to_be_bytes());
+    key.extend_from_slice(token.as_bytes());
+    Ok(key.into())
+}
+
+/// Key of a row of the whole store.
+pub fn meta_key(name: &str) -> Key {
+    let mut key = vec![table::META];
+    key.extend_from_slice(name.as_bytes());
+    key.into()
+}
+
+/// A dataset's session. Under [`session_key`] while it is open, under [`ended_key`] once it is published or aborted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// The dataset's path when it began.
+    pub path: Vec<u8>,
+    /// What its parts are like and how they meet the version before.
+    pub spec: SessionKeys,
+    /// When it began, microseconds since the epoch.
+    pub begun: i64,
+    /// How it ended.
+    pub end: Option<SessionEnd>,
+}
+
+/// Keys of `begin`, resolved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionKeys {
+    /// How it meets what is there: 0 append, 1 overwrite, 2 create.
+    pub mode: u8,
+    /// Format of its parts.
+    pub format: crate::dataset::Format,
+    /// Compression, when one was asked for.
+    pub compression: Option<crate::dataset::Compression>,
+    /// Level.
+    pub ack: crate::AckLevel,
+    /// Without a writer for this long it is aborted, microseconds.
+    pub timeout: u64,
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionEnd {
+    /// Its parts became this version.
+    Published {
+        /// The dataset's directory.
+        dir: u64,
+        /// The version.
+        version: u64,
+    },
+    /// Nothing of it is left.
+    Aborted {
+        /// When, microseconds since the epoch.
+        at: i64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A part of a session. It stays for as long as a kept version has the part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartRow {
+    /// The put that wrote it: numbers in the order in which puts began. A put may make several parts.
+    pub put: u32,
+    /// The task's attempt that wrote it.
+    pub task: Option<crate::dataset::Task>,
+    /// The put's idempotency key.
+    pub token: Option<String>,
+    /// The stream's inode number; of a published part the file's.
+    pub ino: u64,
+    /// Its generation.
+    pub generation: u32,
+    /// Format of the bytes as they lie there; of a Parquet session Arrow until the put has ended.
+    pub format: crate::dataset::Format,
+    /// Order among the session's tasks in which attempts ended; 0 for puts without a task.
+    pub ended: u32,
+    /// Where it stands. Of a published part the counts still hold; where the bytes lie is then in the inode's row.
+    pub state: PartState,
+}
+
+/// Where a part stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PartState {
+    /// Being written: what is stable of the stream counts.
+    Open,
+    /// Ended.
+    Sealed {
+        /// Where the bytes lie.
+        layout: Layout,
+        /// CRC32C of all bytes.
+        crc: u32,
+        /// Its rows.
+        rows: u64,
+        /// Its batches.
+        batches: u64,
+        /// Its bytes.
+        bytes: u64,
+        /// False: what was stable of a put when the server stopped; a repeated put takes its place.
+        whole: bool,
+    },
+}
+
+/// Head of a dataset, by the inode number of its directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadRow {
+    /// The head version.
+    pub version: u64,
+    /// The oldest version that is kept.
+    pub oldest: u64,
+}
+
+/// A version of a dataset. Its parts are those of all versions from `base` to it, in this order: appending writes only what is new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRow {
+    /// The session that made it.
+    pub session: String,
+    /// When, microseconds since the epoch.
+    pub published: i64,
+    /// The first version of its chain: the last one that overwrote (or the first of all).
+    pub base: u64,
+    /// Whether the chain begins with files that others wrote into the directory.
+    pub foreign: bool,
+    /// The session whose schema rows hold its schema.
+    pub schema: String,
+    /// Rows in all.
+    pub rows: u64,
+    /// Batches in all.
+    pub batches: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Parts in all.
+    pub parts: u64,
+}
+
+/// The answer kept under a token of `begin` or of a put.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetAnswer {
+    /// The session.
+    pub session: String,
+    /// The version that a put without a named session made.
+    pub version: Option<u64>,
+}
+
+fn session_keyed(table: u8, kind: Option<u8>, session: &str) -> Vec<u8> {
+    let mut key = vec![table];
+    key.extend(kind);
+    key.extend_from_slice(session.as_bytes());
+    key
+}
+
+/// Key of an open session's row.
+pub fn session_key(session: &str) -> Key {
+    session_keyed(table::SESSION, Some(b'o'), session).into()
+}
+
+/// Key of an ended session's row.
+pub fn ended_key(session: &str) -> Key {
+    session_keyed(table::SESSION, Some(b'x'), session).into()
+}
+
+/// What the keys of a session's schema rows begin with; the rows' values joined are the schema message.
+pub fn schema_prefix(session: &str) -> Key {
+    session_keyed(table::SESSION, Some(b's'), session).into()
+}
+
+/// Key of one piece of a session's schema.
+pub fn schema_key(session: &str, piece: u32) -> Key {
+    let mut key = session_keyed(table::SESSION, Some(b's'), session);
+    key.extend_from_slice(&piece.to_be_bytes());
+    key.into()
+}
+
+/// What the keys of a session's parts begin with.
+pub fn part_prefix(session: &str) -> Key {
+    session_keyed(table::PART, None, session).into()
+}
+
+/// Key of a part's row.
+pub fn part_key(session: &str, number: u32) -> Key {
+    let mut key = session_keyed(table::PART, None, session);
+    key.extend_from_slice(&number.to_be_bytes());
+    key.into()
+}
+
+/// Key of a dataset's head.
+pub fn head_key(dir: forebay_namespace::Ino) -> Key {
+    let mut key = vec![table::HEAD];
+    key.extend_from_slice(&dir.0.to_be_bytes());
+    key.into()
+}
+
+/// Key of a version's row.
+pub fn version_key(dir: forebay_namespace::Ino, version: u64) -> Key {
+    let mut key = vec![table::VERSION];
+    key.extend_from_slice(&dir.0.to_be_bytes());
+    key.extend_from_slice(&version.to_be_bytes());
+    key.into()
+}
+
+/// Key of the note that versions of this dataset wait to be dropped.
+pub fn sweep_key(dir: forebay_namespace::Ino) -> Key {
+    let mut key = vec![table::SWEEP];
+    key.extend_from_slice(&dir.0.to_be_bytes());
+    key.into()
+}
+
 /// First bytes of the engine's tables in the metastore.
 pub mod table {
     /// `seq u64` → [`super::Work`].
@@ -149,4 +434,6 @@ pub mod table {
     pub const META: u8 = 0x88;
     /// `path bytes` → policy.
     pub const POLICY: u8 = 0x89;
+    /// `directory ino u64` → nothing: versions of this dataset wait to be dropped.
+    pub const SWEEP: u8 = 0x8a;
 }

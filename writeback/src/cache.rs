@@ -1,0 +1,73 @@
+//! The handle that doors hold, and the state behind it.
+//!
+//! Who owns what inside: `names` and `file` change names and content, `dataset` the sessions and heads, `persist` the queue.
+//! They meet in metastore transactions: one operation is one [`forebay_namespace::Plan`], to which each module adds its rows.
+
+use crate::{
+    Components, Error, Result, Settings,
+    clean::Clean,
+    collect::Collector,
+    dataset::Datasets,
+    file::{Dirty, Files},
+    mounts::Mounts,
+    persist::Persist,
+    stats::Stats,
+};
+use forebay_namespace::Namespace;
+use forebay_runtime::task::Tasks;
+use forebay_segment::SegmentStore;
+use std::{future::Future, sync::Arc};
+use tokio::sync::oneshot;
+
+/// A running cache. Cheap to clone; [`Cache::shutdown`] drains it.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What the modules share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) settings: Settings,
+    pub(crate) components: Components,
+    pub(crate) names: Namespace,
+    pub(crate) segments: SegmentStore,
+    pub(crate) mounts: Mounts,
+    pub(crate) clean: Clean,
+    pub(crate) persist: Persist,
+    pub(crate) dirty: Dirty,
+    pub(crate) files: Files,
+    pub(crate) datasets: Datasets,
+    pub(crate) collector: Collector,
+    pub(crate) stats: Stats,
+    pub(crate) tasks: Tasks,
+}
+
+impl Inner {
+    /// Runs a change in a task of its own: a caller that goes away meanwhile must not stop it between its commit and what has
+    /// to follow. The shutdown waits for it.
+    pub(crate) async fn to_the_end<T, F>(&self, name: &'static str, change: F) -> Result<T>
+    where
+        F: Future<Output = Result<T>> + Send + 'static,
+        T: Send + 'static,
+    {
+        let (tell, told) = oneshot::channel();
+        self.tasks.spawn(name, async move {
+            // Nobody may be waiting any more.
+            let _ = tell.send(change.await);
+        });
+        told.await.unwrap_or_else(|_| {
+            Err(Error::internal(format!(
+                "{name}: ended without an answer; the log says why"
+            )))
+        })
+    }
+
+    /// What a crash point asks for.
+    pub(crate) fn reach(&self, point: Option<String>) -> Result<()> {
+        match point {
+            Some(text) => Err(Error::internal(format!("stopped by a crash point: {text}"))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One reader over every state of a content: sealed in segments, persisted with or without a local copy, clean in the under-store.
+
+use crate::{
+    Cache, Error, ErrorKind, Result,
+    cache::Inner,
+    clean::CleanReader,
+    rows::{Content, StoreAt},
+};
+use bytes::Bytes;
+use forebay_namespace::{BaseEntry, Ino, Inode, Kind, Node, Path};
+use forebay_segment::{Reader, StreamId};
+use forebay_understore::Validator;
+use std::{ops::Range, sync::Arc};
+
+/// Times that a name is resolved anew because its bytes moved between the row and the open.
+const MOVED_MAX: u32 = 8;
+
+/// Reads one generation of a file; keeps it for as long as it lives, whatever happens to the name.
+#[derive(Clone, Debug)]
+pub struct FileReader {
+    inner: Arc<Inner>,
+    /// For error texts.
+    name: Arc<str>,
+    identity: Arc<str>,
+    size: u64,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// In segments; `copy`: the under-store has it too.
+    Local { reader: Reader, copy: Option<CleanReader> },
+    /// Only in the under-store, or cached from it.
+    Clean(CleanReader),
+}
+
+impl Cache {
+    /// Opens the file at `path` for reading. NotFound; Invalid for a directory.
+    pub async fn read_file(&self, path: &Path) -> Result<FileReader> {
+        let mut moved = 0;
+        loop {
+            let node = self.inner.names.resolve(path).await?;
+            let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+            match self.inner.read_node(path.to_string(), &node) {
+                // Replaced and freed between the two steps: the name leads elsewhere now. The same row twice is a loss.
+                Err(error) if error.kind() == ErrorKind::DataLoss && moved < MOVED_MAX => {
+                    if self.inner.names.resolve(path).await?.as_ref() == Some(&node) {
+                        return Err(error);
+                    }
+                    moved += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Opens an inode's present content; NotFound when it is gone or has another generation.
+    pub(crate) async fn read_inode(self: &Arc<Self>, ino: Ino, generation: u32) -> Result<FileReader> {
+        let mut moved = 0;
+        loop {
+            let gone = || Error::not_found(format!("inode {}.{generation}: not found", ino.0));
+            let (inode, version) = self.names.inode(ino).await?.ok_or_else(gone)?;
+            if inode.generation != generation {
+                return Err(gone());
+            }
+            match self.read_row(format!("inode {}", ino.0), ino, &inode) {
+                // Evicted between the two steps.
+                Err(error) if error.kind() == ErrorKind::DataLoss && moved < MOVED_MAX => {
+                    match self.names.inode(ino).await? {
+                        Some((_, now)) if now == version => return Err(error),
+                        _ => moved += 1,
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Opens what a name leads to.
+    pub(crate) fn read_node(self: &Arc<Self>, name: String, node: &Node) -> Result<FileReader> {
+        match node {
+            Node::Row { ino, inode, .. } => self.read_row(name, *ino, inode),
+            Node::Base { at, entry } => self.read_base(name, at, entry),
+        }
+    }
+
+    /// Opens a content that is sealed and not yet in any row.
+    pub(crate) fn read_sealed(self: &Arc<Self>, name: String, sealed: &super::SealedContent) -> Result<FileReader> {
+        let stream = sealed.stream();
+        let reader = self.segments.reader(stream, &sealed.layout)?;
+        Ok(self.reader(
+            name,
+            stream.to_string(),
+            sealed.len,
+            Source::Local { reader, copy: None },
+        ))
+    }
+
+    fn read_row(self: &Arc<Self>, name: String, ino: Ino, inode: &Inode) -> Result<FileReader> {
+        match inode.kind {
+            Kind::File => {}
+            Kind::Dir { .. } => return Err(Error::invalid(format!("{name}: is a directory"))),
+            Kind::Symlink(_) => return Err(Error::invalid(format!("{name}: is a symbolic link; read its target"))),
+        }
+        let stream = StreamId(ino.0, inode.generation);
+        let source = match Content::decode(&inode.content)? {
+            Content::Open => return Err(Error::precondition(format!("{name}: is still being written"))),
+            Content::Sealed { layout, .. } => {
+                let reader = self
+                    .segments
+                    .reader(stream, &layout)
+                    .map_err(|error| Error::from(error).at(&name))?;
+                Source::Local { reader, copy: None }
+            }
+            Content::Persisted { at, layout, .. } => {
+                let copy = self.store_reader(&name, &at, inode.size);
+                let local = layout.as_ref().map(|layout| self.segments.reader(stream, layout));
+                match (local, copy) {
+                    (Some(Ok(reader)), copy) => Source::Local {
+                        reader,
+                        copy: copy.ok(),
+                    },
+                    (_, Ok(copy)) => Source::Clean(copy),
+                    (Some(Err(error)), Err(_)) => return Err(Error::from(error).at(&name)),
+                    (None, Err(error)) => return Err(error),
+                }
+            }
+        };
+        Ok(self.reader(name, stream.to_string(), inode.size, source))
+    }
+
+    fn read_base(self: &Arc<Self>, name: String, at: &Path, entry: &BaseEntry) -> Result<FileReader> {
+        if entry.is_dir {
+            return Err(Error::invalid(format!("{name}: is a directory")));
+        }
+        let Some((mount, Some(key))) = self.mounts.resolve(at) else {
+            return Err(Error::not_found(format!("{name}: its mount is gone")));
+        };
+        let identity = base_identity(mount.id, &key, &entry.validator);
+        let validator = Validator(entry.validator.clone());
+        let clean = CleanReader {
+            mount,
+            key,
+            size: entry.size,
+            validator,
+        };
+        Ok(self.reader(name, identity, entry.size, Source::Clean(clean)))
+    }
+
+    /// The identity that a reader of this node would have; `None` for a directory.
+    pub(crate) fn identity_of(&self, node: &Node) -> Option<String> {
+        match node {
+            Node::Row { inode, .. } if inode.is_dir() => None,
+            Node::Row { ino, inode, .. } => Some(StreamId(ino.0, inode.generation).to_string()),
+            Node::Base { entry, .. } if entry.is_dir => None,
+            Node::Base { at, entry } => match self.mounts.resolve(at) {
+                Some((mount, Some(key))) => Some(base_identity(mount.id, &key, &entry.validator)),
+                _ => None,
+            },
+        }
+    }
+
+    fn store_reader(&self, name: &str, at: &StoreAt, size: u64) -> Result<CleanReader> {
+        let mount = self.mounts.by_id(at.mount).ok_or_else(|| {
+            Error::unavailable(format!(
+                "{name}: lies in an under-store that is not mounted any more; mount it again"
+            ))
+        })?;
+        Ok(CleanReader {
+            mount,
+            key: at.key.clone(),
+            size,
+            validator: Validator(at.validator.clone()),
+        })
+    }
+
+    fn reader(self: &Arc<Self>, name: String, identity: String, size: u64, source: Source) -> FileReader {
+        FileReader {
+            inner: Arc::clone(self),
+            name: name.into(),
+            identity: identity.into(),
+            size,
+            source,
+        }
+    }
+}
+
+impl FileReader {
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Exactly `range` (clipped at the end), as slices; without a copy where the bytes are local.
+    /// DataLoss when they are damaged and no good copy is left; Unavailable when the store that has them is away.
+    pub async fn read(&self, range: Range<u64>) -> Result<Vec<Bytes>> {
+        let end = range.end.min(self.size);
+        if range.start >= end {
+            return Ok(Vec::new());
+        }
+        let range = range.start..end;
+        match &self.source {
+            Source::Local { reader, copy } => match (reader.read(range.clone()).await, copy) {
+                (Ok(chunks), _) => Ok(chunks),
+                (Err(error), Some(copy)) => {
+                    tracing::error!(file = %self.name, %error, "a local copy is damaged; reading from the under-store");
+                    self.inner
+                        .clean
+                        .read(copy, range)
+                        .await
+                        .map_err(|error| error.at(&self.name))
+                }
+                (Err(error), None) => {
+                    Err(Error::from(error).at(format!("{} bytes {}..{}", self.name, range.start, range.end)))
+                }
+            },
+            Source::Clean(object) => self
+                .inner
+                .clean
+                .read(object, range)
+                .await
+                .map_err(|error| error.at(&self.name)),
+        }
+    }
+
+    /// The whole content as one piece of shared memory, verified, where it is local and contiguous.
+    pub async fn mapped(&self) -> Result<Option<Bytes>> {
+        match &self.source {
+            Source::Local { reader, copy: None } => Ok(reader
+                .mapped()
+                .await
+                .map_err(|error| Error::from(error).at(&self.name))?),
+            // A damaged copy is no reason to fail: reads in ranges go to the under-store then.
+            Source::Local { reader, copy: Some(_) } => Ok(reader.mapped().await.unwrap_or_default()),
+            Source::Clean(_) => Ok(None),
+        }
+    }
+
+    /// Names this exact content (inode and generation, or mount, key and validator): for caches of what was parsed from it.
+    pub fn identity(&self) -> String {
+        self.identity.to_string()
+    }
+}
+
+fn base_identity(mount: u32, key: &str, validator: &str) -> String {
+    format!("{mount}:{key}@{validator}")
+}

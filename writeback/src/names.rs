@@ -1,0 +1,388 @@
+//! Names as doors see them: stat, list, mkdir, rename, delete. (Truncate changes content and lies with `file`.)
+//!
+//! It owns the rules that need more than the namespace: which changes queue work for the persister, which layouts and dirty
+//! bytes become free when a name goes, which dataset rows go with a directory. It does not own content (`file`) nor versions
+//! (`dataset`). Every change is one commit: a recursive delete cuts the directory off, and `collect` frees what lies under it.
+
+use crate::{
+    Cache, Error, Result, cache::Inner, clean::CleanReader, file::size_of, list, rows::Content,
+    stubs_datasets::DatasetGone,
+};
+use forebay_namespace::{Create, Ino, Inode, Kind, Node, NsError, Path, Plan, RenameHow, Unlinked};
+use forebay_runtime::clock::Timestamp;
+use forebay_understore::Validator;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+
+/// What is at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The path.
+    pub path: Path,
+    /// What it is.
+    pub kind: StatKind,
+    /// Bytes of a file.
+    pub size: u64,
+    /// Last content change.
+    pub mtime: Timestamp,
+    /// Permission bits.
+    pub mode: u32,
+    /// Where its content stands. A directory: `sealed` while anything of its own waits to be persisted, else `clean`.
+    pub state: State,
+    /// Bytes of it that are on the local disk or in memory.
+    pub cached_bytes: u64,
+    /// Head version, when it is a dataset that Forebay published.
+    pub version: Option<u64>,
+    /// Changes with the content of a file; `None` for a directory.
+    pub etag: Option<String>,
+}
+
+/// Kinds of name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+}
+
+/// Where content stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Being written.
+    Open,
+    /// Dirty.
+    Sealed,
+    /// In the under-store, written by us.
+    Persisted,
+    /// In the under-store, no row of ours.
+    Clean,
+}
+
+/// How to list.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Everything below, directories before what they hold.
+    pub recursive: bool,
+    /// Only paths greater than this one, in byte order of the absolute path's components: a directory comes right before what
+    /// lies in it, and before its siblings (`/a`, `/a/x`, `/a-b`).
+    pub after: Option<Path>,
+    /// Most entries.
+    pub limit: Option<usize>,
+}
+
+/// How to rename.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rename {
+    /// A file, or an empty directory, at the target gives way.
+    pub replace: bool,
+    /// Missing parents of the target are created.
+    pub parents: bool,
+}
+
+impl Cache {
+    /// What is at `path`. NotFound when nothing is.
+    pub async fn stat(&self, path: &Path) -> Result<Stat> {
+        let node = self.inner.names.resolve(path).await?;
+        let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        let mut stats = self.inner.stats_of(vec![(path.clone(), node)]).await?;
+        Ok(stats.pop().expect("one answer for one node"))
+    }
+
+    /// The entries under directory `path`, one page at a time behind the stream: memory stays bounded. Its first item is an
+    /// error when there is no such directory: NotFound, or Precondition for a file.
+    pub fn list(&self, path: &Path, how: List) -> BoxStream<'static, Result<Stat>> {
+        list::stream(Arc::clone(&self.inner), path.clone(), how)
+    }
+
+    /// Creates a directory. Exists when something is there (also with `parents`, unless it is a directory).
+    pub async fn mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        self.inner
+            .to_the_end("mkdir", async move { inner.mkdir(&path, parents).await })
+            .await
+    }
+
+    /// Renames a file or a whole directory in one commit.
+    pub async fn rename(&self, from: &Path, to: &Path, how: Rename) -> Result<()> {
+        let (inner, from, to) = (Arc::clone(&self.inner), from.clone(), to.clone());
+        self.inner
+            .to_the_end("rename", async move { inner.rename(&from, &to, how).await })
+            .await
+    }
+
+    /// Removes a file, an empty directory, or with `recursive` everything under it, in one commit.
+    pub async fn delete(&self, path: &Path, recursive: bool) -> Result<()> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        self.inner
+            .to_the_end("delete", async move { inner.delete(&path, recursive).await })
+            .await
+    }
+}
+
+impl Inner {
+    /// Denied below a read-only mount.
+    pub(crate) fn check_writable(&self, path: &Path) -> Result<()> {
+        match self.mounts.resolve(path) {
+            Some((mount, _)) if mount.read_only => Err(Error::denied(format!(
+                "{path}: the under-store {} is mounted read-only at {}; mount it writable, or write elsewhere",
+                mount.url, mount.path
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// A mount point, and what holds one, stays where it is.
+    fn check_no_mount_below(&self, path: &Path) -> Result<()> {
+        match self.mounts.below(path).first() {
+            Some(mount) => Err(Error::precondition(format!(
+                "{path}: an under-store is mounted at {mount}; remove the mount first (`under rm {mount}`)"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+        let _entered = self.enter()?;
+        self.check_writable(path)?;
+        let mut attempts = self.attempts(format!("mkdir {path}"));
+        loop {
+            match self.try_mkdir(path, parents).await {
+                Ok(()) => return Ok(()),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn try_mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+        let create = Create {
+            parents,
+            ..Create::dir()
+        };
+        let planned = match self.names.plan_create(path, create).await {
+            Err(NsError::Exists(_)) if parents && self.names.resolve(path).await?.is_some_and(|node| node.is_dir()) => {
+                return Ok(());
+            }
+            other => other?,
+        };
+        let mut plan = planned.plan;
+        self.persist.plan_dir(&mut plan, planned.ino, path).await?;
+        self.commit(plan).await?;
+        self.persist.wake();
+        Ok(())
+    }
+
+    async fn rename(&self, from: &Path, to: &Path, how: Rename) -> Result<()> {
+        let _entered = self.enter()?;
+        if to != from && to.starts_with(from) {
+            return Err(Error::invalid(format!("{from}: can not be renamed into itself ({to})")));
+        }
+        self.check_writable(from)?;
+        self.check_writable(to)?;
+        self.check_no_mount_below(from)?;
+        self.check_no_mount_below(to)?;
+        let mut attempts = self.attempts(format!("rename {from} to {to}"));
+        loop {
+            match self.try_rename(from, to, how).await {
+                Ok(()) => return Ok(()),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn try_rename(&self, from: &Path, to: &Path, how: Rename) -> Result<()> {
+        let before = self.names.resolve(from).await?;
+        let before = before.ok_or_else(|| Error::not_found(format!("{from}: not found")))?;
+        let how = RenameHow {
+            replace: how.replace,
+            exchange: false,
+            parents: how.parents,
+        };
+        let mut renamed = self.names.plan_rename(from, to, how).await?;
+        if renamed.plan.is_empty() {
+            return Ok(());
+        }
+        let mut plan = std::mem::take(&mut renamed.plan);
+        self.persist
+            .plan_renamed(&mut plan, &renamed, &before, from, to)
+            .await?;
+        let gone = self.plan_dir_removed(&mut plan, renamed.replaced.as_ref()).await?;
+        self.commit(plan).await?;
+        if let Some(node) = &renamed.replaced {
+            self.discard_node(node);
+        }
+        self.after_removal(gone);
+        Ok(())
+    }
+
+    async fn delete(&self, path: &Path, recursive: bool) -> Result<()> {
+        let _entered = self.enter()?;
+        if path.is_root() {
+            return Err(Error::invalid("/: the root can not be removed"));
+        }
+        self.check_writable(path)?;
+        self.check_no_mount_below(path)?;
+        let mut attempts = self.attempts(format!("delete {path}"));
+        loop {
+            match self.try_delete(path, recursive).await {
+                Ok(()) => break,
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+        if recursive {
+            self.collect_soon().await;
+        }
+        Ok(())
+    }
+
+    async fn try_delete(&self, path: &Path, recursive: bool) -> Result<()> {
+        let node = self.names.resolve(path).await?;
+        let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        let Unlinked {
+            mut plan,
+            node,
+            whiteout,
+        } = match (node.is_dir(), recursive) {
+            (false, _) => self.names.plan_unlink(path).await?,
+            (true, false) => self.names.plan_rmdir(path).await?,
+            (true, true) => self.names.plan_detach(path).await?,
+        };
+        self.persist
+            .plan_removed(&mut plan, &node, path, whiteout.as_ref())
+            .await?;
+        // What lies under a directory that is cut off, its own dataset rows too, is collected afterwards.
+        let gone = if recursive {
+            None
+        } else {
+            self.plan_dir_removed(&mut plan, Some(&node)).await?
+        };
+        self.commit(plan).await?;
+        if !node.is_dir() {
+            self.discard_node(&node);
+        }
+        self.after_removal(gone);
+        Ok(())
+    }
+
+    /// The dataset rows of a directory that goes.
+    async fn plan_dir_removed(&self, plan: &mut Plan, node: Option<&Node>) -> Result<Option<DatasetGone>> {
+        match node {
+            Some(Node::Row { ino, inode, .. }) if inode.is_dir() => {
+                Ok(Some(self.plan_dataset_removed(plan, *ino).await?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn after_removal(&self, gone: Option<DatasetGone>) {
+        if let Some(gone) = gone {
+            self.dataset_gone(gone);
+        }
+        self.persist.wake();
+    }
+
+    /// What doors show of these nodes. One read for all head versions.
+    pub(crate) async fn stats_of(&self, nodes: Vec<(Path, Node)>) -> Result<Vec<Stat>> {
+        let dirs: Vec<Ino> = nodes
+            .iter()
+            .filter(|(_, node)| node.is_dir())
+            .filter_map(|(_, node)| node.ino())
+            .collect();
+        let mut versions = if dirs.is_empty() {
+            Vec::new()
+        } else {
+            self.head_versions(&dirs).await?
+        }
+        .into_iter();
+        let mut stats = Vec::with_capacity(nodes.len());
+        for (path, node) in nodes {
+            let version = match node.ino() {
+                Some(_) if node.is_dir() => versions.next().flatten(),
+                _ => None,
+            };
+            stats.push(Stat {
+                version,
+                ..self.stat_of(path, &node)?
+            });
+        }
+        Ok(stats)
+    }
+
+    fn stat_of(&self, path: Path, node: &Node) -> Result<Stat> {
+        let etag = self.identity_of(node);
+        let size = if node.is_dir() { 0 } else { size_of(node) };
+        let (kind, mtime, mode, state, cached_bytes) = match node {
+            Node::Row { inode, .. } => {
+                let (state, cached) = self.row_state(&path, inode)?;
+                (kind_of(&inode.kind), inode.mtime, inode.mode, state, cached)
+            }
+            Node::Base { at, entry } if entry.is_dir => {
+                let _ = at;
+                (StatKind::Dir, entry.mtime, 0o755, State::Clean, 0)
+            }
+            Node::Base { at, entry } => {
+                let cached = self.mounts.resolve(at).and_then(|(mount, key)| {
+                    let (size, validator) = (entry.size, Validator(entry.validator.clone()));
+                    Some(self.clean.held(&CleanReader {
+                        mount,
+                        key: key?,
+                        size,
+                        validator,
+                    }))
+                });
+                (StatKind::File, entry.mtime, 0o644, State::Clean, cached.unwrap_or(0))
+            }
+        };
+        Ok(Stat {
+            path,
+            kind,
+            size,
+            mtime,
+            mode,
+            state,
+            cached_bytes,
+            version: None,
+            etag,
+        })
+    }
+
+    /// State and locally held bytes of a row.
+    fn row_state(&self, path: &Path, inode: &Inode) -> Result<(State, u64)> {
+        match &inode.kind {
+            Kind::Dir { base } => {
+                let own = base.as_ref().is_some_and(|base| *base == path.as_bytes());
+                let settled = own && self.mounts.resolve(path).is_some();
+                Ok((if settled { State::Clean } else { State::Sealed }, 0))
+            }
+            Kind::Symlink(_) => Ok((State::Sealed, 0)),
+            Kind::File => Ok(match Content::decode(&inode.content).map_err(|error| error.at(path))? {
+                Content::Open => (State::Open, inode.size),
+                Content::Sealed { .. } => (State::Sealed, inode.size),
+                Content::Persisted { layout: Some(_), .. } => (State::Persisted, inode.size),
+                Content::Persisted { at, layout: None, .. } => {
+                    let mount = self.mounts.by_id(at.mount);
+                    let held = mount.map(|mount| {
+                        let validator = Validator(at.validator);
+                        self.clean.held(&CleanReader {
+                            mount,
+                            key: at.key,
+                            size: inode.size,
+                            validator,
+                        })
+                    });
+                    (State::Persisted, held.unwrap_or(0))
+                }
+            }),
+        }
+    }
+}
+
+fn kind_of(kind: &Kind) -> StatKind {
+    match kind {
+        Kind::File => StatKind::File,
+        Kind::Dir { .. } => StatKind::Dir,
+        Kind::Symlink(_) => StatKind::Symlink,
+    }
+}

@@ -1,0 +1,197 @@
+//! Numbers for people and machines, and the end of a cache.
+//!
+//! | metric | kind | what |
+//! |---|---|---|
+//! | `forebay_dirty_bytes`, `forebay_dirty_files` | gauge | exist only here |
+//! | `forebay_dirty_bytes_max` | gauge | limit on dirty bytes |
+//! | `forebay_reserved_bytes` | gauge | dirty, and taken by what is being written |
+//! | `forebay_oldest_dirty_seconds` | gauge | age of the oldest piece of work |
+//! | `forebay_cached_bytes` | gauge | clean bytes held locally |
+//! | `forebay_persisted_bytes` | gauge | brought to under-stores since start |
+//! | `forebay_queued`, `forebay_uploading`, `forebay_blocked`, `forebay_conflicts` | gauge | pieces of work |
+//! | `forebay_sessions` | gauge | open sessions |
+//! | `forebay_segment_file_bytes`, `forebay_segment_live_bytes`, `forebay_disk_free_bytes` | gauge | the data folder |
+
+use crate::{
+    AckLevel, Cache, Result,
+    cache::Inner,
+    file::COMMIT_DRAIN_MAX,
+    mounts::MountInfo,
+    persist::{Blocked, Conflict},
+};
+use metrics::{Gauge, gauge};
+use std::{sync::Arc, time::Duration};
+
+/// How often the gauges are set.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest wait for background tasks at shutdown.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// Gauges of the engine; the handles are made once.
+#[derive(Debug)]
+pub(crate) struct Stats {
+    dirty_bytes: Gauge,
+    dirty_files: Gauge,
+    dirty_bytes_max: Gauge,
+    reserved_bytes: Gauge,
+    oldest_dirty_seconds: Gauge,
+    cached_bytes: Gauge,
+    persisted_bytes: Gauge,
+    queued: Gauge,
+    uploading: Gauge,
+    blocked: Gauge,
+    conflicts: Gauge,
+    sessions: Gauge,
+    segment_file_bytes: Gauge,
+    segment_live_bytes: Gauge,
+    disk_free_bytes: Gauge,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            dirty_bytes: gauge!("forebay_dirty_bytes"),
+            dirty_files: gauge!("forebay_dirty_files"),
+            dirty_bytes_max: gauge!("forebay_dirty_bytes_max"),
+            reserved_bytes: gauge!("forebay_reserved_bytes"),
+            oldest_dirty_seconds: gauge!("forebay_oldest_dirty_seconds"),
+            cached_bytes: gauge!("forebay_cached_bytes"),
+            persisted_bytes: gauge!("forebay_persisted_bytes"),
+            queued: gauge!("forebay_queued"),
+            uploading: gauge!("forebay_uploading"),
+            blocked: gauge!("forebay_blocked"),
+            conflicts: gauge!("forebay_conflicts"),
+            sessions: gauge!("forebay_sessions"),
+            segment_file_bytes: gauge!("forebay_segment_file_bytes"),
+            segment_live_bytes: gauge!("forebay_segment_live_bytes"),
+            disk_free_bytes: gauge!("forebay_disk_free_bytes"),
+        }
+    }
+}
+
+/// `status`.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Bytes that exist only here.
+    pub dirty_bytes: u64,
+    /// Files of them.
+    pub dirty_files: u64,
+    /// Age of the oldest piece of work, seconds; 0 when there is none.
+    pub oldest_dirty_seconds: f64,
+    /// Bytes brought to under-stores since start.
+    pub persisted_bytes: u64,
+    /// Clean bytes held locally.
+    pub cached_bytes: u64,
+    /// Pieces of work that wait.
+    pub queued: u64,
+    /// Pieces of work under way.
+    pub uploading: u64,
+    /// What can not go.
+    pub blocked: Vec<Blocked>,
+    /// What someone else changed.
+    pub conflicts: Vec<Conflict>,
+    /// The mounts.
+    pub mounts: Vec<MountInfo>,
+    /// Level of a write that names none.
+    pub ack: AckLevel,
+    /// Limit on dirty bytes.
+    pub dirty_bytes_max: u64,
+    /// Limit on clean bytes.
+    pub cache_bytes_max: u64,
+    /// Sessions that are open.
+    pub sessions: u64,
+}
+
+impl Cache {
+    /// The numbers now.
+    pub async fn status(&self) -> Result<Status> {
+        let inner = &self.inner;
+        let work = inner.persist.numbers();
+        let now = inner.components.clock.now();
+        Ok(Status {
+            dirty_bytes: inner.dirty.bytes(),
+            dirty_files: inner.dirty.files(),
+            oldest_dirty_seconds: work.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()),
+            persisted_bytes: work.persisted_bytes,
+            cached_bytes: inner.clean.cached_bytes(),
+            queued: work.queued,
+            uploading: work.uploading,
+            blocked: work.blocked,
+            conflicts: work.conflicts,
+            mounts: self.under_list(),
+            ack: inner.settings.ack,
+            dirty_bytes_max: inner.dirty.limit(),
+            cache_bytes_max: inner.clean.limit(),
+            sessions: inner.session_count(),
+        })
+    }
+
+    /// Stops taking work, waits for what is under way (commits at most 10 s, background tasks 20 s), flushes, closes.
+    /// What is dirty stays in the data folder; the next start goes on with it.
+    pub async fn shutdown(&self) {
+        let inner = &self.inner;
+        inner.files.gate.close();
+        let commits = tokio::select! {
+            () = inner.files.gate.empty() => 0,
+            () = inner.components.clock.sleep(COMMIT_DRAIN_MAX) => inner.files.gate.inside(),
+        };
+        if commits > 0 {
+            tracing::warn!(
+                commits,
+                "shutting down while changes are under way; they are whole or absent after the next start"
+            );
+        }
+        if let Err(stuck) = inner.tasks.drain(DRAIN_MAX).await {
+            tracing::warn!(%stuck, "shutting down without waiting any longer");
+        }
+        inner.segments.shutdown().await;
+        tracing::info!(
+            dirty_bytes = inner.dirty.bytes(),
+            dirty_files = inner.dirty.files(),
+            "the cache is closed"
+        );
+    }
+}
+
+impl Inner {
+    /// Sets the gauges now and then.
+    pub(crate) fn start_stats(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        self.tasks.spawn("gauges", async move {
+            let shutdown = inner.tasks.shutdown().clone();
+            loop {
+                inner.set_gauges();
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = inner.components.clock.sleep(GAUGE_INTERVAL) => {}
+                }
+            }
+        });
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a gauge is a float; the last digits of a byte count do not matter"
+    )]
+    fn set_gauges(&self) {
+        let (stats, work, usage) = (&self.stats, self.persist.numbers(), self.segments.usage());
+        let now = self.components.clock.now();
+        stats.dirty_bytes.set(self.dirty.bytes() as f64);
+        stats.dirty_files.set(self.dirty.files() as f64);
+        stats.dirty_bytes_max.set(self.dirty.limit() as f64);
+        stats.reserved_bytes.set(self.dirty.used() as f64);
+        stats
+            .oldest_dirty_seconds
+            .set(work.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+        stats.cached_bytes.set(self.clean.cached_bytes() as f64);
+        stats.persisted_bytes.set(work.persisted_bytes as f64);
+        stats.queued.set(work.queued as f64);
+        stats.uploading.set(work.uploading as f64);
+        stats.blocked.set(work.blocked.len() as f64);
+        stats.conflicts.set(work.conflicts.len() as f64);
+        stats.sessions.set(self.session_count() as f64);
+        stats.segment_file_bytes.set(usage.file_bytes as f64);
+        stats.segment_live_bytes.set(usage.live_bytes as f64);
+        stats.disk_free_bytes.set(usage.free_bytes as f64);
+    }
+}
