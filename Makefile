@@ -1,23 +1,23 @@
 # The two commands are `make run` and `make test`; the rest serves those who work on Forebay.
 
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
-FOREBAY := $(CARGO_TARGET_DIR)/release/forebay
-PYTEST := FOREBAY_BIN=$(FOREBAY) .venv/bin/python -m pytest -q -p no:cacheprovider
+export FOREBAY_BIN ?= $(CARGO_TARGET_DIR)/release/forebay
+PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
+# One selection of packages for every build: features are resolved over it, so nothing is compiled twice.
+BUILD := cargo build --release --workspace
 N ?= 20
 
-.PHONY: build run run-ceph test test-rust test-flight test-crash test-ceph crash bench lint fmt doc setup
+.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-ceph crash sim bench lint fmt doc
 
 build:
-	cargo build --release -p forebay
+	$(BUILD)
 
-run: ## TPC-H features written by DataFusion, followed by a trainer, persisted meanwhile
-	cargo build --release -p forebay -p forebay-examples
-	$(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY)
+run: build ## TPC-H features written by DataFusion, followed by a trainer, persisted meanwhile
+	$(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN)
 
-run-ceph: ## the same into a real one-node Ceph
+run-ceph: build ## the same into a real one-node Ceph, every object verified
 	tests/setup.sh ceph
-	cargo build --release -p forebay -p forebay-examples
-	tests/ceph/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY) --ceph
+	tests/ceph/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN) --ceph
 
 setup:
 	tests/setup.sh
@@ -29,21 +29,23 @@ test-rust: setup
 	cargo test --release --workspace
 
 test-flight: setup build
-	$(PYTEST) tests/flight tests/cli
+	$(PYTEST) tests/flight tests/cli tests/test_docs.py
 
 test-crash: setup build
-	$(PYTEST) tests/crash
+	$(PYTEST) -s tests/crash
 
-test-ceph:
+test-ceph: build
 	tests/setup.sh ceph
 	tests/ceph/with.sh tests/ceph/suite.sh
 
 crash: setup build ## make crash N=500: N kills, N*2/5 power cuts
-	FOREBAY_BIN=$(FOREBAY) .venv/bin/python -m tests.crash --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
+	.venv/bin/python -m tests.crash --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
 
-bench:
-	cargo build --release -p forebay -p forebay-bench
-	$(CARGO_TARGET_DIR)/release/forebay-bench --forebay $(FOREBAY)
+sim: ## make sim N=1000: seeds of the simulated engine, disk and store
+	FOREBAY_SIM_SEEDS=$(N) cargo test --release -p forebay-writeback --test simulation -- --nocapture
+
+bench: setup build ## the ratios of bench/README.md, measured here
+	$(CARGO_TARGET_DIR)/release/forebay-bench --forebay $(FOREBAY_BIN) --folder $(CARGO_TARGET_DIR)/bench
 
 lint:
 	cargo fmt --all --check

@@ -3,8 +3,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-export FOREBAY_BIN=$CARGO_TARGET_DIR/release/forebay
-tests/setup.sh || exit 1
+export FOREBAY_BIN=${FOREBAY_BIN:-$CARGO_TARGET_DIR/release/forebay}
 logs=$(mktemp -d /tmp/forebay-test-XXXXXX)
 names=() results=() passed=0 failed=0
 
@@ -19,13 +18,13 @@ suite() { # suite NAME COMMAND…
 
 pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
 
-suite build cargo build --release --workspace
+tests/setup.sh ceph || exit 1
+suite build cargo build --release --workspace --all-targets
 suite rust cargo test --release --workspace
-suite flight pytest tests/flight tests/cli
+suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
-if [ -z "${FOREBAY_SKIP_CEPH:-}" ]; then
-  suite ceph make test-ceph
-fi
+suite ceph tests/ceph/with.sh tests/ceph/suite.sh
+suite lint make lint
 
 echo
 for k in "${!names[@]}"; do printf '%-8s %s\n' "${names[$k]}" "${results[$k]}"; done

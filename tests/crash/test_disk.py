@@ -1,0 +1,211 @@
+"""The disk under the data folder: flushes counted, flushes that fail, a full disk, flipped bits, folders that cannot be trusted."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.harness import LoopDisk, Server, StartFailed
+from tests.crash.rounds import can_cut
+
+needs_loop = pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
+
+
+def small_files(server, writers, files, size=4096):
+    """Each writer puts its files one after the other, each acknowledged before the next."""
+    errors = []
+
+    def write(k):
+        try:
+            with server.client() as client:
+                for n in range(files):
+                    client.put_file(f"/w{k}/{n}", bytes([n % 251]) * size, timeout=60)
+        except Exception as e:
+            errors.append(e)
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(writers)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    return errors
+
+
+def test_a_thousand_small_files_share_their_flushes(tmp_path):
+    """Counted by strace: every fsync, fdatasync and sync_file_range of the whole process from its start to its end."""
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-qq", "-e", "trace=fsync,fdatasync,syncfs,sync,msync", "-o", str(trace)]
+    with Server(tmp_path / "data", wrap=strace) as server:
+        before = len(trace.read_text().splitlines())
+        batches = [[(k, n) for n in range(125)] for k in range(8)]
+        assert sum(map(len, batches)) == 1000
+
+        def flood(client, k):
+            """All of a writer's files at once: what they wait for is the shared flush."""
+            waiting = [threading.Thread(target=client.put_file, args=(f"/w{k}/{n}", bytes(4096))) for _, n in batches[k]]
+            [t.start() for t in waiting]
+            [t.join() for t in waiting]
+
+        clients = [server.client() for _ in range(8)]
+        writers = [threading.Thread(target=flood, args=(c, k)) for k, c in enumerate(clients)]
+        [t.start() for t in writers]
+        [t.join() for t in writers]
+        flushes = sum(bool(re.search(r"(fsync|fdatasync|syncfs|sync|msync)\(", line)) for line in trace.read_text().splitlines()[before:])
+        with server.client() as client:
+            assert len(client.names("/", recursive=True)) == 1008
+    print(f"flushes for 1,000 files by 8 writers: {flushes}")
+    assert 0 < flushes <= 60
+
+
+def test_a_failed_flush_is_never_acknowledged(tmp_path):
+    """The first flushes of segment files fail with EIO, counted by strace; what is acknowledged afterwards survives a kill."""
+    trace = tmp_path / "trace"
+    server = Server(tmp_path / "data")
+    with server:
+        with server.client() as client:
+            client.put_file("/before", b"1" * 5000)
+        strace = subprocess.Popen(
+            ["strace", "-f", "-qq", "-p", str(server.process.pid), "-o", str(trace), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1..2"],
+            stderr=subprocess.PIPE)
+        time.sleep(1)
+        acknowledged = {"/before": b"1" * 5000}
+        failures = 0
+        with server.client() as client:
+            for k in range(12):
+                content = bytes([k]) * 5000
+                try:
+                    client.put_file(f"/f{k}", content, timeout=30)
+                    acknowledged[f"/f{k}"] = content
+                except Exception:
+                    failures += 1
+        strace.terminate()
+        strace.wait()
+        injected = trace.read_text().count("INJECTED")
+        assert injected >= 1, "the fault never hit"
+        assert failures >= 1 and len(acknowledged) > 5, (failures, len(acknowledged))
+        server.restart()
+        with server.client() as client:
+            assert {p: client.file(p) for p in acknowledged} == acknowledged
+
+
+@needs_loop
+def test_a_full_disk_refuses_and_recovers(tmp_path):
+    disk = LoopDisk(str(tmp_path), "ext4", "256M")
+    server = Server(f"{disk.mount}/data", dirty_max="1GiB")
+    try:
+        server.start()
+        acknowledged, refused = {}, None
+        with server.client() as client:
+            for k in range(400):
+                content = random.Random(k).randbytes(2 << 20)
+                try:
+                    client.put_file(f"/f{k}", content, timeout=90)
+                except Exception as e:
+                    refused = str(e)
+                    break
+                acknowledged[f"/f{k}"] = content
+            assert refused and len(acknowledged) > 20, (refused, len(acknowledged))
+            assert re.search("(?i)full|space|exhausted", refused), refused
+        server.restart()
+        with server.client() as client:
+            assert {p: client.file(p) for p in acknowledged} == acknowledged
+            for p in list(acknowledged)[:20]:
+                client.act("delete", path=p)
+                del acknowledged[p]
+            end = time.monotonic() + 30
+            while True:
+                try:
+                    client.put_file("/after", b"room again" * 1000, timeout=30)
+                    break
+                except Exception:
+                    assert time.monotonic() < end, "no room although files were deleted"
+                    time.sleep(0.5)
+            assert client.file("/after") == b"room again" * 1000
+    finally:
+        server.kill()
+        disk.close()
+
+
+def segment_files(data):
+    return sorted(p for p in Path(data).rglob("*") if p.is_file() and p.stat().st_size > 100_000 and "sqlite" not in p.name and "reserve" not in p.name)
+
+
+def test_a_flipped_bit_is_never_served(tmp_path):
+    contents = {f"/f{k}": random.Random(k).randbytes([3000, 50_000, 3_000_000][k % 3]) for k in range(30)}
+    with Server(tmp_path / "data") as server:
+        with server.client() as client:
+            for path, content in contents.items():
+                client.put_file(path, content)
+        server.term()
+    seed = random.SystemRandom().randrange(1 << 32)
+    print("seed", seed)
+    chance, flipped = random.Random(seed), 0
+    for path in contents.values():
+        needle = path[1000:1032]
+        for file in segment_files(tmp_path / "data"):
+            content = bytearray(file.read_bytes())
+            at = content.find(needle)
+            if at >= 0 and chance.random() < 0.2:
+                content[at + chance.randrange(32)] ^= 1 << chance.randrange(8)
+                file.write_bytes(content)
+                flipped += 1
+    assert flipped, "no bit was flipped"
+    try:
+        server.start()
+    except StartFailed as refused:
+        assert re.search("(?i)corrupt|damaged", str(refused)) and re.search("segment", str(refused)), refused
+        return
+    lost = 0
+    with server, server.client() as client:
+        for path, content in contents.items():
+            try:
+                assert client.file(path) == content, f"{path}: wrong bytes were served"
+            except AssertionError:
+                raise
+            except Exception as e:
+                assert re.search("(?i)corrupt|damaged|checksum|loss", str(e)), e
+                lost += 1
+    assert lost == flipped, (lost, flipped)
+
+
+class TestRefusedFolders:
+    def start(self, data, **flags):
+        with pytest.raises(StartFailed) as refused:
+            Server(data, **flags).start(timeout=20)
+        return str(refused.value)
+
+
+def test_a_folder_that_cannot_be_trusted_is_refused(tmp_path):
+    refused = TestRefusedFolders()
+    data = tmp_path / "data"
+    with Server(data) as server:
+        with server.client() as client:
+            for k in range(40):
+                client.put_file(f"/f{k}", bytes([k]) * 100_000)
+            client.put_file("/large", bytes(5 << 20))
+        assert re.search("(?i)lock|in use|another", refused.start(data)), "two processes on one folder"
+        server.term()
+    foreign = tmp_path / "foreign"
+    with Server(foreign) as server:
+        server.term()
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    for part in foreign.iterdir():
+        if "sqlite" in part.name:
+            shutil.copy(part, copy / part.name)
+    assert re.search("(?i)cluster|foreign|belongs|identity", refused.start(copy)), "the metastore of another cluster"
+    copy = tmp_path / "missing"
+    shutil.copytree(data, copy)
+    largest = max(segment_files(copy), key=lambda p: p.stat().st_size)
+    largest.unlink()
+    assert re.search("(?i)segment", refused.start(copy)), "a missing segment"
+    tmpfs = Path("/dev/shm") / f"forebay-test-{os.getpid()}"
+    try:
+        assert re.search("(?i)tmpfs|memory|durable", refused.start(tmpfs)), "a tmpfs at level local"
+    finally:
+        shutil.rmtree(tmpfs, ignore_errors=True)
