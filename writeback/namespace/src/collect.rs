@@ -5,6 +5,7 @@
 //! plan of bounded size, take the rows away and note the directories found below.
 
 use crate::{
+    planner::base_path,
     row::{Dentry, Stored},
     *,
 };
@@ -15,13 +16,17 @@ use keys::{DEAD, ino_of, name_of};
 const KEYS_PER_ENTRY: usize = 5;
 
 /// A step of collecting.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Collected {
     /// What to commit. The engine may merge its own checks and writes into it, 2048 keys in all.
     pub plan: Plan,
-    /// Inodes whose rows go with the plan: files, whose content may be freed once it is committed, and directories, whose
-    /// `base` shows nowhere any more.
+    /// Files and symlinks whose rows go with the plan: their content may be freed once it is committed.
     pub freed: Vec<(Ino, Inode)>,
+    /// Directories whose rows go with the plan, the one that was removed included.
+    pub dirs: Vec<Ino>,
+    /// Base paths that those directories showed, and that show nowhere any more. A directory that had been renamed showed
+    /// another one than the path under which it was removed.
+    pub bases: Vec<Path>,
 }
 
 impl Namespace {
@@ -36,21 +41,19 @@ impl Namespace {
         };
         let mut planner = self.planner();
         planner.fetch([keys::dead(dir), keys::inode(dir)]).await?;
-        let mut freed = Vec::new();
-        let entries = planner.collect_entries(dir, limit, &mut freed).await?;
+        let mut step = Collected::default();
+        let entries = planner.collect_entries(dir, limit, &mut step).await?;
         let whiteouts = planner.collect_whiteouts(dir, limit - entries).await?;
         if entries + whiteouts < limit {
-            planner.collect_dir(dir, entries == 0, whiteouts == 0, &mut freed)?;
+            planner.collect_dir(dir, entries + whiteouts == 0, &mut step)?;
         }
-        Ok(Some(Collected {
-            plan: planner.finish()?,
-            freed,
-        }))
+        let plan = planner.finish()?;
+        Ok(Some(Collected { plan, ..step }))
     }
 }
 
 impl Planner<'_> {
-    async fn collect_entries(&mut self, dir: Ino, limit: usize, freed: &mut Vec<(Ino, Inode)>) -> Result<usize> {
+    async fn collect_entries(&mut self, dir: Ino, limit: usize, step: &mut Collected) -> Result<usize> {
         let prefix = keys::dentries(dir);
         let rows = self.ns.store.scan(prefix.clone()..prefix_end(&prefix), limit).await?;
         let inos = rows
@@ -72,7 +75,7 @@ impl Planner<'_> {
             } else {
                 self.end_inode(ino).await?;
                 if !self.exists(&keys::inode(ino)) {
-                    freed.push((ino, stored.inode));
+                    step.freed.push((ino, stored.inode));
                 }
             }
         }
@@ -93,14 +96,8 @@ impl Planner<'_> {
     }
 
     /// Ends the directory itself once a step found nothing in it: what comes late is seen by the checks.
-    fn collect_dir(
-        &mut self,
-        dir: Ino,
-        no_entries: bool,
-        no_whiteouts: bool,
-        freed: &mut Vec<(Ino, Inode)>,
-    ) -> Result<()> {
-        if !(no_entries && no_whiteouts) {
+    fn collect_dir(&mut self, dir: Ino, empty: bool, step: &mut Collected) -> Result<()> {
+        if !empty {
             return Ok(());
         }
         if let Some((stored, _)) = self.peek::<Stored>(&keys::inode(dir))? {
@@ -108,8 +105,11 @@ impl Planner<'_> {
             self.need_empty(keys::whiteouts(dir), dir);
             self.need(keys::inode(dir));
             self.erase(keys::inode(dir));
-            freed.push((dir, stored.inode));
+            if let Kind::Dir { base } = &stored.inode.kind {
+                step.bases.extend(base_path(base)?);
+            }
         }
+        step.dirs.push(dir);
         self.need(keys::dead(dir));
         self.erase(keys::dead(dir));
         Ok(())

@@ -134,8 +134,8 @@ impl Planner<'_> {
         if matches!(create.kind, Kind::Dir { .. }) {
             return Err(NsError::Invalid("a directory without a name".into()));
         }
-        let ino = self.number(create.ino).await?;
-        let inode = new_inode(create, self.now);
+        let (ino, nlink) = self.number(create.ino).await?;
+        let inode = Inode { nlink, ..new_inode(create, self.now) };
         self.write(
             keys::inode(ino),
             &Stored {
@@ -221,11 +221,11 @@ impl Planner<'_> {
         self.fetch([keys::dentry(dir.ino, name), keys::whiteout(dir.ino, name)])
             .await?;
         let (replaced, asked) = self.give_way(dir, name, &path, &create).await?;
-        let ino = self.number(create.ino).await?;
+        let (ino, nlink) = self.number(create.ino).await?;
         let inode = if matches!(create.kind, Kind::Dir { .. }) {
             self.make_dir(dir, name, create, asked, Some(ino)).await?.2
         } else {
-            let inode = new_inode(create, self.now);
+            let inode = Inode { nlink: nlink + 1, ..new_inode(create, self.now) };
             self.link(dir.ino, name, ino, inode)
         };
         Ok(Planned {
@@ -259,18 +259,20 @@ impl Planner<'_> {
         Ok((found, true))
     }
 
-    /// The number to create with: `wanted`, if it has no row or a nameless one, or a fresh one.
-    async fn number(&mut self, wanted: Option<Ino>) -> Result<Ino> {
+    /// The number to create with: `wanted`, if it has no row or a nameless one, or a fresh one. Also its `nlink` so far: a
+    /// nameless inode may be kept by the engine.
+    async fn number(&mut self, wanted: Option<Ino>) -> Result<(Ino, u32)> {
         let Some(ino) = wanted else {
-            return self.ns.allocate_ino().await;
+            return Ok((self.ns.allocate_ino().await?, 0));
         };
-        if let Some((stored, _)) = self.stored(ino).await? {
-            if stored.link.is_some() || stored.inode.is_dir() {
-                return Err(NsError::Invalid(format!("inode {} has a name already", ino.0)));
-            }
-            self.need(keys::inode(ino));
+        let Some((stored, _)) = self.stored(ino).await? else {
+            return Ok((ino, 0));
+        };
+        if stored.link.is_some() || stored.inode.is_dir() {
+            return Err(NsError::Invalid(format!("inode {} has a name already", ino.0)));
         }
-        Ok(ino)
+        self.need(keys::inode(ino));
+        Ok((ino, stored.inode.nlink))
     }
 }
 

@@ -81,7 +81,8 @@ pub struct Inode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Names that lead here; 0: unlinked, living on for whoever holds it open.
+    /// Names that lead here, and whatever else keeps it (the engine counts a dataset's version by [`Plan::amend`]); the row goes
+    /// when the last one goes. 0: unlinked, living on for whoever holds it open.
     pub nlink: u32,
     /// Bytes of a file at its last seal or size change.
     pub size: u64,

@@ -297,7 +297,7 @@ impl<'a> Planner<'a> {
             Kind::Dir { .. } => DentryKind::Dir,
             Kind::Symlink(_) => DentryKind::Symlink,
         };
-        inode.nlink = 1;
+        inode.nlink = inode.nlink.max(1);
         let link = Link {
             parent,
             name: name.to_vec(),

@@ -72,6 +72,21 @@ impl Namespace {
         .await
     }
 
+    /// Up to `limit` (at most [`LIST_PAGE_MAX`]) inodes with numbers greater than `after`, in their order, those without a name
+    /// included: for whoever has to see them all. None: the end.
+    pub async fn inodes(&self, after: Option<Ino>, limit: usize) -> Result<Vec<(Ino, Inode)>> {
+        let Some(first) = after.map_or(Some(0), |after| after.0.checked_add(1)) else {
+            return Ok(Vec::new());
+        };
+        let range = keys::inode(Ino(first))..prefix_end(&[keys::INODE]);
+        let rows = self.store.scan(range, limit.clamp(1, LIST_PAGE_MAX)).await?;
+        let decode = |(key, entry): &(Key, Entry)| {
+            let ino = keys::ino_of(key).ok_or_else(|| MetaError::Corrupt("inode row without a number".into()))?;
+            Ok((ino, row::decode::<Stored>(&entry.value)?.inode))
+        };
+        rows.iter().map(decode).collect()
+    }
+
     /// The present path of an inode; `None` when it has no name, or lies in a directory that has none.
     pub async fn path_of(&self, ino: Ino) -> Result<Option<Path>> {
         Ok(self.path_and_chain(ino).await?.map(|(path, _)| path))

@@ -80,10 +80,10 @@ impl Planner<'_> {
         })
     }
 
-    /// Drops the row of an inode without a name. `None` when it has a name, has no row, or is held.
+    /// Drops the row of an inode with `nlink` 0. `None` when it has a name, has no row, or is held.
     pub async fn drop_nameless(&mut self, ino: Ino) -> Result<Option<Inode>> {
         match self.stored(ino).await? {
-            Some((stored, _)) if stored.link.is_none() && !stored.inode.is_dir() && !self.ns.held(ino) => {
+            Some((stored, _)) if stored.inode.nlink == 0 && !stored.inode.is_dir() && !self.ns.held(ino) => {
                 self.need(keys::inode(ino));
                 self.erase(keys::inode(ino));
                 Ok(Some(stored.inode))
@@ -132,15 +132,15 @@ impl Planner<'_> {
         Ok(at)
     }
 
-    /// Ends a file's or symlink's row, or its name only while it is held.
+    /// Takes one name from a file or symlink. Its row goes with the last one, unless it is held open.
     pub(crate) async fn end_inode(&mut self, ino: Ino) -> Result<()> {
         let key = keys::inode(ino);
         let (mut stored, _) = self.stored(ino).await?.ok_or(NsError::Conflict)?;
         self.need(key.clone());
-        if self.ns.held(ino) {
-            stored.link = None;
-            stored.inode.nlink = 0;
-            stored.inode.ctime = self.now;
+        stored.link = None;
+        stored.inode.nlink = stored.inode.nlink.saturating_sub(1);
+        stored.inode.ctime = self.now;
+        if stored.inode.nlink > 0 || self.ns.held(ino) {
             self.write(key, &stored);
         } else {
             self.erase(key);

@@ -146,8 +146,9 @@ async fn directories_renamed_by_many_at_once_form_no_loop_and_lose_nothing() {
 async fn two_directories_moved_below_each_other_at_once_do_not_both_move() {
     for seed in 0..50 {
         let (world, chance) = hesitant(seed).await;
-        world.mkdir("/x").await.unwrap();
-        world.mkdir("/y").await.unwrap();
+        for path in ["/x", "/x/a", "/y", "/y/b"] {
+            world.mkdir(path).await.unwrap();
+        }
         let clock = RealClock::shared();
         let go = |from: &'static str, to: &'static str| {
             let (ns, clock, chance) = (world.ns.clone(), Arc::clone(&clock), Arc::clone(&chance));
@@ -159,7 +160,7 @@ async fn two_directories_moved_below_each_other_at_once_do_not_both_move() {
                 .await
             }
         };
-        let (a, b) = tokio::join!(go("/x", "/y/x"), go("/y", "/x/y"));
+        let (a, b) = tokio::join!(go("/x", "/y/b/x"), go("/y", "/x/a/y"));
         assert!(a.is_ok() != b.is_ok(), "{a:?} {b:?}");
         audit(&world.ns).await;
     }
@@ -200,6 +201,27 @@ async fn creates_in_one_directory_do_not_refuse_each_other() {
         assert!(inos.insert(done.unwrap()), "a number was given twice");
     }
     assert_eq!(world.names("/d", 7).await.len(), 50);
+}
+
+#[tokio::test]
+async fn a_path_is_never_put_together_from_two_instants() {
+    for seed in 0..60 {
+        let (world, _) = hesitant(seed).await;
+        world.mkdir("/b").await.unwrap();
+        let ino = world.put("/a/p/f", 1).await.unwrap();
+        let renames = async {
+            for (from, to) in [("/a/p", "/b/p"), ("/a", "/c"), ("/c", "/a"), ("/b/p", "/a/p")].repeat(3) {
+                world.rename(from, to).await.unwrap();
+            }
+        };
+        let looks = async {
+            for _ in 0..40 {
+                let path = world.ns.path_of(ino).await.unwrap().unwrap();
+                assert!(path == p("/a/p/f") || path == p("/b/p/f"), "{path} never was");
+            }
+        };
+        tokio::join!(renames, looks);
+    }
 }
 
 /// The doors run every call on a runtime of many threads.

@@ -346,12 +346,15 @@ async fn a_directory_cut_off_with_everything_in_it_is_collected_in_steps() {
     assert!(unlinked.plan.keys() < 10);
     world.ns.commit(unlinked.plan, None).await.unwrap();
     assert!(world.names("/", 10).await.is_empty());
-    let mut files = 0;
+    let (mut files, mut dirs, mut bases) = (0, 0, Vec::new());
     while let Some(step) = world.ns.plan_collect(3).await.unwrap() {
-        files += step.freed.iter().filter(|(_, inode)| inode.kind == Kind::File).count();
+        files += step.freed.len();
+        dirs += step.dirs.len();
+        bases.extend(step.bases);
         world.ns.commit(step.plan, None).await.unwrap();
     }
-    assert_eq!(files, 20);
+    assert_eq!((files, dirs), (20, 4));
+    assert!(bases.contains(&p("/d")) && bases.len() == 4);
     assert_eq!(table(&world.ns, keys::INODE).await.len(), 1);
     assert_eq!(table(&world.ns, keys::WHITEOUT).await.len(), 1, "the one that hides /d");
 }
@@ -399,4 +402,40 @@ async fn a_row_of_a_newer_format_is_refused_by_name() {
     world.ns.commit(plan, None).await.unwrap();
     let error = world.ns.resolve(&p("/f")).await.unwrap_err();
     assert!(error.to_string().contains("format 9"), "{error}");
+}
+
+#[tokio::test]
+async fn an_inode_that_something_else_keeps_outlives_its_name() {
+    let world = World::new().await;
+    let ino = world.put("/d/part", 1).await.unwrap();
+    let kept = world.ns.plan_update(ino, |inode| inode.nlink += 1).await.unwrap();
+    world.ns.commit(kept.plan, None).await.unwrap();
+    world.rename("/d/part", "/d/moved").await.unwrap();
+    let detached = world.ns.plan_detach(&p("/d")).await.unwrap();
+    world.ns.commit(detached.plan, None).await.unwrap();
+    while let Some(step) = world.ns.plan_collect(100).await.unwrap() {
+        assert!(step.freed.is_empty(), "its content is still wanted");
+        world.ns.commit(step.plan, None).await.unwrap();
+    }
+    assert_eq!(world.ns.inode(ino).await.unwrap().unwrap().0.nlink, 1);
+    assert_eq!(world.ns.plan_drop(ino).await.unwrap(), None);
+
+    let again = world.ns.plan_create(&p("/again"), Create { ino: Some(ino), ..file(2) }).await.unwrap();
+    assert_eq!(again.inode.nlink, 2);
+    world.ns.commit(again.plan, None).await.unwrap();
+    let numbers: Vec<Ino> = world.ns.inodes(None, 1).await.unwrap().into_iter().map(|(ino, _)| ino).collect();
+    assert_eq!(numbers, [ROOT]);
+    assert_eq!(world.ns.inodes(Some(ROOT), 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_file_deleted_and_created_again_shows_once_it_is_persisted() {
+    let world = World::with_base(&["/d/x"]).await;
+    world.unlink("/d/x").await.unwrap();
+    let ino = world.put("/d/x", 2).await.unwrap();
+    world.base.put(&p("/d/x"), There::File(2));
+    let plan = world.ns.plan_forget(ino, &p("/d/x")).await.unwrap().unwrap();
+    world.ns.commit(plan, None).await.unwrap();
+    assert_eq!(world.read("/d/x").await, Some(2));
+    assert_eq!(table(&world.ns, keys::WHITEOUT).await.len(), 0);
 }
