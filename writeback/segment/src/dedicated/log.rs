@@ -1,0 +1,484 @@
+//! Writing a dedicated segment.
+
+use super::DedicatedFile;
+use crate::{
+    context::Context,
+    crc::crc32c,
+    error::{Result, SegmentError},
+    flusher::{Demand, Flush, Flusher},
+    header::{FileKind, HEADER_BYTES},
+    layout::{SegmentId, StreamId},
+    manifest::{Closed, SegmentKind},
+    record::{Head, Kind, Progress, frame},
+    state::StreamState,
+    sums::Sums,
+    table::{Phase, Segment},
+};
+use bytes::Bytes;
+use forebay_runtime::{
+    crash_point,
+    disk::{DiskFile, OpenHow, is_full},
+};
+use parking_lot::Mutex;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Room for the log is reserved in steps of this.
+const ALLOCATE_BYTES: u64 = 64 << 10;
+/// A flush of data that nobody waits for begins at once when there is this much.
+const FLUSH_BYTES: u64 = 4 << 20;
+
+/// The writing side; lives until the stream is sealed.
+#[derive(Debug)]
+pub(crate) struct DedicatedLog {
+    context: Arc<Context>,
+    flusher: Arc<Flusher>,
+    stream: Arc<StreamState>,
+    segment: Arc<Segment>,
+    file: Arc<DedicatedFile>,
+    path: PathBuf,
+    log: Arc<dyn DiskFile>,
+    state: Mutex<State>,
+    /// One flush at a time, whoever runs it.
+    flushing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// In the data file.
+    bytes: u64,
+    appends: u64,
+    /// Since the last flush began.
+    fresh: Appended,
+    fresh_note_bytes: u64,
+    /// Durable bytes and appends.
+    stable: (u64, u64),
+    seal: Seal,
+    /// Where the next record of the log goes.
+    end: u64,
+    synced: u64,
+    allocated: u64,
+    entered: bool,
+    failed: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seal {
+    #[default]
+    No,
+    Wanted,
+    Done,
+}
+
+/// What appends added to the stream.
+#[derive(Debug, Default)]
+pub(crate) struct Appended {
+    /// Sums of the blocks that became complete.
+    pub(crate) blocks: Vec<u32>,
+    /// Sum of the block that did not.
+    pub(crate) tail_crc: u32,
+    /// Where each append ends, and its note.
+    pub(crate) appends: Vec<(u64, Bytes)>,
+}
+
+/// Where a recovered log goes on.
+#[derive(Debug)]
+pub(crate) struct Resumed {
+    pub(crate) bytes: u64,
+    pub(crate) appends: u64,
+    /// End of the last record.
+    pub(crate) end: u64,
+    /// Whether that is a seal.
+    pub(crate) sealed: bool,
+}
+
+/// What a flush covers.
+#[derive(Debug)]
+struct Round {
+    bytes: u64,
+    appends: u64,
+    fresh: Appended,
+    data: bool,
+    seal: bool,
+    end: u64,
+    synced: u64,
+    entered: bool,
+}
+
+impl DedicatedLog {
+    /// Makes the files of a new segment. Costs no flush; the first one enters it into the manifest.
+    pub(crate) fn create(
+        context: &Arc<Context>,
+        flusher: Arc<Flusher>,
+        stream: &Arc<StreamState>,
+    ) -> Result<Arc<Self>> {
+        let id = context.next_id();
+        let (data_path, path) = (context.folder.data(id), context.folder.log(id));
+        let made = Self::make_files(context, id, stream.id, &data_path, &path);
+        let (data, log) = made.inspect_err(|_| {
+            // Of no use without each other; what cannot be removed the next start drops.
+            let _ = (context.disk.remove(&data_path), context.disk.remove(&path));
+        })?;
+        let segment = Segment::new(id, SegmentKind::Dedicated, stream.id);
+        context.table.insert(&segment);
+        let file = DedicatedFile::new(id, data_path, data, Sums::default());
+        let state = State {
+            end: HEADER_BYTES,
+            ..State::default()
+        };
+        Ok(Self::with(context, flusher, stream, segment, file, log, state))
+    }
+
+    fn make_files(
+        context: &Context,
+        id: SegmentId,
+        stream: StreamId,
+        data_path: &Path,
+        path: &Path,
+    ) -> Result<(Arc<dyn DiskFile>, Arc<dyn DiskFile>)> {
+        let refused = |path: &Path, e| context.refused("create", path, HEADER_BYTES, e);
+        let data = context
+            .disk
+            .open(data_path, OpenHow::CreateNew)
+            .map_err(|e| refused(data_path, e))?;
+        let log = context
+            .disk
+            .open(path, OpenHow::CreateNew)
+            .map_err(|e| refused(path, e))?;
+        let header = context.header(FileKind::DedicatedLog, id, stream).encode();
+        log.write_all_at(&[header], 0).map_err(|e| refused(path, e))?;
+        Ok((data, log))
+    }
+
+    /// Goes on with a recovered segment behind its durable end.
+    pub(crate) fn resume(
+        context: &Arc<Context>,
+        flusher: Arc<Flusher>,
+        stream: &Arc<StreamState>,
+        segment: Arc<Segment>,
+        file: Arc<DedicatedFile>,
+        from: &Resumed,
+    ) -> Result<Arc<Self>> {
+        let path = context.folder.log(segment.id);
+        let failed = |e| SegmentError::disk("open", &path, e);
+        let log = context.disk.open(&path, OpenHow::Write).map_err(failed)?;
+        log.set_len(from.end).map_err(failed)?;
+        let state = State {
+            bytes: from.bytes,
+            appends: from.appends,
+            stable: (from.bytes, from.appends),
+            end: from.end,
+            synced: from.end,
+            entered: true,
+            seal: if from.sealed { Seal::Done } else { Seal::No },
+            ..State::default()
+        };
+        Ok(Self::with(context, flusher, stream, segment, file, log, state))
+    }
+
+    fn with(
+        context: &Arc<Context>,
+        flusher: Arc<Flusher>,
+        stream: &Arc<StreamState>,
+        segment: Arc<Segment>,
+        file: Arc<DedicatedFile>,
+        log: Arc<dyn DiskFile>,
+        state: State,
+    ) -> Arc<Self> {
+        segment.set_dedicated_file(&file);
+        let path = context.folder.log(segment.id);
+        Arc::new(DedicatedLog {
+            context: Arc::clone(context),
+            flusher,
+            stream: Arc::clone(stream),
+            segment,
+            file,
+            path,
+            log,
+            state: Mutex::new(state),
+            flushing: Mutex::new(()),
+        })
+    }
+
+    pub(crate) fn file(&self) -> &Arc<DedicatedFile> {
+        &self.file
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Asks for a flush of everything appended so far.
+    pub(crate) fn demand(self: &Arc<Self>, demand: Demand) {
+        self.flusher.demand(demand, self);
+    }
+
+    /// Returns when all flushes that were asked for are done.
+    pub(crate) async fn idle(&self) {
+        self.flusher.idle().await;
+    }
+
+    /// Writes `chunks` at `offset`, the end of the stream, to the page cache. Blocks for as long as the copy takes.
+    pub(crate) fn write(&self, chunks: &[Bytes], offset: u64) -> Result<()> {
+        let needed = chunks.iter().map(|c| c.len() as u64).sum();
+        self.context.may_append(needed)?;
+        if let Some(reason) = self.failed() {
+            return Err(SegmentError::Poisoned {
+                segment: self.segment.id,
+                reason,
+            });
+        }
+        self.file.data().write_all_at(chunks, offset).map_err(|e| {
+            if is_full(&e) {
+                return self.context.refused("write", self.file.path(), needed, e);
+            }
+            let reason = SegmentError::disk("write", self.file.path(), e).to_string();
+            // Bytes before may be lost with it: nothing more of this segment is acknowledged.
+            self.poison(&reason);
+            SegmentError::Poisoned {
+                segment: self.segment.id,
+                reason,
+            }
+        })
+    }
+
+    /// Tells of what was written. From here on flushes cover it.
+    pub(crate) fn appended(self: &Arc<Self>, mut added: Appended, bytes: u64, appends: u64) {
+        let mut state = self.state.lock();
+        state.fresh_note_bytes += added
+            .appends
+            .iter()
+            .map(|(_, note)| note.len() as u64 + 12)
+            .sum::<u64>();
+        state.fresh.blocks.append(&mut added.blocks);
+        state.fresh.appends.append(&mut added.appends);
+        state.fresh.tail_crc = added.tail_crc;
+        (state.bytes, state.appends) = (bytes, appends);
+        let much = bytes - state.stable.0 >= FLUSH_BYTES;
+        drop(state);
+        self.demand(if much { Demand::Now } else { Demand::Soon });
+    }
+
+    /// Bytes of notes in memory that wait for a flush.
+    pub(crate) fn note_bytes(&self) -> u64 {
+        self.state.lock().fresh_note_bytes
+    }
+
+    /// Asks the next flush to end the log with a seal. The stream's watch is woken when that is durable.
+    pub(crate) fn seal(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.seal == Seal::No {
+            state.seal = Seal::Wanted;
+        }
+        drop(state);
+        self.demand(Demand::Now);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.state.lock().seal == Seal::Done
+    }
+
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.state.lock().failed.clone()
+    }
+
+    fn round(&self) -> Option<Round> {
+        let mut state = self.state.lock();
+        let seal = state.seal == Seal::Wanted;
+        let fresh = (state.bytes, state.appends) != state.stable;
+        if state.failed.is_some() || !(seal || fresh) {
+            return None;
+        }
+        state.fresh_note_bytes = 0;
+        let tail_crc = state.fresh.tail_crc;
+        let fresh = std::mem::take(&mut state.fresh);
+        state.fresh.tail_crc = tail_crc;
+        Some(Round {
+            bytes: state.bytes,
+            appends: state.appends,
+            fresh,
+            data: state.bytes > state.stable.0,
+            seal,
+            end: state.end,
+            synced: state.synced,
+            entered: state.entered,
+        })
+    }
+
+    /// Answers where the log ends.
+    fn write_round(&self, round: &Round) -> Result<u64> {
+        let fsync = self.context.settings.fsync;
+        if fsync && round.data {
+            self.file
+                .data()
+                .sync_data()
+                .map_err(|e| SegmentError::disk("fdatasync", self.file.path(), e))?;
+        }
+        let mut end = round.end;
+        if round.progress() {
+            let progress = Progress {
+                bytes: round.bytes,
+                tail_crc: round.fresh.tail_crc,
+                blocks: round.fresh.blocks.clone(),
+                appends: round.fresh.appends.clone(),
+            };
+            end = self.write_record(Kind::Progress, round, end, progress.encode().into())?;
+        }
+        if round.seal {
+            end = self.write_record(Kind::Seal, round, end, Bytes::new())?;
+        }
+        if fsync {
+            self.log
+                .sync_data()
+                .map_err(|e| SegmentError::disk("fdatasync", &self.path, e))?;
+            if !round.entered {
+                self.segment.enter(&self.context.manifest)?;
+            }
+        }
+        Ok(end)
+    }
+
+    fn write_record(&self, kind: Kind, round: &Round, at: u64, payload: Bytes) -> Result<u64> {
+        let head = Head {
+            payload_len: u32::try_from(payload.len()).expect("notes that wait for a flush are bounded"),
+            payload_crc: crc32c(&payload),
+            stream: self.stream.id,
+            offset: round.bytes,
+            number: round.appends,
+            ..Head::bare(kind, round.synced)
+        };
+        let end = at + head.record_len();
+        self.reserve_log(end)?;
+        let chunks = frame(&head, self.segment.id, at, &Bytes::new(), &[payload]);
+        self.log
+            .write_all_at(&chunks, at)
+            .map_err(|e| SegmentError::disk("write", &self.path, e))?;
+        Ok(end)
+    }
+
+    /// Room for the log is found even on a full disk: the reserve is given up for it.
+    fn reserve_log(&self, end: u64) -> Result<()> {
+        let allocated = self.state.lock().allocated;
+        if end <= allocated {
+            return Ok(());
+        }
+        let step = (end - allocated).next_multiple_of(ALLOCATE_BYTES);
+        let allocate = || self.log.allocate(allocated, step);
+        let reserved = match allocate() {
+            Err(e) if is_full(&e) && self.context.reserve.give() => allocate(),
+            reserved => reserved,
+        };
+        reserved.map_err(|e| SegmentError::disk("allocate", &self.path, e))?;
+        self.state.lock().allocated = allocated + step;
+        Ok(())
+    }
+
+    fn settle(&self, round: Round, end: u64) {
+        if round.progress() {
+            self.file
+                .sums()
+                .extend(&round.fresh.blocks, round.bytes, round.fresh.tail_crc);
+        }
+        let first = {
+            let mut state = self.state.lock();
+            let first = !state.entered;
+            (state.stable, state.end, state.synced, state.entered) = ((round.bytes, round.appends), end, end, true);
+            if round.seal {
+                state.seal = Seal::Done;
+            } else {
+                self.mark(&mut state);
+            }
+            first
+        };
+        self.segment.readable.store(round.bytes, Ordering::Relaxed);
+        self.segment.set_live_bytes(round.bytes);
+        self.segment.file_bytes.store(round.bytes + end, Ordering::Relaxed);
+        self.stream.advance(round.bytes, round.appends);
+        if first {
+            self.stream.release_packed(&self.context.reclaimer);
+        }
+        if round.seal {
+            self.close(round.bytes, end);
+        }
+    }
+
+    /// Notes down how far the flush went: the next start can then tell damage of the last record from a torn tail.
+    fn mark(&self, state: &mut State) {
+        let head = Head::bare(Kind::Mark, state.synced);
+        let chunks = frame(&head, self.segment.id, state.end, &Bytes::new(), &[]);
+        if state.end + head.record_len() <= state.allocated && self.log.write_all_at(&chunks, state.end).is_ok() {
+            state.end += head.record_len();
+        }
+    }
+
+    fn close(&self, bytes: u64, end: u64) {
+        // A write that found no room may have left bytes behind the end; reserved room goes, too.
+        let ragged = self.file.data().len().is_ok_and(|len| len > bytes);
+        let trimmed = self.log.set_len(end).and_then(|()| {
+            if ragged {
+                self.file.data().set_len(bytes)
+            } else {
+                Ok(())
+            }
+        });
+        if let Err(e) = trimmed {
+            tracing::warn!(path = %self.path.display(), error = %e, "cannot trim a sealed segment");
+        }
+        self.context.manifest.closed(
+            self.segment.id,
+            Closed {
+                file: end,
+                content: bytes,
+            },
+        );
+        self.segment.set_phase(Phase::Closed);
+        self.stream.wake();
+    }
+
+    fn poison(&self, reason: &str) {
+        let mut state = self.state.lock();
+        if state.failed.is_some() {
+            return;
+        }
+        state.failed = Some(reason.to_owned());
+        drop(state);
+        tracing::error!(segment = %self.segment.id, path = %self.path.display(), reason, "segment takes no more writes");
+        self.segment.set_phase(Phase::Poisoned(reason.to_owned()));
+        self.stream.poison(self.segment.id, reason);
+    }
+
+    /// Takes back what a failed flush may have left in the log, so that no later start believes it.
+    fn cut_log(&self) {
+        let synced = self.state.lock().synced.max(HEADER_BYTES);
+        if let Err(e) = self.log.set_len(synced) {
+            tracing::warn!(path = %self.path.display(), error = %e, "cannot cut a failed log back to what was durable");
+        }
+    }
+}
+
+impl Round {
+    /// Whether there is anything to tell but the seal.
+    fn progress(&self) -> bool {
+        self.data || !self.fresh.appends.is_empty()
+    }
+}
+
+impl Flush for DedicatedLog {
+    fn flush(&self) {
+        let _one = self.flushing.lock();
+        let Some(round) = self.round() else { return };
+        crash_point!("data-written-not-synced");
+        match self.write_round(&round) {
+            Ok(end) => {
+                crash_point!("data-synced-not-acked");
+                self.settle(round, end);
+            }
+            Err(e) => {
+                self.poison(&e.to_string());
+                self.cut_log();
+            }
+        }
+    }
+}

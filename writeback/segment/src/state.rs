@@ -1,0 +1,153 @@
+//! What a stream's writer, its followers and the flushes share: where its bytes lie and how far they are durable.
+
+use crate::{
+    dedicated::DedicatedFile,
+    layout::{Extent, SegmentId, Stable, StableWatch, StreamId},
+    reclaim::Reclaimer,
+    table::{Segment, SharedFile},
+};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One stream that is written, or was a moment ago.
+#[derive(Debug)]
+pub(crate) struct StreamState {
+    pub(crate) id: StreamId,
+    stable: watch::Sender<Stable>,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    packed: Vec<Placed>,
+    /// Records without a payload: their notes are needed as long as the stream is not sealed.
+    empty: Vec<(Arc<Segment>, u64)>,
+    dedicated: Option<Arc<DedicatedFile>>,
+}
+
+/// A packed run and how to get at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    /// Where it begins in the stream.
+    pub(crate) offset: u64,
+    pub(crate) extent: Extent,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) file: Arc<SharedFile>,
+}
+
+/// Where to read a range.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Packed(Vec<Placed>),
+    Dedicated(Arc<DedicatedFile>),
+}
+
+impl StreamState {
+    pub(crate) fn new(id: StreamId, stable: Stable) -> Arc<Self> {
+        Arc::new(StreamState {
+            id,
+            stable: watch::Sender::new(stable),
+            places: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn stable(&self) -> StableWatch {
+        self.stable.subscribe()
+    }
+
+    /// Moves the durable end forward. Nothing moves after a failure.
+    pub(crate) fn advance(&self, bytes: u64, appends: u64) {
+        self.stable.send_if_modified(|stable| {
+            let grew = stable.poisoned.is_none() && (bytes > stable.bytes || appends > stable.appends);
+            if grew {
+                stable.bytes = stable.bytes.max(bytes);
+                stable.appends = stable.appends.max(appends);
+            }
+            grew
+        });
+    }
+
+    /// Wakes everybody who watches, though no number changed.
+    pub(crate) fn wake(&self) {
+        self.stable.send_modify(|_| {});
+    }
+
+    /// Nothing of the stream will become durable any more by segment `by`, which failed.
+    pub(crate) fn poison(&self, by: SegmentId, reason: &str) {
+        let switched = self
+            .places
+            .lock()
+            .dedicated
+            .as_ref()
+            .is_some_and(|file| file.id() != by);
+        if switched {
+            // All its bytes are in the dedicated segment by now; the shared one no longer matters to it.
+            return;
+        }
+        self.stable.send_if_modified(|stable| {
+            let first = stable.poisoned.is_none();
+            stable.poisoned.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+    }
+
+    pub(crate) fn add_packed(&self, placed: Placed) {
+        let mut places = self.places.lock();
+        if placed.extent.len == 0 {
+            places.empty.push((placed.segment, placed.extent.at));
+        } else {
+            places.packed.push(placed);
+        }
+    }
+
+    pub(crate) fn add_empty(&self, segment: Arc<Segment>, at: u64) {
+        self.places.lock().empty.push((segment, at));
+    }
+
+    pub(crate) fn packed(&self) -> Vec<Placed> {
+        self.places.lock().packed.clone()
+    }
+
+    /// From now on the dedicated segment has all bytes, though not yet durable.
+    pub(crate) fn switch(&self, file: &Arc<DedicatedFile>) {
+        self.places.lock().dedicated = Some(Arc::clone(file));
+    }
+
+    /// Where the durable range that ends at `end` can be read.
+    pub(crate) fn source(&self, end: u64) -> Source {
+        let places = self.places.lock();
+        match &places.dedicated {
+            Some(file) if file.len() >= end => Source::Dedicated(Arc::clone(file)),
+            _ => Source::Packed(places.packed.clone()),
+        }
+    }
+
+    /// Lets the packed records go: the stream has its bytes elsewhere, or nobody wants it. In the latter case followers
+    /// that are still there can read on from the open files.
+    pub(crate) fn release_packed(&self, reclaimer: &Reclaimer) {
+        let packed = {
+            let mut places = self.places.lock();
+            match places.dedicated {
+                Some(_) => std::mem::take(&mut places.packed),
+                None => places.packed.clone(),
+            }
+        };
+        for Placed { extent, segment, .. } in packed {
+            if segment.release(extent.at, extent.len.into()) {
+                reclaimer.push(segment);
+            }
+        }
+        self.release_empty(reclaimer);
+    }
+
+    /// Lets the records go that held nothing but a note.
+    pub(crate) fn release_empty(&self, reclaimer: &Reclaimer) {
+        let empty = std::mem::take(&mut self.places.lock().empty);
+        for (segment, at) in empty {
+            if segment.release(at, 0) {
+                reclaimer.push(segment);
+            }
+        }
+    }
+}
