@@ -4,10 +4,10 @@ use crate::{Error, ErrorKind, Result};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::{Buffer, MutableBuffer};
 use arrow_ipc::{MessageHeader, reader};
-use arrow_schema::SchemaRef;
+use arrow_schema::{ArrowError, SchemaRef};
 use bytes::Bytes;
 use forebay_protocol::frame::{Collect, FlightMessage};
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
 /// Copies the pieces of a body, as they come, into one buffer that arrays can share as it is.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Decoder {
         match ipc.header_type() {
             MessageHeader::Schema => {
                 let schema = ipc.header_as_schema().ok_or_else(|| damaged("no schema in it"))?;
-                self.schema = Some(Arc::new(arrow_ipc::convert::fb_to_schema(schema)));
+                self.schema = Some(contained(|| Ok(Arc::new(arrow_ipc::convert::fb_to_schema(schema))))?);
                 self.dictionaries.clear();
                 Ok(None)
             }
@@ -56,8 +56,8 @@ impl Decoder {
                     .ok_or_else(|| damaged("no dictionary in it"))?;
                 check_buffers(batch.data(), &message.body)?;
                 let schema = self.schema.as_ref().ok_or_else(no_schema)?;
-                reader::read_dictionary(&message.body, batch, schema, &mut self.dictionaries, &ipc.version())
-                    .map_err(|e| damaged(&e.to_string()))?;
+                let dictionaries = &mut self.dictionaries;
+                contained(|| reader::read_dictionary(&message.body, batch, schema, dictionaries, &ipc.version()))?;
                 Ok(None)
             }
             MessageHeader::RecordBatch => {
@@ -65,16 +65,18 @@ impl Decoder {
                 check_buffers(batch, &message.body)?;
                 let batch = batch.ok_or_else(|| damaged("no batch in it"))?;
                 let schema = Arc::clone(self.schema.as_ref().ok_or_else(no_schema)?);
-                reader::read_record_batch(&message.body, batch, schema, &self.dictionaries, None, &ipc.version())
-                    .map(Some)
-                    .map_err(|e| damaged(&e.to_string()))
+                let dictionaries = &self.dictionaries;
+                contained(|| {
+                    reader::read_record_batch(&message.body, batch, schema, dictionaries, None, &ipc.version())
+                })
+                .map(Some)
             }
             other => Err(damaged(&format!("a message of kind {other:?}"))),
         }
     }
 }
 
-/// Refuses buffers that lie outside the body: the reader would not survive them.
+/// Refuses buffers that lie outside the body, which the reader takes for granted.
 fn check_buffers(batch: Option<arrow_ipc::RecordBatch<'_>>, body: &Buffer) -> Result<()> {
     let inside = |b: &arrow_ipc::Buffer| {
         let (offset, length) = (u64::try_from(b.offset()).ok()?, u64::try_from(b.length()).ok()?);
@@ -87,6 +89,15 @@ fn check_buffers(batch: Option<arrow_ipc::RecordBatch<'_>>, body: &Buffer) -> Re
         Ok(())
     } else {
         Err(damaged("a buffer that lies outside its body"))
+    }
+}
+
+/// Arrow's reader panics on some lengths that contradict each other; to us they are damage like any other. What it was about to
+/// change is thrown away with the stream.
+fn contained<T>(read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T> {
+    match std::panic::catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|e| damaged(&e.to_string())),
+        Err(_) => Err(damaged("its lengths contradict each other")),
     }
 }
 

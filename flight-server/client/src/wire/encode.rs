@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 /// Buffers smaller than this are joined with their neighbours: a frame of its own would cost more than the copy, and floods of
 /// tiny frames are taken for an attack by HTTP/2 servers.
 const FRAME_BYTES_MIN: usize = 32 << 10;
+/// What is left alone between two large buffers (padding, mostly) takes so many bytes of the one before it along.
+const TAIL_BYTES: usize = 4 << 10;
 
 /// Encodes the batches of one stream.
 pub(crate) struct Encoder {
@@ -167,9 +169,20 @@ impl Frames {
     }
 
     fn flush(&mut self) {
-        if !self.small.is_empty() {
-            self.out.push(self.small.split().freeze());
+        let mut small = self.small.split();
+        if small.is_empty() {
+            return;
         }
+        if small.len() < TAIL_BYTES
+            && let Some(large) = self.out.last_mut()
+        {
+            let tail = large.split_off(large.len().saturating_sub(TAIL_BYTES));
+            let mut joined = BytesMut::with_capacity(tail.len() + small.len());
+            joined.extend_from_slice(&tail);
+            joined.extend_from_slice(&small);
+            small = joined;
+        }
+        self.out.push(small.freeze());
     }
 
     fn finish(mut self) -> Vec<Bytes> {

@@ -71,7 +71,7 @@ fn large_column_buffers_are_sent_where_they_lie() {
         "the ids were copied"
     );
     assert!(
-        frames.iter().all(|f| f.len() > 1000),
+        frames.iter().skip(1).all(|f| f.len() >= 4096),
         "{:?}",
         frames.iter().map(Bytes::len).collect::<Vec<_>>()
     );
