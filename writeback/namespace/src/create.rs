@@ -135,7 +135,10 @@ impl Planner<'_> {
             return Err(NsError::Invalid("a directory without a name".into()));
         }
         let (ino, nlink) = self.number(create.ino).await?;
-        let inode = Inode { nlink, ..new_inode(create, self.now) };
+        let inode = Inode {
+            nlink,
+            ..new_inode(create, self.now)
+        };
         self.write(
             keys::inode(ino),
             &Stored {
@@ -225,7 +228,10 @@ impl Planner<'_> {
         let inode = if matches!(create.kind, Kind::Dir { .. }) {
             self.make_dir(dir, name, create, asked, Some(ino)).await?.2
         } else {
-            let inode = Inode { nlink: nlink + 1, ..new_inode(create, self.now) };
+            let inode = Inode {
+                nlink: nlink + 1,
+                ..new_inode(create, self.now)
+            };
             self.link(dir.ino, name, ino, inode)
         };
         Ok(Planned {

@@ -279,10 +279,6 @@ impl<'a> Planner<'a> {
         self.fresh.insert(dir, bare);
     }
 
-    pub(crate) fn is_fresh(&self, dir: Ino) -> bool {
-        self.fresh.contains_key(&dir)
-    }
-
     /// What this plan writes under `prefix` so far.
     pub(crate) fn written_under(&self, prefix: &Key) -> impl Iterator<Item = &Option<Bytes>> {
         self.writes

@@ -158,7 +158,7 @@ impl Planner<'_> {
             Node::Row { ino, inode, .. } => {
                 self.no_dentries(*ino, path).await?;
                 self.nothing_shows(*ino, inode, path).await?;
-                if self.is_fresh(*ino) {
+                if self.as_read(&keys::inode(*ino)).flatten().is_none() {
                     return Err(same_plan(path));
                 }
                 self.end_dir(*ino).await

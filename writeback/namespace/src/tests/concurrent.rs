@@ -203,27 +203,6 @@ async fn creates_in_one_directory_do_not_refuse_each_other() {
     assert_eq!(world.names("/d", 7).await.len(), 50);
 }
 
-#[tokio::test]
-async fn a_path_is_never_put_together_from_two_instants() {
-    for seed in 0..60 {
-        let (world, _) = hesitant(seed).await;
-        world.mkdir("/b").await.unwrap();
-        let ino = world.put("/a/p/f", 1).await.unwrap();
-        let renames = async {
-            for (from, to) in [("/a/p", "/b/p"), ("/a", "/c"), ("/c", "/a"), ("/b/p", "/a/p")].repeat(3) {
-                world.rename(from, to).await.unwrap();
-            }
-        };
-        let looks = async {
-            for _ in 0..40 {
-                let path = world.ns.path_of(ino).await.unwrap().unwrap();
-                assert!(path == p("/a/p/f") || path == p("/b/p/f"), "{path} never was");
-            }
-        };
-        tokio::join!(renames, looks);
-    }
-}
-
 /// The doors run every call on a runtime of many threads.
 #[test]
 fn the_futures_may_cross_threads() {

@@ -5,7 +5,15 @@ use super::{
     world::{There, World, file, p},
 };
 use crate::*;
-use forebay_metastore::{Check, Op};
+use async_trait::async_trait;
+use forebay_metastore::{Check, CommitError, Committed, Entry, Key, MetaError, MetaStore, Op, Tx, mem::MemStore};
+use std::{
+    ops::Range,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
+};
 
 fn checks_share(plan: &Plan, ino: Ino) -> bool {
     plan.checks
@@ -420,10 +428,27 @@ async fn an_inode_that_something_else_keeps_outlives_its_name() {
     assert_eq!(world.ns.inode(ino).await.unwrap().unwrap().0.nlink, 1);
     assert_eq!(world.ns.plan_drop(ino).await.unwrap(), None);
 
-    let again = world.ns.plan_create(&p("/again"), Create { ino: Some(ino), ..file(2) }).await.unwrap();
+    let again = world
+        .ns
+        .plan_create(
+            &p("/again"),
+            Create {
+                ino: Some(ino),
+                ..file(2)
+            },
+        )
+        .await
+        .unwrap();
     assert_eq!(again.inode.nlink, 2);
     world.ns.commit(again.plan, None).await.unwrap();
-    let numbers: Vec<Ino> = world.ns.inodes(None, 1).await.unwrap().into_iter().map(|(ino, _)| ino).collect();
+    let numbers: Vec<Ino> = world
+        .ns
+        .inodes(None, 1)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(ino, _)| ino)
+        .collect();
     assert_eq!(numbers, [ROOT]);
     assert_eq!(world.ns.inodes(Some(ROOT), 9).await.unwrap().len(), 1);
 }
@@ -438,4 +463,76 @@ async fn a_file_deleted_and_created_again_shows_once_it_is_persisted() {
     world.ns.commit(plan, None).await.unwrap();
     assert_eq!(world.read("/d/x").await, Some(2));
     assert_eq!(table(&world.ns, keys::WHITEOUT).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_directory_that_gets_its_row_by_a_plan_is_not_removed_by_the_same_plan() {
+    let world = World::new().await;
+    world.base.put(&p("/b/a"), There::Dir);
+    world.base.put(&p("/a"), There::Dir);
+    let mut planner = world.ns.planner();
+    planner
+        .rename(&p("/b/a"), &p("/a/a"), RenameHow::default())
+        .await
+        .unwrap();
+    assert!(matches!(planner.rmdir(&p("/a/a")).await, Err(NsError::Invalid(_))));
+}
+
+/// A store that renames behind the reader's back, between two of its reads.
+#[derive(Debug)]
+struct Meddler {
+    store: MetaStoreRef,
+    gets_left: AtomicI64,
+    other: OnceLock<Namespace>,
+}
+
+#[async_trait]
+impl MetaStore for Meddler {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>, MetaError> {
+        let read = self.store.get(keys).await;
+        if self.gets_left.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let ns = self.other.get().unwrap();
+            for (from, to) in [("/a/p", "/b/p"), ("/a", "/c")] {
+                let renamed = ns.plan_rename(&p(from), &p(to), RenameHow::default()).await.unwrap();
+                ns.commit(renamed.plan, None).await.unwrap();
+            }
+        }
+        read
+    }
+
+    async fn scan(&self, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Entry)>, MetaError> {
+        self.store.scan(range, limit).await
+    }
+
+    async fn commit(&self, tx: Tx) -> Result<Committed, CommitError> {
+        self.store.commit(tx).await
+    }
+
+    async fn allocate(&self, counter: &str, count: u64) -> Result<Range<u64>, MetaError> {
+        self.store.allocate(counter, count).await
+    }
+
+    async fn counters(&self) -> Result<Vec<(String, u64)>, MetaError> {
+        self.store.counters().await
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_never_put_together_from_two_instants() {
+    for gets in 1..8 {
+        let store: MetaStoreRef = MemStore::new();
+        let plain = World::over(Arc::clone(&store)).await;
+        plain.mkdir("/b").await.unwrap();
+        let ino = plain.put("/a/p/f", 1).await.unwrap();
+        let meddler = Meddler {
+            store,
+            gets_left: AtomicI64::new(i64::MAX),
+            other: OnceLock::from(plain.ns.clone()),
+        };
+        let meddler = Arc::new(meddler);
+        let world = World::over(Arc::clone(&meddler) as MetaStoreRef).await;
+        meddler.gets_left.store(gets, Ordering::SeqCst);
+        let path = world.ns.path_of(ino).await.unwrap().unwrap();
+        assert!(path == p("/a/p/f") || path == p("/b/p/f"), "{path} never was");
+    }
 }
