@@ -65,24 +65,40 @@ fn put(name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op {
 }
 
 fn tx(checks: impl Into<Vec<Check>>, ops: impl Into<Vec<Op>>) -> Tx {
-    Tx { token: None, checks: checks.into(), ops: ops.into() }
+    Tx {
+        token: None,
+        checks: checks.into(),
+        ops: ops.into(),
+    }
 }
 
 async fn read(store: &MetaStoreRef, name: impl AsRef<[u8]>) -> Option<Entry> {
-    store.get(&[key(name)]).await.expect("a read works").pop().expect("one answer for one key")
+    store
+        .get(&[key(name)])
+        .await
+        .expect("a read works")
+        .pop()
+        .expect("one answer for one key")
 }
 
 async fn version(store: &MetaStoreRef, name: impl AsRef<[u8]>) -> Version {
     read(store, name).await.expect("the key is there").version
 }
 
-async fn commit(store: &MetaStoreRef, checks: impl Into<Vec<Check>>, ops: impl Into<Vec<Op>>) -> Result<Committed, CommitError> {
+async fn commit(
+    store: &MetaStoreRef,
+    checks: impl Into<Vec<Check>>,
+    ops: impl Into<Vec<Op>>,
+) -> Result<Committed, CommitError> {
     store.commit(tx(checks, ops)).await
 }
 
 /// Like [`commit`], for one that must not fail.
 async fn done(store: &MetaStoreRef, checks: impl Into<Vec<Check>>, ops: impl Into<Vec<Op>>) -> Version {
-    commit(store, checks, ops).await.expect("the commit goes through").version
+    commit(store, checks, ops)
+        .await
+        .expect("the commit goes through")
+        .version
 }
 
 fn is_conflict<T: Debug>(result: &Result<T, CommitError>, at: usize) -> bool {
@@ -101,7 +117,9 @@ where
 {
     // Joined right here.
     let tasks = (0..count).map(|number| tokio::spawn(task(number)));
-    let all = tokio::time::timeout(Duration::from_secs(120), join_all(tasks)).await.expect("nobody waits for ever");
+    let all = tokio::time::timeout(Duration::from_secs(120), join_all(tasks))
+        .await
+        .expect("nobody waits for ever");
     all.into_iter().map(|ended| ended.expect("no task panics")).collect()
 }
 
@@ -110,13 +128,47 @@ pub async fn a_commit_is_read_back_with_its_version(subject: &dyn Subject) {
     let store = subject.fresh().await;
     assert_eq!(read(&store, "a").await, None);
     let binary = [0, 0xff, 0x27, b'\\', 0];
-    let committed = done(&store, [], [put("a", "1"), put(binary, binary), put("", ""), Op::Delete(key("never there"))]).await;
+    let committed = done(
+        &store,
+        [],
+        [
+            put("a", "1"),
+            put(binary, binary),
+            put("", ""),
+            Op::Delete(key("never there")),
+        ],
+    )
+    .await;
     assert!(committed > Version(0));
-    assert_eq!(read(&store, "a").await, Some(Entry { value: key("1"), version: committed }));
-    assert_eq!(read(&store, binary).await, Some(Entry { value: key(binary), version: committed }));
-    assert_eq!(read(&store, "").await, Some(Entry { value: key(""), version: committed }));
+    assert_eq!(
+        read(&store, "a").await,
+        Some(Entry {
+            value: key("1"),
+            version: committed
+        })
+    );
+    assert_eq!(
+        read(&store, binary).await,
+        Some(Entry {
+            value: key(binary),
+            version: committed
+        })
+    );
+    assert_eq!(
+        read(&store, "").await,
+        Some(Entry {
+            value: key(""),
+            version: committed
+        })
+    );
     let later = done(&store, [], [put("a", "2"), Op::Delete(key(binary))]).await;
-    assert_eq!(read(&store, "a").await, Some(Entry { value: key("2"), version: later }));
+    assert_eq!(
+        read(&store, "a").await,
+        Some(Entry {
+            value: key("2"),
+            version: later
+        })
+    );
     assert_eq!(read(&store, binary).await, None);
     assert_eq!(version(&store, "").await, committed, "untouched");
     done(&store, [], []).await;
@@ -125,9 +177,24 @@ pub async fn a_commit_is_read_back_with_its_version(subject: &dyn Subject) {
 /// A table: each kind of check, alone, against a key that is there, one that was changed and one that is not there.
 pub async fn each_kind_of_check_holds_and_fails_as_it_should(subject: &dyn Subject) {
     let store = subject.fresh().await;
-    let old = done(&store, [], [put("there", "1"), put("dir", ""), put("dir/child", ""), put("empty", ""), put("dirt", "")]).await;
+    let old = done(
+        &store,
+        [],
+        [
+            put("there", "1"),
+            put("dir", ""),
+            put("dir/child", ""),
+            put("empty", ""),
+            put("dirt", ""),
+        ],
+    )
+    .await;
     let now = done(&store, [], [put("there", "2")]).await;
-    let empty = |prefix: &str, guard: &str, at| Check::EmptyRange { prefix: key(prefix), guard: key(guard), at };
+    let empty = |prefix: &str, guard: &str, at| Check::EmptyRange {
+        prefix: key(prefix),
+        guard: key(guard),
+        at,
+    };
     let table = [
         (Check::Absent(key("no")), true),
         (Check::Absent(key("there")), false),
@@ -159,11 +226,19 @@ pub async fn each_kind_of_check_holds_and_fails_as_it_should(subject: &dyn Subje
 pub async fn a_failed_check_writes_nothing_and_is_named(subject: &dyn Subject) {
     let store = subject.fresh().await;
     let at = done(&store, [], [put("a", "old"), put("b", "old")]).await;
-    let checks = [Check::At(key("a"), at), Check::SharedAt(key("b"), at), Check::Absent(key("a")), Check::At(key("b"), at)];
+    let checks = [
+        Check::At(key("a"), at),
+        Check::SharedAt(key("b"), at),
+        Check::Absent(key("a")),
+        Check::At(key("b"), at),
+    ];
     let result = commit(&store, checks, [put("a", "new"), put("c", "new"), Op::Delete(key("b"))]).await;
     assert!(is_conflict(&result, 2), "{result:?}");
     let rows = store.scan(everything(), 10).await.expect("a scan works");
-    let rows: Vec<_> = rows.iter().map(|(key, entry)| (&key[..], &entry.value[..], entry.version)).collect();
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|(key, entry)| (&key[..], &entry.value[..], entry.version))
+        .collect();
     assert_eq!(rows, [(&b"a"[..], &b"old"[..], at), (&b"b"[..], &b"old"[..], at)]);
 }
 
@@ -182,8 +257,24 @@ pub async fn versions_grow_with_every_write(subject: &dyn Subject) {
 /// Byte order, `start <= key < end`, pages of the asked size.
 pub async fn scans_are_ordered_bounded_and_half_open(subject: &dyn Subject) {
     let store = subject.fresh().await;
-    let names: Vec<&[u8]> = vec![b"", b"\0", b"a", b"a\0", b"aa", b"b", b"\x7f", b"\x80", b"\xff", b"\xff\xff"];
-    done(&store, [], names.iter().rev().map(|name| put(name, name)).collect::<Vec<_>>()).await;
+    let names: Vec<&[u8]> = vec![
+        b"",
+        b"\0",
+        b"a",
+        b"a\0",
+        b"aa",
+        b"b",
+        b"\x7f",
+        b"\x80",
+        b"\xff",
+        b"\xff\xff",
+    ];
+    done(
+        &store,
+        [],
+        names.iter().rev().map(|name| put(name, name)).collect::<Vec<_>>(),
+    )
+    .await;
     let keys = async |range: std::ops::Range<Key>, limit| {
         let rows = store.scan(range, limit).await.expect("a scan works");
         assert!(rows.iter().all(|(key, entry)| entry.value == key));
@@ -196,7 +287,12 @@ pub async fn scans_are_ordered_bounded_and_half_open(subject: &dyn Subject) {
     assert_eq!(keys(key("b")..key("b"), 100).await, names[..0]);
     assert_eq!(keys(key("b")..key("a"), 100).await, names[..0]);
     assert_eq!(keys(everything(), 0).await, names[..0]);
-    let many: Vec<_> = (0..2000_u32).map(|number| put([b"m", &number.to_be_bytes()[..]].concat(), "")).collect();
+    let many: Vec<_> = (0..2000_u32)
+        .map(|number| {
+            let name = [b"m", &number.to_be_bytes()[..]].concat();
+            put(&name, &name)
+        })
+        .collect();
     for _ in 0..3 {
         done(&store, [], many.clone()).await;
     }
@@ -212,8 +308,14 @@ pub async fn gets_answer_in_the_order_of_asking(subject: &dyn Subject) {
     asked.insert(50, key("no"));
     asked.push(key("007"));
     let entries = store.get(&asked).await.expect("a read works");
-    let values: Vec<Option<Key>> = entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect();
-    let expected: Vec<Option<Key>> = asked.iter().map(|key| Some(key.clone()).filter(|key| &key[..] != b"no")).collect();
+    let values: Vec<Option<Key>> = entries
+        .into_iter()
+        .map(|entry| entry.map(|entry| entry.value))
+        .collect();
+    let expected: Vec<Option<Key>> = asked
+        .iter()
+        .map(|key| Some(key.clone()).filter(|key| &key[..] != b"no"))
+        .collect();
     assert_eq!(values, expected);
     assert!(store.get(&[]).await.expect("a read works").is_empty());
 }
@@ -227,23 +329,38 @@ pub async fn limits_are_kept_and_what_is_within_them_passes(subject: &dyn Subjec
     assert_eq!(read(&store, &long_key).await.expect("it is there").value, big_value);
     let at = version(&store, &long_key).await;
     let number = |number: usize| Bytes::from((number as u32).to_be_bytes().to_vec());
-    let many: Vec<Op> = (1..LIMITS.tx_keys_max).map(|key| Op::Put(number(key), Bytes::new())).collect();
+    let many: Vec<Op> = (1..LIMITS.tx_keys_max)
+        .map(|key| Op::Put(number(key), Bytes::new()))
+        .collect();
     done(&store, [Check::At(key(&long_key), at)], many.clone()).await;
-    assert_eq!(store.scan(number(0)..key("k"), 4096).await.expect("a scan works").len(), many.len());
+    assert_eq!(
+        store.scan(number(0)..key("k"), 4096).await.expect("a scan works").len(),
+        many.len()
+    );
 
-    let full = || (0..15).map(|key| Op::Put(number(key), big_value.clone().into())).collect::<Vec<_>>();
+    let full = || {
+        (0..15)
+            .map(|key| Op::Put(number(key), big_value.clone().into()))
+            .collect::<Vec<_>>()
+    };
     done(&store, [], full()).await;
     let refused = [
         tx([], [put(vec![b'k'; LIMITS.key_bytes_max + 1], "")]),
         tx([Check::Absent(vec![b'k'; LIMITS.key_bytes_max + 1].into())], []),
         tx([], [put("v", vec![0; LIMITS.value_bytes_max + 1])]),
         tx([Check::Absent(key("x")), Check::Absent(key("y"))], many),
-        tx([], [full(), vec![put("v1", &big_value), put("v2", &big_value)]].concat()),
+        tx(
+            [],
+            [full(), vec![put("v1", &big_value), put("v2", &big_value)]].concat(),
+        ),
         tx([], [put("v", "1"), Op::Delete(key("v"))]),
     ];
     for (number, tx) in refused.into_iter().enumerate() {
         let result = store.commit(tx).await;
-        assert!(matches!(result, Err(CommitError::Limit(_))), "number {number}: {result:?}");
+        assert!(
+            matches!(result, Err(CommitError::Limit(_))),
+            "number {number}: {result:?}"
+        );
     }
     assert_eq!(read(&store, "v").await, None);
     let too_many = vec![key("a"); LIMITS.tx_keys_max + 1];
@@ -255,7 +372,10 @@ pub async fn limits_are_kept_and_what_is_within_them_passes(subject: &dyn Subjec
 pub async fn a_token_makes_a_commit_exactly_once(subject: &dyn Subject) {
     let store = subject.fresh().await;
     let token = Some(*b"0123456789abcdef");
-    let first = Tx { token, ..tx([Check::Absent(key("a"))], [put("a", "1")]) };
+    let first = Tx {
+        token,
+        ..tx([Check::Absent(key("a"))], [put("a", "1")])
+    };
     let version = store.commit(first.clone()).await.expect("the commit goes through");
     assert_eq!(store.commit(first.clone()).await.expect("known by its token"), version);
     done(&store, [], [put("a", "2")]).await;
@@ -263,7 +383,10 @@ pub async fn a_token_makes_a_commit_exactly_once(subject: &dyn Subject) {
     assert_eq!(read(&store, "a").await.expect("it is there").value, "2");
 
     let token = Some(*b"fedcba9876543210");
-    let second = Tx { token, ..tx([Check::Absent(key("a"))], [put("b", "1")]) };
+    let second = Tx {
+        token,
+        ..tx([Check::Absent(key("a"))], [put("b", "1")])
+    };
     assert!(is_conflict(&store.commit(second.clone()).await, 0));
     done(&store, [], [Op::Delete(key("a"))]).await;
     store.commit(second).await.expect("the token was not used up");
@@ -276,9 +399,20 @@ pub async fn one_token_sent_many_times_at_once_takes_effect_once(subject: &dyn S
         let results = together(8, |_| {
             let store = Arc::clone(&store);
             let ops = [put([round], "")];
-            async move { store.commit(Tx { token: Some([round; 16]), ..tx([Check::Absent(key([round]))], ops) }).await }
+            async move {
+                store
+                    .commit(Tx {
+                        token: Some([round; 16]),
+                        ..tx([Check::Absent(key([round]))], ops)
+                    })
+                    .await
+            }
         });
-        let versions: Vec<_> = results.await.into_iter().map(|result| result.expect("known by its token").version).collect();
+        let versions: Vec<_> = results
+            .await
+            .into_iter()
+            .map(|result| result.expect("known by its token").version)
+            .collect();
         assert!(versions.iter().all(|&other| other == versions[0]), "{versions:?}");
         assert_eq!(version(&store, [round]).await, versions[0]);
     }
@@ -291,7 +425,11 @@ pub async fn absent_keys_are_locked_too(subject: &dyn Subject) {
         let won = together(2, |me| {
             let store = Arc::clone(&store);
             let (mine, theirs) = (format!("{round}/{me}"), format!("{round}/{}", 1 - me));
-            async move { commit(&store, [Check::Absent(key(theirs))], [put(mine, "")]).await.is_ok() }
+            async move {
+                commit(&store, [Check::Absent(key(theirs))], [put(mine, "")])
+                    .await
+                    .is_ok()
+            }
         });
         assert_eq!(won.await.into_iter().filter(|&won| won).count(), 1, "round {round}");
     }
@@ -309,7 +447,11 @@ pub async fn a_directory_is_never_removed_under_a_new_child(subject: &dyn Subjec
             async move {
                 let guard = key(&dir);
                 if me == round % 4 {
-                    let empty = Check::EmptyRange { prefix: key(format!("{dir}/")), guard: guard.clone(), at };
+                    let empty = Check::EmptyRange {
+                        prefix: key(format!("{dir}/")),
+                        guard: guard.clone(),
+                        at,
+                    };
                     return (true, commit(&store, [empty], [Op::Delete(guard)]).await.is_ok());
                 }
                 let child = format!("{dir}/{me}");
@@ -321,8 +463,15 @@ pub async fn a_directory_is_never_removed_under_a_new_child(subject: &dyn Subjec
         let removal = results.contains(&(true, true));
         let creations = results.iter().filter(|&&result| result == (false, true)).count();
         assert_eq!(creations, if removal { 0 } else { 3 }, "round {round}: {results:?}");
-        let children = store.scan(key(format!("{dir}/"))..key(format!("{dir}0")), 10).await.expect("a scan works");
-        assert_eq!((children.len(), read(&store, &dir).await.is_none()), (creations, removal), "round {round}");
+        let children = store
+            .scan(key(format!("{dir}/"))..key(format!("{dir}0")), 10)
+            .await
+            .expect("a scan works");
+        assert_eq!(
+            (children.len(), read(&store, &dir).await.is_none()),
+            (creations, removal),
+            "round {round}"
+        );
         removed += u32::from(removal);
         created += u32::from(!removal);
     }
@@ -335,7 +484,14 @@ pub async fn shared_checks_let_many_through(subject: &dyn Subject) {
     let at = done(&store, [], [put("dir", "")]).await;
     let create = |me: u64| {
         let store = Arc::clone(&store);
-        async move { commit(&store, [Check::SharedAt(key("dir"), at)], [put(format!("dir/{me}"), "")]).await }
+        async move {
+            commit(
+                &store,
+                [Check::SharedAt(key("dir"), at)],
+                [put(format!("dir/{me}"), "")],
+            )
+            .await
+        }
     };
     assert!(together(32, create).await.iter().all(Result::is_ok));
     done(&store, [Check::At(key("dir"), at)], [put("dir", "renamed")]).await;
@@ -353,7 +509,12 @@ pub async fn compare_and_set_loses_no_increment(subject: &dyn Subject) {
                 loop {
                     let entry = read(&store, "n").await.expect("it is there");
                     let next = number(&entry.value) + 1;
-                    let result = commit(&store, [Check::At(key("n"), entry.version)], [put("n", next.to_string())]).await;
+                    let result = commit(
+                        &store,
+                        [Check::At(key("n"), entry.version)],
+                        [put("n", next.to_string())],
+                    )
+                    .await;
                     if result.is_ok() {
                         break;
                     }
@@ -377,14 +538,24 @@ pub async fn money_is_conserved_among_32_writers_and_nobody_waits_for_ever(subje
     let seed = 32;
     println!("seed {seed}");
     let store = subject.fresh().await;
-    done(&store, [], (0..ACCOUNTS).map(|account| put(format!("acc{account}"), "100")).collect::<Vec<_>>()).await;
+    done(
+        &store,
+        [],
+        (0..ACCOUNTS)
+            .map(|account| put(format!("acc{account}"), "100"))
+            .collect::<Vec<_>>(),
+    )
+    .await;
     let transfers = together(32, |me| {
         let (store, chance) = (Arc::clone(&store), SeededChance::new(seed + me));
         async move {
             let mut transfers = 0;
             for _ in 0..12 {
                 let [from, to, third] = distinct(&*chance, ACCOUNTS).map(|account| key(format!("acc{account}")));
-                let entries = store.get(&[from.clone(), to.clone(), third.clone()]).await.expect("a read works");
+                let entries = store
+                    .get(&[from.clone(), to.clone(), third.clone()])
+                    .await
+                    .expect("a read works");
                 let entries: Vec<Entry> = entries.into_iter().map(|entry| entry.expect("it is there")).collect();
                 let amount = chance.below(50) as i64;
                 let ops = [
@@ -426,12 +597,21 @@ pub async fn large_and_small_transactions_exclude_each_other(subject: &dyn Subje
     const KEYS: u64 = 300;
     let store = subject.fresh().await;
     let name = |number: u64| format!("k{number:03}");
-    done(&store, [], (0..KEYS).map(|number| put(name(number), "0")).collect::<Vec<_>>()).await;
+    done(
+        &store,
+        [],
+        (0..KEYS).map(|number| put(name(number), "0")).collect::<Vec<_>>(),
+    )
+    .await;
     together(6, |me| {
         let store = Arc::clone(&store);
         async move {
             // Two raise all keys by one, four raise one key each; every loser tries again.
-            let mine: Vec<Key> = if me < 2 { (0..KEYS).map(|number| key(name(number))).collect() } else { vec![key(name(me))] };
+            let mine: Vec<Key> = if me < 2 {
+                (0..KEYS).map(|number| key(name(number))).collect()
+            } else {
+                vec![key(name(me))]
+            };
             for _ in 0..5 {
                 loop {
                     let entries = store.get(&mine).await.expect("a read works");
@@ -439,7 +619,12 @@ pub async fn large_and_small_transactions_exclude_each_other(subject: &dyn Subje
                     let (checks, ops): (Vec<_>, Vec<_>) = mine
                         .iter()
                         .zip(entries)
-                        .map(|(key, entry)| (Check::At(key.clone(), entry.version), put(key, (number(&entry.value) + 1).to_string())))
+                        .map(|(key, entry)| {
+                            (
+                                Check::At(key.clone(), entry.version),
+                                put(key, (number(&entry.value) + 1).to_string()),
+                            )
+                        })
                         .unzip();
                     match commit(&store, checks, ops).await {
                         Ok(_) => break,
@@ -451,8 +636,18 @@ pub async fn large_and_small_transactions_exclude_each_other(subject: &dyn Subje
         }
     })
     .await;
-    for (place, (_, entry)) in store.scan(everything(), 1000).await.expect("a scan works").into_iter().enumerate() {
-        assert_eq!(number(&entry.value), if (2..6).contains(&place) { 15 } else { 10 }, "key {place}");
+    for (place, (_, entry)) in store
+        .scan(everything(), 1000)
+        .await
+        .expect("a scan works")
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(
+            number(&entry.value),
+            if (2..6).contains(&place) { 15 } else { 10 },
+            "key {place}"
+        );
     }
 }
 
@@ -472,35 +667,77 @@ pub async fn counters_never_hand_out_a_number_twice(subject: &dyn Subject) {
             ranges
         }
     });
-    let mut ranges: Vec<_> = ranges.await.into_iter().flatten().filter(|range| !range.is_empty()).collect();
+    let mut ranges: Vec<_> = ranges
+        .await
+        .into_iter()
+        .flatten()
+        .filter(|range| !range.is_empty())
+        .collect();
     ranges.sort_by_key(|range| range.start);
     assert!(ranges[0].start >= 1);
     assert!(ranges.windows(2).all(|pair| pair[0].end <= pair[1].start), "{ranges:?}");
-    assert_eq!(store.allocate("other", 1).await.expect("there are numbers left").start, 1, "counters are apart");
+    assert_eq!(
+        store.allocate("other", 1).await.expect("there are numbers left").start,
+        1,
+        "counters are apart"
+    );
     let counters = store.counters().await.expect("a read works");
     let names: Vec<_> = counters.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["ino", "other"]);
     let last = ranges.last().expect("some were given").end;
     assert!(counters[0].1 >= last, "{counters:?} {last}");
-    assert!(matches!(store.allocate("ino", 1 << 62).await, Ok(_) | Err(MetaError::Limit(_))));
-    assert!(matches!(store.allocate("ino", 1 << 62).await, Err(MetaError::Limit(_))));
+    let mut left = 0;
+    let refused = loop {
+        match store.allocate("ino", 1 << 62).await {
+            Ok(_) if left < 5 => left += 1,
+            other => break other,
+        }
+    };
+    assert!(matches!(refused, Err(MetaError::Limit(_))), "{refused:?}");
 }
 
 /// To memory and back: the same rows, and no counter begins anew.
 pub async fn a_dump_loads_into_another_engine_and_back(subject: &dyn Subject) {
-    let (source, between, target): (_, MetaStoreRef, _) = (subject.fresh().await, MemStore::new(), subject.fresh().await);
+    let (source, between, target): (_, MetaStoreRef, _) =
+        (subject.fresh().await, MemStore::new(), subject.fresh().await);
     let big = vec![b'v'; LIMITS.value_bytes_max];
-    done(&source, [], (0..1500_u32).map(|number| put(number.to_be_bytes(), number.to_string())).collect::<Vec<_>>()).await;
+    done(
+        &source,
+        [],
+        (0..1500_u32)
+            .map(|number| put(number.to_be_bytes(), number.to_string()))
+            .collect::<Vec<_>>(),
+    )
+    .await;
     for half in 0..3 {
-        done(&source, [], (0..10).map(|number| put(format!("big{half}{number}"), &big)).collect::<Vec<_>>()).await;
+        done(
+            &source,
+            [],
+            (0..10)
+                .map(|number| put(format!("big{half}{number}"), &big))
+                .collect::<Vec<_>>(),
+        )
+        .await;
     }
     let given = source.allocate("ino", 5000).await.expect("there are numbers left");
     for (from, to) in [(&source, &between), (&between, &target)] {
-        let loaded = load(Arc::clone(to), dump(Arc::clone(from))).await.expect("the load goes through");
+        let loaded = load(Arc::clone(to), dump(Arc::clone(from)))
+            .await
+            .expect("the load goes through");
         assert_eq!((loaded.rows, loaded.counters), (1530, 1));
     }
-    let records = async |store: &MetaStoreRef| dump(Arc::clone(store)).try_collect::<Vec<_>>().await.expect("the dump goes through");
-    let rows = |records: Vec<Record>| records.into_iter().filter(|record| matches!(record, Record::Row { .. })).collect::<Vec<_>>();
+    let records = async |store: &MetaStoreRef| {
+        dump(Arc::clone(store))
+            .try_collect::<Vec<_>>()
+            .await
+            .expect("the dump goes through")
+    };
+    let rows = |records: Vec<Record>| {
+        records
+            .into_iter()
+            .filter(|record| matches!(record, Record::Row { .. }))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(rows(records(&target).await), rows(records(&source).await));
     assert!(target.allocate("ino", 1).await.expect("there are numbers left").start >= given.end);
     let again = load(Arc::clone(&target), dump(source)).await;

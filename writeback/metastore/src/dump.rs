@@ -60,19 +60,38 @@ pub enum LoadError {
 pub fn dump(store: MetaStoreRef) -> impl Stream<Item = Result<Record, MetaError>> + Send {
     let source = store.clone();
     let counters = stream::once(async move { source.counters().await })
-        .map_ok(|counters| stream::iter(counters.into_iter().map(|(name, next)| Ok(Record::Counter { name, next }))))
+        .map_ok(|counters| {
+            stream::iter(
+                counters
+                    .into_iter()
+                    .map(|(name, next)| Ok(Record::Counter { name, next })),
+            )
+        })
         .try_flatten();
     let pages = stream::try_unfold(Some(Key::new()), move |from| {
         let store = store.clone();
         async move {
             let Some(from) = from else { return Ok(None) };
             let rows = store.scan(from..prefix_end(&[]), PAGE_ROWS).await?;
-            let next = if rows.len() < PAGE_ROWS { None } else { rows.last().map(|(key, _)| after(key)) };
+            let next = if rows.len() < PAGE_ROWS {
+                None
+            } else {
+                rows.last().map(|(key, _)| after(key))
+            };
             Ok::<_, MetaError>(Some((rows, next)))
         }
     });
-    let row = |(key, entry): (Key, crate::Entry)| Ok(Record::Row { key, value: entry.value });
-    counters.chain(pages.map_ok(move |rows| stream::iter(rows.into_iter().map(row))).try_flatten())
+    let row = |(key, entry): (Key, crate::Entry)| {
+        Ok(Record::Row {
+            key,
+            value: entry.value,
+        })
+    };
+    counters.chain(
+        pages
+            .map_ok(move |rows| stream::iter(rows.into_iter().map(row)))
+            .try_flatten(),
+    )
 }
 
 /// Writes a dump into an empty store.

@@ -137,8 +137,13 @@ pub struct Limits {
 }
 
 /// The limits that all engines share.
-pub const LIMITS: Limits =
-    Limits { key_bytes_max: 1024, value_bytes_max: 64 << 10, tx_keys_max: 2048, tx_bytes_max: 1 << 20, scan_rows_max: 4096 };
+pub const LIMITS: Limits = Limits {
+    key_bytes_max: 1024,
+    value_bytes_max: 64 << 10,
+    tx_keys_max: 2048,
+    tx_bytes_max: 1 << 20,
+    scan_rows_max: 4096,
+};
 
 /// A transactional ordered key-value store.
 ///

@@ -27,7 +27,10 @@ pub(crate) fn check_tx(tx: &Tx) -> Result<usize, CommitError> {
         }
         let value = if let Op::Put(_, value) = op { value.len() } else { 0 };
         if value > LIMITS.value_bytes_max {
-            return refuse(format!("a value of {value} bytes, at most {} fit", LIMITS.value_bytes_max));
+            return refuse(format!(
+                "a value of {value} bytes, at most {} fit",
+                LIMITS.value_bytes_max
+            ));
         }
         bytes += value;
     }
@@ -40,7 +43,11 @@ pub(crate) fn check_tx(tx: &Tx) -> Result<usize, CommitError> {
 /// Checks the bounds of a read by keys.
 pub(crate) fn check_get(keys: &[Key]) -> Result<(), MetaError> {
     if keys.len() > LIMITS.tx_keys_max {
-        return Err(MetaError::Limit(format!("{} keys, at most {} fit", keys.len(), LIMITS.tx_keys_max)));
+        return Err(MetaError::Limit(format!(
+            "{} keys, at most {} fit",
+            keys.len(),
+            LIMITS.tx_keys_max
+        )));
     }
     keys.iter().try_for_each(check_key).map_err(MetaError::Limit)
 }
@@ -48,10 +55,14 @@ pub(crate) fn check_get(keys: &[Key]) -> Result<(), MetaError> {
 /// Checks the bounds of an allocation.
 pub(crate) fn check_allocate(counter: &str, count: u64) -> Result<(), MetaError> {
     if counter.is_empty() || counter.len() > COUNTER_NAME_MAX || counter.contains('\0') {
-        return Err(MetaError::Limit(format!("a counter's name has 1 to {COUNTER_NAME_MAX} bytes, none of them NUL")));
+        return Err(MetaError::Limit(format!(
+            "a counter's name has 1 to {COUNTER_NAME_MAX} bytes, none of them NUL"
+        )));
     }
     if count > ALLOCATE_MAX {
-        return Err(MetaError::Limit(format!("{count} numbers at once, at most {ALLOCATE_MAX} are given")));
+        return Err(MetaError::Limit(format!(
+            "{count} numbers at once, at most {ALLOCATE_MAX} are given"
+        )));
     }
     Ok(())
 }
@@ -80,5 +91,9 @@ fn check_key(key: &Key) -> Result<(), String> {
     if key.len() <= LIMITS.key_bytes_max {
         return Ok(());
     }
-    Err(format!("a key of {} bytes, at most {} fit", key.len(), LIMITS.key_bytes_max))
+    Err(format!(
+        "a key of {} bytes, at most {} fit",
+        key.len(),
+        LIMITS.key_bytes_max
+    ))
 }

@@ -4,7 +4,8 @@
 //! transaction, whether the store fails and how. It is not durable and is refused for anything but simulation and tests.
 
 use crate::{
-    Check, CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, Op, TOKENS_KEPT, Token, Tx, Version, limits, prefix_end,
+    Check, CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, Op, TOKENS_KEPT, Token, Tx, Version,
+    limits, prefix_end,
 };
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -108,7 +109,13 @@ impl State {
         let version = Version(self.version);
         for op in &tx.ops {
             match op {
-                Op::Put(key, value) => drop(self.rows.insert(key.clone(), Entry { value: value.clone(), version })),
+                Op::Put(key, value) => drop(self.rows.insert(
+                    key.clone(),
+                    Entry {
+                        value: value.clone(),
+                        version,
+                    },
+                )),
                 Op::Delete(key) => drop(self.rows.remove(key)),
             }
         }
@@ -175,18 +182,28 @@ impl MetaStore for MemStore {
         self.enter("allocate").await?;
         let mut state = self.state.lock();
         let next = state.counters.entry(counter.to_owned()).or_insert(1);
-        let end = next.checked_add(count).ok_or_else(|| limits::counter_exhausted(counter))?;
+        let end = next
+            .checked_add(count)
+            .ok_or_else(|| limits::counter_exhausted(counter))?;
         Ok(std::mem::replace(next, end)..end)
     }
 
     async fn counters(&self) -> Result<Vec<(String, u64)>, MetaError> {
         self.enter("counters").await?;
-        Ok(self.state.lock().counters.iter().map(|(name, &next)| (name.clone(), next)).collect())
+        Ok(self
+            .state
+            .lock()
+            .counters
+            .iter()
+            .map(|(name, &next)| (name.clone(), next))
+            .collect())
     }
 }
 
 impl fmt::Debug for MemStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemStore").field("rows", &self.len()).finish_non_exhaustive()
+        f.debug_struct("MemStore")
+            .field("rows", &self.len())
+            .finish_non_exhaustive()
     }
 }

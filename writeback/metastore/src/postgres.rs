@@ -23,8 +23,8 @@ mod request;
 mod schema;
 
 use crate::{
-    CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, TOKENS_KEPT, Tx, Version, counters::Blocks,
-    limits, open::redacted,
+    CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, TOKENS_KEPT, Tx, Version,
+    counters::Blocks, limits, open::redacted,
 };
 use async_trait::async_trait;
 use deadpool_postgres::{ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
@@ -47,8 +47,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// What the connections set. Plans by key only: statistics of a table that has just filled up mislead. The time limit is the
 /// server's, in milliseconds.
-const SESSION_OPTIONS: &str =
-    "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c statement_timeout=20000 -c application_name=forebay";
+const SESSION_OPTIONS: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c statement_timeout=20000 -c application_name=forebay";
 /// How often a request is tried.
 const ATTEMPTS: u32 = 5;
 /// The first pause between attempts; each is twice the one before.
@@ -67,12 +66,16 @@ impl PostgresStore {
     /// may be given as `?host=/folder`.
     pub async fn open(url: &str) -> Result<Arc<Self>, OpenError> {
         let place = redacted(url);
-        let mut config = tokio_postgres::Config::from_str(url)
-            .map_err(|error| OpenError::Failed { place: place.clone(), why: chain(&error) })?;
+        let mut config = tokio_postgres::Config::from_str(url).map_err(|error| OpenError::Failed {
+            place: place.clone(),
+            why: chain(&error),
+        })?;
         let options = config.get_options().map_or_else(String::new, |own| format!("{own} "));
         config.options(format!("{options}{SESSION_OPTIONS}"));
         config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(ANSWER_TIMEOUT);
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let manager = deadpool_postgres::Manager::from_config(config, NoTls, recycling);
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS_MAX)
@@ -81,14 +84,25 @@ impl PostgresStore {
             .create_timeout(Some(CONNECT_TIMEOUT))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
-            .map_err(|error| OpenError::Failed { place: place.clone(), why: chain(&error) })?;
-        let store = Self { pool, place, blocks: Blocks::default(), commits: AtomicU64::new(0) };
+            .map_err(|error| OpenError::Failed {
+                place: place.clone(),
+                why: chain(&error),
+            })?;
+        let store = Self {
+            pool,
+            place,
+            blocks: Blocks::default(),
+            commits: AtomicU64::new(0),
+        };
         store.set_up().await?;
         Ok(Arc::new(store))
     }
 
     async fn set_up(&self) -> Result<(), OpenError> {
-        let failed = |why: String| OpenError::Failed { place: self.place.clone(), why };
+        let failed = |why: String| OpenError::Failed {
+            place: self.place.clone(),
+            why,
+        };
         let mut client = self.pool.get().await.map_err(|error| failed(chain(&error)))?;
         schema::check_durable(&client, &self.place).await?;
         schema::install(&mut client, &self.place).await
@@ -120,20 +134,36 @@ impl PostgresStore {
             Err(_) => {
                 // The answer to this statement must not be taken for another's.
                 drop(Object::take(client));
-                Err(Failure { text: format!("no answer in {ANSWER_TIMEOUT:?}"), maybe_done: true, retry: true, kind: Kind::Away })
+                Err(Failure {
+                    text: format!("no answer in {ANSWER_TIMEOUT:?}"),
+                    maybe_done: true,
+                    retry: true,
+                    kind: Kind::Away,
+                })
             }
         }
     }
 
     async fn commit_once(&self, request: &Request<'_>) -> Result<Committed, Failure> {
         let rows = self.query(schema::COMMIT, &request.params()).await?;
-        let row = rows.first().ok_or_else(|| Failure::nonsense("the commit answered nothing"))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Failure::nonsense("the commit answered nothing"))?;
         let (version, conflict): (Option<i64>, Option<i32>) = (column(row, 0)?, column(row, 1)?);
         if let Some(index) = conflict.and_then(|index| usize::try_from(index).ok()) {
-            return Err(Failure { text: String::new(), maybe_done: false, retry: false, kind: Kind::Conflict(index) });
+            return Err(Failure {
+                text: String::new(),
+                maybe_done: false,
+                retry: false,
+                kind: Kind::Conflict(index),
+            });
         }
         let version = version.and_then(|version| u64::try_from(version).ok());
-        version.map(|version| Committed { version: Version(version) }).ok_or_else(|| Failure::nonsense("a commit without version"))
+        version
+            .map(|version| Committed {
+                version: Version(version),
+            })
+            .ok_or_else(|| Failure::nonsense("a commit without version"))
     }
 
     /// Once in many commits, tokens that nobody will ask for any more are removed, by whichever process comes to it.
@@ -144,7 +174,10 @@ impl PostgresStore {
         }
         let kept = i64::try_from(TOKENS_KEPT).unwrap_or(i64::MAX);
         if let Err(failure) = self.query(schema::FORGET_TOKENS, &[&kept]).await {
-            tracing::warn!(error = failure.text, "removing old tokens of the metastore; it will be tried again");
+            tracing::warn!(
+                error = failure.text,
+                "removing old tokens of the metastore; it will be tried again"
+            );
         }
     }
 }
@@ -165,9 +198,14 @@ impl MetaStore for PostgresStore {
 
     async fn scan(&self, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Entry)>, MetaError> {
         let limit = i64::try_from(limit.min(LIMITS.scan_rows_max)).unwrap_or(i64::MAX);
-        let rows = self.read(schema::SCAN, &[&&range.start[..], &&range.end[..], &limit]).await?;
+        let rows = self
+            .read(schema::SCAN, &[&&range.start[..], &&range.end[..], &limit])
+            .await?;
         let row = |row: &Row| Ok((column::<Vec<u8>>(row, 2)?.into(), entry(row, 0)?));
-        rows.iter().map(row).collect::<Result<_, Failure>>().map_err(MetaError::from)
+        rows.iter()
+            .map(row)
+            .collect::<Result<_, Failure>>()
+            .map_err(MetaError::from)
     }
 
     async fn commit(&self, tx: Tx) -> Result<Committed, CommitError> {
@@ -203,7 +241,9 @@ impl MetaStore for PostgresStore {
         let signed = i64::try_from(fetch).map_err(|_| limits::counter_exhausted(counter))?;
         // Done twice after a lost answer it leaves a gap, which is allowed.
         let rows = self.read(schema::ALLOCATE, &[&counter, &signed]).await?;
-        let row = rows.first().ok_or_else(|| Failure::nonsense("an allocation answered nothing"))?;
+        let row = rows
+            .first()
+            .ok_or_else(|| Failure::nonsense("an allocation answered nothing"))?;
         let start = unsigned(column::<i64>(row, 0)?)?;
         Ok(self.blocks.put(counter, start..start + fetch, count))
     }
@@ -211,13 +251,18 @@ impl MetaStore for PostgresStore {
     async fn counters(&self) -> Result<Vec<(String, u64)>, MetaError> {
         let rows = self.read(schema::COUNTERS, &[]).await?;
         let counter = |row: &Row| Ok((column(row, 0)?, unsigned(column::<i64>(row, 1)?)?));
-        rows.iter().map(counter).collect::<Result<_, Failure>>().map_err(MetaError::from)
+        rows.iter()
+            .map(counter)
+            .collect::<Result<_, Failure>>()
+            .map_err(MetaError::from)
     }
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStore").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("PostgresStore")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
     }
 }
 
@@ -228,7 +273,10 @@ async fn pause(attempt: u32) {
 /// Columns `at` and the next: version and value.
 fn entry(row: &Row, at: usize) -> Result<Entry, Failure> {
     let version = Version(unsigned(column::<i64>(row, at)?)?);
-    Ok(Entry { value: column::<Vec<u8>>(row, at + 1)?.into(), version })
+    Ok(Entry {
+        value: column::<Vec<u8>>(row, at + 1)?.into(),
+        version,
+    })
 }
 
 fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, at: usize) -> Result<T, Failure> {
@@ -261,13 +309,23 @@ enum Kind {
 impl Failure {
     /// Nothing was sent.
     fn unsent(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self { text: chain(error), maybe_done: false, retry: true, kind: Kind::Away }
+        Self {
+            text: chain(error),
+            maybe_done: false,
+            retry: true,
+            kind: Kind::Away,
+        }
     }
 
     fn sent(error: &tokio_postgres::Error) -> Self {
         let text = chain(error);
         let Some(server) = error.as_db_error() else {
-            return Self { text, maybe_done: true, retry: true, kind: Kind::Away };
+            return Self {
+                text,
+                maybe_done: true,
+                retry: true,
+                kind: Kind::Away,
+            };
         };
         // An error of the statement undid it. A fatal one ended the connection, and perhaps right behind the commit.
         let maybe_done = server.parsed_severity() != Some(Severity::Error);
@@ -281,11 +339,21 @@ impl Failure {
             &SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED => Kind::Nonsense,
             _ => Kind::Away,
         };
-        Self { text, maybe_done, retry, kind }
+        Self {
+            text,
+            maybe_done,
+            retry,
+            kind,
+        }
     }
 
     fn nonsense(text: &str) -> Self {
-        Self { text: text.to_owned(), maybe_done: true, retry: false, kind: Kind::Nonsense }
+        Self {
+            text: text.to_owned(),
+            maybe_done: true,
+            retry: false,
+            kind: Kind::Nonsense,
+        }
     }
 
     /// `maybe_done`: whether this or an earlier attempt may have committed.

@@ -22,9 +22,7 @@ mod schema;
 mod writer;
 
 use crate::{
-    CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, Tx,
-    counters::Blocks,
-    limits,
+    CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, Tx, counters::Blocks, limits,
 };
 use async_trait::async_trait;
 use forebay_runtime::task::blocking;
@@ -50,14 +48,22 @@ impl SqliteStore {
     /// Opens the file, creating it and its folder when missing. Blocks. `fsync: false` is for the negative control of crash tests
     /// only: commits are then acknowledged while they are in the page cache.
     pub fn open(path: &Path, fsync: bool) -> Result<Arc<Self>, OpenError> {
-        let failed = |why: String| OpenError::Failed { place: path.display().to_string(), why };
+        let failed = |why: String| OpenError::Failed {
+            place: path.display().to_string(),
+            why,
+        };
         create_parent(path).map_err(|error| failed(error.to_string()))?;
         let lock = lock(path)?;
         let connection = schema::open_writing(path, fsync)?;
         sync_parent(path).map_err(|error| failed(error.to_string()))?;
         let readers = Readers::open(path).map_err(|error| failed(error.to_string()))?;
         let writer = Writer::start(connection, path, fsync).map_err(failed)?;
-        Ok(Arc::new(Self { readers, writer, blocks: Blocks::default(), _lock: lock }))
+        Ok(Arc::new(Self {
+            readers,
+            writer,
+            blocks: Blocks::default(),
+            _lock: lock,
+        }))
     }
 
     /// Groups committed so far: each one fsync at most, each carrying one transaction or more.
@@ -97,7 +103,10 @@ impl MetaStore for SqliteStore {
         if let Some(taken) = self.blocks.take(counter, count) {
             return Ok(taken);
         }
-        let block = self.writer.allocate(counter.to_owned(), Blocks::fetch_count(count)).await?;
+        let block = self
+            .writer
+            .allocate(counter.to_owned(), Blocks::fetch_count(count))
+            .await?;
         Ok(self.blocks.put(counter, block, count))
     }
 
@@ -115,15 +124,26 @@ fn create_parent(path: &Path) -> io::Result<()> {
 
 /// Makes the file's own name durable; SQLite syncs the folder for its WAL only.
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     fs::File::open(parent)?.sync_all()
 }
 
 /// The writer keeps counts and tokens in memory, so a second process may not write; SQLite's own locks would let it.
 fn lock(path: &Path) -> Result<fs::File, OpenError> {
     let lock_path = beside(path, "-lock");
-    let failed = |error: io::Error| OpenError::Failed { place: lock_path.display().to_string(), why: error.to_string() };
-    let file = fs::File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(failed)?;
+    let failed = |error: io::Error| OpenError::Failed {
+        place: lock_path.display().to_string(),
+        why: error.to_string(),
+    };
+    let file = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(fs::TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_owned())),

@@ -21,7 +21,11 @@ impl Subject for Mem {
 conformance_tests!(Mem);
 
 fn put_a(token: u8) -> Tx {
-    Tx { token: Some([token; 16]), checks: vec![], ops: vec![Op::Put(Bytes::from_static(b"a"), Bytes::new())] }
+    Tx {
+        token: Some([token; 16]),
+        checks: vec![],
+        ops: vec![Op::Put(Bytes::from_static(b"a"), Bytes::new())],
+    }
 }
 
 #[tokio::test]
@@ -31,12 +35,27 @@ async fn injected_faults_do_what_their_name_says_and_the_token_settles_them() {
     for (number, fault) in (0..).zip(faults) {
         store.set_hook(move |call| if let Call::Commit(_) = call { fault } else { Fault::None });
         let error = store.commit(put_a(number)).await.unwrap_err();
-        assert_eq!(matches!(error, CommitError::Unknown(_)), fault != Fault::Unavailable, "{error}");
+        assert_eq!(
+            matches!(error, CommitError::Unknown(_)),
+            fault != Fault::Unavailable,
+            "{error}"
+        );
         assert_eq!(store.is_empty(), fault != Fault::UnknownCommitted);
     }
-    store.set_hook(|call| if let Call::Other("get") = call { Fault::Unavailable } else { Fault::None });
-    assert!(matches!(store.get(&[Bytes::from_static(b"a")]).await, Err(MetaError::Unavailable(_))));
+    store.set_hook(|call| {
+        if let Call::Other("get") = call {
+            Fault::Unavailable
+        } else {
+            Fault::None
+        }
+    });
+    assert!(matches!(
+        store.get(&[Bytes::from_static(b"a")]).await,
+        Err(MetaError::Unavailable(_))
+    ));
     store.clear_hook();
-    let before = store.get(&[Bytes::from_static(b"a")]).await.unwrap()[0].clone().unwrap();
+    let before = store.get(&[Bytes::from_static(b"a")]).await.unwrap()[0]
+        .clone()
+        .unwrap();
     assert_eq!(store.commit(put_a(2)).await.unwrap().version, before.version);
 }

@@ -23,7 +23,9 @@ impl Locks {
         let mut want = |id: i64, exclusive: bool| *wanted.entry(id).or_insert(false) |= exclusive;
         for check in &tx.checks {
             match check {
-                Check::Absent(key) | Check::At(key, _) | Check::EmptyRange { guard: key, .. } => want(id(b'k', key), true),
+                Check::Absent(key) | Check::At(key, _) | Check::EmptyRange { guard: key, .. } => {
+                    want(id(b'k', key), true)
+                }
                 Check::SharedAt(key, _) => want(id(b'k', key), false),
             }
         }
@@ -31,7 +33,10 @@ impl Locks {
         // The same transaction sent twice must not be evaluated twice at once.
         tx.token.iter().for_each(|token| want(id(b't', token), true));
         if wanted.len() >= LOCKS_MAX {
-            return Self { ids: vec![ROOT], exclusive: vec![true] };
+            return Self {
+                ids: vec![ROOT],
+                exclusive: vec![true],
+            };
         }
         let (mut ids, mut exclusive) = (vec![ROOT], vec![false]);
         ids.extend(wanted.keys());
@@ -59,19 +64,35 @@ mod tests {
     #[test]
     fn locks_come_in_one_order_and_the_stronger_wish_wins() {
         let (a, b) = (Bytes::from_static(b"a"), Bytes::from_static(b"b"));
-        let checks = vec![Check::SharedAt(a.clone(), Version(1)), Check::SharedAt(b.clone(), Version(1))];
-        let locks = Locks::of(&Tx { token: None, checks, ops: vec![Op::Delete(b.clone())] });
+        let checks = vec![
+            Check::SharedAt(a.clone(), Version(1)),
+            Check::SharedAt(b.clone(), Version(1)),
+        ];
+        let locks = Locks::of(&Tx {
+            token: None,
+            checks,
+            ops: vec![Op::Delete(b.clone())],
+        });
         assert_eq!((locks.ids[0], locks.exclusive[0]), (ROOT, false));
         assert!(locks.ids[1..].is_sorted());
-        let exclusive = |key: &Bytes| locks.exclusive[locks.ids.iter().position(|&lock| lock == id(b'k', key)).unwrap()];
+        let exclusive =
+            |key: &Bytes| locks.exclusive[locks.ids.iter().position(|&lock| lock == id(b'k', key)).unwrap()];
         assert_eq!((exclusive(&a), exclusive(&b)), (false, true));
     }
 
     #[test]
     fn many_keys_take_one_lock() {
-        let ops = (0..100_u32).map(|key| Op::Delete(Bytes::copy_from_slice(&key.to_be_bytes()))).collect();
+        let ops = (0..100_u32)
+            .map(|key| Op::Delete(Bytes::copy_from_slice(&key.to_be_bytes())))
+            .collect();
         let locks = Locks::of(&Tx { ops, ..Tx::default() });
-        assert_eq!(locks, Locks { ids: vec![ROOT], exclusive: vec![true] });
+        assert_eq!(
+            locks,
+            Locks {
+                ids: vec![ROOT],
+                exclusive: vec![true]
+            }
+        );
     }
 
     #[test]
@@ -80,5 +101,5 @@ mod tests {
         assert_ne!(id(b'k', b"0123456789abcdef"), id(b't', b"0123456789abcdef"));
     }
 
-    const ID_OF_FOREBAY: i64 = 0;
+    const ID_OF_FOREBAY: i64 = 842_644_204_086_135_623;
 }

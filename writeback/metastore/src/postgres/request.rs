@@ -25,7 +25,11 @@ pub(super) struct Request<'a> {
 impl<'a> Request<'a> {
     pub(super) fn new(tx: &'a Tx) -> Self {
         let token = tx.token.as_ref().map(|token| &token[..]);
-        let mut request = Self { token, locks: Locks::of(tx), ..Self::default() };
+        let mut request = Self {
+            token,
+            locks: Locks::of(tx),
+            ..Self::default()
+        };
         for (index, check) in (0..).zip(&tx.checks) {
             request.check(index, check);
         }
@@ -59,9 +63,34 @@ impl<'a> Request<'a> {
 
     /// In the order of `schema::COMMIT`.
     pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 12] {
-        let Self { token, locks, key, at, key_check, from, to, range_check, put, value, delete } = self;
+        let Self {
+            token,
+            locks,
+            key,
+            at,
+            key_check,
+            from,
+            to,
+            range_check,
+            put,
+            value,
+            delete,
+        } = self;
         let Locks { ids, exclusive } = locks;
-        [token, ids, exclusive, key, at, key_check, from, to, range_check, put, value, delete]
+        [
+            token,
+            ids,
+            exclusive,
+            key,
+            at,
+            key_check,
+            from,
+            to,
+            range_check,
+            put,
+            value,
+            delete,
+        ]
     }
 }
 

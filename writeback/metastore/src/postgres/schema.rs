@@ -26,15 +26,26 @@ pub(super) const FORGET_TOKENS: &str =
 
 /// Refuses a server that answers before it has written.
 pub(super) async fn check_durable(client: &Object, place: &str) -> Result<(), OpenError> {
-    for (setting, bad) in [("fsync", "off"), ("synchronous_commit", "off"), ("full_page_writes", "off")] {
+    for (setting, bad) in [
+        ("fsync", "off"),
+        ("synchronous_commit", "off"),
+        ("full_page_writes", "off"),
+    ] {
         let value: String = client
             .query_one(&format!("SHOW {setting}"), &[])
             .await
             .and_then(|row| row.try_get(0))
-            .map_err(|error| OpenError::Failed { place: place.into(), why: chain(&error) })?;
+            .map_err(|error| OpenError::Failed {
+                place: place.into(),
+                why: chain(&error),
+            })?;
         if value == bad {
-            let why = format!("PostgreSQL's {setting} is {bad}; turn it on, it is what makes a commit survive a power cut");
-            return Err(OpenError::NotDurable { place: place.into(), why });
+            let why =
+                format!("PostgreSQL's {setting} is {bad}; turn it on, it is what makes a commit survive a power cut");
+            return Err(OpenError::NotDurable {
+                place: place.into(),
+                why,
+            });
         }
     }
     Ok(())
@@ -42,16 +53,31 @@ pub(super) async fn check_durable(client: &Object, place: &str) -> Result<(), Op
 
 /// Creates what is missing; refuses a newer format.
 pub(super) async fn install(client: &mut Object, place: &str) -> Result<(), OpenError> {
-    let failed = |error: tokio_postgres::Error| OpenError::Failed { place: place.into(), why: chain(&error) };
+    let failed = |error: tokio_postgres::Error| OpenError::Failed {
+        place: place.into(),
+        why: chain(&error),
+    };
     let transaction = client.transaction().await.map_err(failed)?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&SETUP_LOCK]).await.map_err(failed)?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1)", &[&SETUP_LOCK])
+        .await
+        .map_err(failed)?;
     transaction
         .batch_execute("CREATE TABLE IF NOT EXISTS forebay_meta_format (format bigint NOT NULL)")
         .await
         .map_err(failed)?;
-    let row = transaction.query_opt("SELECT format FROM forebay_meta_format", &[]).await.map_err(failed)?;
+    let row = transaction
+        .query_opt("SELECT format FROM forebay_meta_format", &[])
+        .await
+        .map_err(failed)?;
     match row.map(|row| row.get::<_, i64>(0)) {
-        Some(found) if found != FORMAT => return Err(OpenError::NewerFormat { place: place.into(), found, known: FORMAT }),
+        Some(found) if found != FORMAT => {
+            return Err(OpenError::NewerFormat {
+                place: place.into(),
+                found,
+                known: FORMAT,
+            });
+        }
         Some(_) => {}
         None => {
             let insert = "INSERT INTO forebay_meta_format (format) VALUES ($1)";

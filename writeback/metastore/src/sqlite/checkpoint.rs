@@ -53,8 +53,13 @@ impl Checkpointer {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         // A thread of its own, joined on drop: it blocks for as long as it lives.
-        let thread = thread::Builder::new().name("metastore-wal".into()).spawn(move || theirs.run(&connection));
-        Ok(Self { shared, thread: Some(thread.map_err(|error| error.to_string())?) })
+        let thread = thread::Builder::new()
+            .name("metastore-wal".into())
+            .spawn(move || theirs.run(&connection));
+        Ok(Self {
+            shared,
+            thread: Some(thread.map_err(|error| error.to_string())?),
+        })
     }
 
     /// Called by the writer after every group, on its connection.
@@ -123,14 +128,22 @@ impl Shared {
 }
 
 fn open(path: &Path, fsync: bool) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     set_up(&connection, fsync)?;
     Ok(connection)
 }
 
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Wal> {
     let mut statement = connection.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?;
-    statement.query_row([], |row| Ok(Wal { pages: row.get(1)?, copied: row.get(2)? }))
+    statement.query_row([], |row| {
+        Ok(Wal {
+            pages: row.get(1)?,
+            copied: row.get(2)?,
+        })
+    })
 }
 
 #[cfg(test)]
@@ -148,7 +161,9 @@ mod tests {
         let mut longest = 0;
         for round in 0..2000_u32 {
             let key = (round % 500).to_be_bytes();
-            connection.execute("INSERT OR REPLACE INTO kv VALUES (?1, 1, ?2)", (&key[..], &value[..])).unwrap();
+            connection
+                .execute("INSERT OR REPLACE INTO kv VALUES (?1, 1, ?2)", (&key[..], &value[..]))
+                .unwrap();
             checkpointer.after_commit(&connection);
             longest = longest.max(checkpoint(&connection, "NOOP").unwrap().pages);
         }

@@ -20,20 +20,33 @@ pub(super) struct Readers {
 impl Readers {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let count = thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
-        let idle = (0..count).map(|_| open_reading(path)).collect::<rusqlite::Result<Vec<_>>>()?;
-        Ok(Self { idle: Arc::new(Mutex::new(idle)), permits: Arc::new(Semaphore::new(count)) })
+        let idle = (0..count)
+            .map(|_| open_reading(path))
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            permits: Arc::new(Semaphore::new(count)),
+        })
     }
 
     /// A connection, in the order of asking.
     pub(super) async fn take(&self) -> Reader {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let connection = self.idle.lock().pop().expect("as many permits as connections");
-        Reader { connection: Some(connection), idle: Arc::clone(&self.idle), _permit: permit }
+        Reader {
+            connection: Some(connection),
+            idle: Arc::clone(&self.idle),
+            _permit: permit,
+        }
     }
 }
 
 fn open_reading(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.pragma_update(None, "query_only", true)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
@@ -58,7 +71,10 @@ impl Reader {
     pub(super) fn get(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>, MetaError> {
         if let [key] = keys {
             // A single statement is a transaction of its own.
-            return self.get_one(key).map(|entry| vec![entry]).map_err(|error| meta_error(&error));
+            return self
+                .get_one(key)
+                .map(|entry| vec![entry])
+                .map_err(|error| meta_error(&error));
         }
         self.at_one_instant(|| keys.iter().map(|key| self.get_one(key)).collect())
     }
@@ -69,7 +85,9 @@ impl Reader {
 
     pub(super) fn counters(&self) -> Result<Vec<(String, u64)>, MetaError> {
         let read = || -> rusqlite::Result<Vec<_>> {
-            let mut statement = self.connection().prepare_cached("SELECT name, next FROM counter ORDER BY name")?;
+            let mut statement = self
+                .connection()
+                .prepare_cached("SELECT name, next FROM counter ORDER BY name")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, from_sql(row.get(1)?)?)))?;
             rows.collect()
         };
@@ -91,7 +109,9 @@ impl Reader {
     }
 
     fn get_one(&self, key: &Key) -> rusqlite::Result<Option<Entry>> {
-        let mut statement = self.connection().prepare_cached("SELECT version, value FROM kv WHERE key = ?1")?;
+        let mut statement = self
+            .connection()
+            .prepare_cached("SELECT version, value FROM kv WHERE key = ?1")?;
         statement.query_row([&key[..]], |row| entry(row, 0)).optional()
     }
 
@@ -109,5 +129,8 @@ impl Reader {
 /// The entry whose version is in column `at` and whose value is in the next.
 fn entry(row: &Row<'_>, at: usize) -> rusqlite::Result<Entry> {
     let version = Version(from_sql(row.get(at)?)?);
-    Ok(Entry { value: row.get::<_, Vec<u8>>(at + 1)?.into(), version })
+    Ok(Entry {
+        value: row.get::<_, Vec<u8>>(at + 1)?.into(),
+        version,
+    })
 }

@@ -24,27 +24,47 @@ const TABLES: &str = "
 pub(super) fn open_writing(path: &Path, fsync: bool) -> Result<Connection, OpenError> {
     let place = || path.display().to_string();
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { place: place(), found: "a file that is not SQLite's".into() },
-        _ => OpenError::Failed { place: place(), why: error.to_string() },
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign {
+            place: place(),
+            found: "a file that is not SQLite's".into(),
+        },
+        _ => OpenError::Failed {
+            place: place(),
+            why: error.to_string(),
+        },
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
+    let number = |sql: &str| {
+        connection
+            .query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(failed)
+    };
     let (application, format) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
     let is_new = application == 0 && format == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
     if !is_new && application != APPLICATION_ID {
-        return Err(OpenError::Foreign { place: place(), found: format!("an SQLite file with application id {application}") });
+        return Err(OpenError::Foreign {
+            place: place(),
+            found: format!("an SQLite file with application id {application}"),
+        });
     }
     if !is_new && format != FORMAT {
-        return Err(OpenError::NewerFormat { place: place(), found: format, known: FORMAT });
+        return Err(OpenError::NewerFormat {
+            place: place(),
+            found: format,
+            known: FORMAT,
+        });
     }
     set_up(&connection, fsync).map_err(failed)?;
     if is_new {
         create(&connection).map_err(failed)?;
     }
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    let mode: String = connection
+        .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
+        .map_err(failed)?;
     if mode != "wal" {
-        let why = format!("its file system does not support SQLite's WAL (journal mode stays {mode}); use a local disk");
+        let why =
+            format!("its file system does not support SQLite's WAL (journal mode stays {mode}); use a local disk");
         return Err(OpenError::Failed { place: place(), why });
     }
     Ok(connection)

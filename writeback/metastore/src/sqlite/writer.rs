@@ -66,8 +66,15 @@ struct Job {
 
 #[derive(Debug)]
 enum Work {
-    Commit { tx: Tx, reply: oneshot::Sender<Result<Committed, CommitError>> },
-    Allocate { counter: String, count: u64, reply: oneshot::Sender<Result<Range<u64>, MetaError>> },
+    Commit {
+        tx: Tx,
+        reply: oneshot::Sender<Result<Committed, CommitError>>,
+    },
+    Allocate {
+        counter: String,
+        count: u64,
+        reply: oneshot::Sender<Result<Range<u64>, MetaError>>,
+    },
 }
 
 impl Writer {
@@ -80,10 +87,22 @@ impl Writer {
         });
         let state = State::read(&connection).map_err(|error| error.to_string())?;
         let checkpointer = Checkpointer::start(path, fsync)?;
-        let group = Group { connection, state, checkpointer, shared: Arc::clone(&shared), last_len: 1, last_took: Duration::ZERO };
+        let group = Group {
+            connection,
+            state,
+            checkpointer,
+            shared: Arc::clone(&shared),
+            last_len: 1,
+            last_took: Duration::ZERO,
+        };
         // A thread of its own, joined on drop: it blocks for as long as it lives.
-        let thread = thread::Builder::new().name("metastore-writer".into()).spawn(move || group.run());
-        Ok(Self { shared, thread: Some(thread.map_err(|error| error.to_string())?) })
+        let thread = thread::Builder::new()
+            .name("metastore-writer".into())
+            .spawn(move || group.run());
+        Ok(Self {
+            shared,
+            thread: Some(thread.map_err(|error| error.to_string())?),
+        })
     }
 
     pub(super) fn group_commits(&self) -> u64 {
@@ -92,14 +111,22 @@ impl Writer {
 
     pub(super) async fn commit(&self, tx: Tx, bytes: usize) -> Result<Committed, CommitError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Commit { tx, reply }, bytes).await.map_err(CommitError::Unavailable)?;
-        answer.await.unwrap_or_else(|_| Err(CommitError::Unknown("the metastore's writer ended".into())))
+        self.submit(Work::Commit { tx, reply }, bytes)
+            .await
+            .map_err(CommitError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(CommitError::Unknown("the metastore's writer ended".into())))
     }
 
     pub(super) async fn allocate(&self, counter: String, count: u64) -> Result<Range<u64>, MetaError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(Work::Allocate { counter, count, reply }, 0).await.map_err(MetaError::Unavailable)?;
-        answer.await.unwrap_or_else(|_| Err(MetaError::Unavailable("the metastore's writer ended".into())))
+        self.submit(Work::Allocate { counter, count, reply }, 0)
+            .await
+            .map_err(MetaError::Unavailable)?;
+        answer
+            .await
+            .unwrap_or_else(|_| Err(MetaError::Unavailable("the metastore's writer ended".into())))
     }
 
     async fn submit(&self, work: Work, bytes: usize) -> Result<(), String> {
@@ -141,8 +168,15 @@ impl State {
         let mut statement = connection.prepare("SELECT version, token FROM token ORDER BY version")?;
         let rows = statement.query_map([], |row| Ok((from_sql(row.get(0)?)?, row.get::<_, Token>(1)?)))?;
         let token_order = rows.collect::<rusqlite::Result<VecDeque<_>>>()?;
-        let tokens = token_order.iter().map(|&(version, token)| (token, Version(version))).collect();
-        Ok(Self { version, tokens, token_order })
+        let tokens = token_order
+            .iter()
+            .map(|&(version, token)| (token, Version(version)))
+            .collect();
+        Ok(Self {
+            version,
+            tokens,
+            token_order,
+        })
     }
 
     /// Forgets what a group added that did not commit.
@@ -174,7 +208,9 @@ struct LastWord(Arc<Shared>);
 impl Drop for LastWord {
     fn drop(&mut self) {
         let mut queue = self.0.queue.lock();
-        queue.broken.get_or_insert_with(|| "the metastore's writer ended; restart".into());
+        queue
+            .broken
+            .get_or_insert_with(|| "the metastore's writer ended; restart".into());
         let jobs = std::mem::take(&mut queue.jobs);
         drop(queue);
         drop(jobs);
@@ -212,7 +248,8 @@ impl Group {
         let began = Instant::now();
         self.last_len = jobs.len();
         // The permits are let go when everyone has an answer.
-        let (mut works, _permits): (VecDeque<Work>, Vec<Permit>) = jobs.into_iter().map(|job| (job.work, job.permit)).unzip();
+        let (mut works, _permits): (VecDeque<Work>, Vec<Permit>) =
+            jobs.into_iter().map(|job| (job.work, job.permit)).unzip();
         let mut outcomes = Vec::with_capacity(works.len());
         let before = self.state.version;
         match self.evaluate(&mut works, &mut outcomes).and_then(|()| self.commit()) {
@@ -229,9 +266,14 @@ impl Group {
 
     /// Takes work after work and keeps its outcome; stops at an error of the engine itself.
     fn evaluate(&mut self, works: &mut VecDeque<Work>, outcomes: &mut Vec<Outcome>) -> Result<(), CommitError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(|error| unavailable(&error))?;
+        self.connection
+            .execute_batch("BEGIN IMMEDIATE")
+            .map_err(|error| unavailable(&error))?;
         let before = self.state.version;
-        let mut writing = Writing { connection: &self.connection, state: &mut self.state };
+        let mut writing = Writing {
+            connection: &self.connection,
+            state: &mut self.state,
+        };
         while let Some(work) = works.front() {
             let done = match work {
                 Work::Commit { tx, .. } => writing.commit(tx).map(Done::Commit),
@@ -342,7 +384,9 @@ impl Writing<'_> {
         if let Some(token) = tx.token {
             self.remember(token, version)?;
         }
-        Ok(Ok(Committed { version: Version(version) }))
+        Ok(Ok(Committed {
+            version: Version(version),
+        }))
     }
 
     fn holds(&self, check: &Check) -> rusqlite::Result<bool> {
@@ -354,12 +398,16 @@ impl Writing<'_> {
     }
 
     fn version(&self, key: &Key) -> rusqlite::Result<Option<u64>> {
-        let mut statement = self.connection.prepare_cached("SELECT version FROM kv WHERE key = ?1")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT version FROM kv WHERE key = ?1")?;
         statement.query_row([&key[..]], |row| from_sql(row.get(0)?)).optional()
     }
 
     fn is_empty(&self, prefix: &Key) -> rusqlite::Result<bool> {
-        let mut statement = self.connection.prepare_cached("SELECT 1 FROM kv WHERE key >= ?1 AND key < ?2 LIMIT 1")?;
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM kv WHERE key >= ?1 AND key < ?2 LIMIT 1")?;
         Ok(!statement.exists((&prefix[..], &prefix_end(prefix)[..]))?)
     }
 
@@ -367,10 +415,14 @@ impl Writing<'_> {
         match op {
             Op::Put(key, value) => {
                 let sql = "INSERT OR REPLACE INTO kv (key, version, value) VALUES (?1, ?2, ?3)";
-                self.connection.prepare_cached(sql)?.execute((&key[..], version, &value[..]))?;
+                self.connection
+                    .prepare_cached(sql)?
+                    .execute((&key[..], version, &value[..]))?;
             }
             Op::Delete(key) => {
-                self.connection.prepare_cached("DELETE FROM kv WHERE key = ?1")?.execute([&key[..]])?;
+                self.connection
+                    .prepare_cached("DELETE FROM kv WHERE key = ?1")?
+                    .execute([&key[..]])?;
             }
         }
         Ok(())
@@ -378,17 +430,26 @@ impl Writing<'_> {
 
     fn remember(&mut self, token: Token, version: u64) -> rusqlite::Result<()> {
         let sql = "INSERT INTO token (version, token) VALUES (?1, ?2)";
-        self.connection.prepare_cached(sql)?.execute((to_sql(version)?, token))?;
+        self.connection
+            .prepare_cached(sql)?
+            .execute((to_sql(version)?, token))?;
         self.state.tokens.insert(token, Version(version));
         self.state.token_order.push_back((version, token));
         Ok(())
     }
 
     fn allocate(&self, counter: &str, count: u64) -> rusqlite::Result<Result<Range<u64>, MetaError>> {
-        let mut statement = self.connection.prepare_cached("SELECT next FROM counter WHERE name = ?1")?;
-        let next = statement.query_row([counter], |row| from_sql(row.get(0)?)).optional()?.unwrap_or(1);
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT next FROM counter WHERE name = ?1")?;
+        let next = statement
+            .query_row([counter], |row| from_sql(row.get(0)?))
+            .optional()?
+            .unwrap_or(1);
         let end = next.checked_add(count).and_then(|end| i64::try_from(end).ok());
-        let Some(end) = end else { return Ok(Err(limits::counter_exhausted(counter))) };
+        let Some(end) = end else {
+            return Ok(Err(limits::counter_exhausted(counter)));
+        };
         let sql = "INSERT OR REPLACE INTO counter (name, next) VALUES (?1, ?2)";
         self.connection.prepare_cached(sql)?.execute((counter, end))?;
         Ok(Ok(next..next + count))
@@ -400,12 +461,16 @@ impl Writing<'_> {
             return Ok(());
         }
         let version = to_sql(self.state.version)?;
-        self.connection.prepare_cached("UPDATE state SET version = ?1")?.execute([version])?;
+        self.connection
+            .prepare_cached("UPDATE state SET version = ?1")?
+            .execute([version])?;
         // Cut in slices, so that not every group touches the start of the table.
         let oldest = self.state.token_order.front().map_or(u64::MAX, |&(version, _)| version);
         let keep_from = self.state.version.saturating_sub(TOKENS_KEPT);
         if oldest.saturating_add(TOKENS_KEPT / 8) < keep_from {
-            self.connection.prepare_cached("DELETE FROM token WHERE version < ?1")?.execute([to_sql(keep_from)?])?;
+            self.connection
+                .prepare_cached("DELETE FROM token WHERE version < ?1")?
+                .execute([to_sql(keep_from)?])?;
             while let Some(&(version, token)) = self.state.token_order.front()
                 && version < keep_from
             {
