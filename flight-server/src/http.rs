@@ -1,0 +1,173 @@
+//! The HTTP door: pages for people and machines. It asks like the Flight door does, but for `/healthz`.
+
+mod console;
+pub(crate) mod metrics;
+
+use crate::{
+    auth::{Principal, Right},
+    error,
+    service::{Door, Peer, engine},
+};
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use forebay_protocol::{action, path::WirePath};
+use serde::Serialize;
+use std::sync::Arc;
+use tonic::{Code, Status};
+
+/// The pages.
+pub(crate) fn router(door: Arc<Door>) -> Router {
+    let asked = Router::new()
+        .route("/", get(console::page))
+        .route("/metrics", get(metrics::page))
+        .route("/readyz", get(ready))
+        .route("/api/v1/status", get(told))
+        .layer(middleware::from_fn_with_state(Arc::clone(&door), ask));
+    Router::new()
+        .route("/healthz", get(healthy))
+        .merge(asked)
+        .with_state(door)
+}
+
+/// Lets only those pass who may.
+async fn ask(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response {
+    let certificate = request
+        .extensions()
+        .get::<Arc<Peer>>()
+        .and_then(|peer| peer.certificate.clone());
+    let headers = request.headers().clone();
+    match door
+        .auth
+        .identify_page(door.office(), &headers, certificate.as_deref())
+        .await
+    {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(status) => refused(&status),
+    }
+}
+
+/// The process is alive.
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// It can serve: the metastore answers, and it is not on its way out.
+async fn ready(State(door): State<Arc<Door>>) -> Response {
+    if door.is_draining() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    match door.cache.status().await {
+        Ok(_) => "ready\n".into_response(),
+        Err(e) => refused(&error::engine(e)),
+    }
+}
+
+async fn told(State(door): State<Arc<Door>>, axum::Extension(principal): axum::Extension<Principal>) -> Response {
+    match status(&door, &principal).await {
+        Ok(status) => Json(status).into_response(),
+        Err(status) => refused(&status),
+    }
+}
+
+/// A status as a page.
+fn refused(status: &Status) -> Response {
+    let code = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unavailable | Code::DeadlineExceeded => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let mut page = (code, format!("{}\n", status.message())).into_response();
+    if code == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Basic realm=\"forebay\", charset=\"UTF-8\"");
+        page.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    page
+}
+
+/// `status`, with what this version adds to the documented keys.
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusTold {
+    #[serde(flatten)]
+    documented: action::Status,
+    dirty_bytes_max: u64,
+    cache_bytes_max: u64,
+    sessions: u64,
+}
+
+/// What stands where. Of blocked items, conflicts and mounts a caller is told those that they may read.
+pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, Status> {
+    let status = door.cache.status().await.map_err(error::engine)?;
+    let may = |path: &str| {
+        WirePath::parse(path).map_or(by.must_be_admin("see it").is_ok(), |path| {
+            by.may(Right::Read, &path).is_ok()
+        })
+    };
+    let blocked = status
+        .blocked
+        .into_iter()
+        .filter(|blocked| may(&blocked.path))
+        .map(|blocked| action::Blocked {
+            path: blocked.path,
+            reason: blocked.reason,
+            since: engine::time(blocked.since),
+        });
+    let conflicts = status
+        .conflicts
+        .into_iter()
+        .filter(|conflict| may(&conflict.path))
+        .map(|conflict| action::Conflict {
+            path: conflict.path,
+            since: engine::time(conflict.since),
+            reason: conflict.reason,
+            mine: Some(conflict.mine),
+            theirs: Some(conflict.theirs),
+        });
+    let documented = action::Status {
+        dirty_bytes: status.dirty_bytes,
+        dirty_files: status.dirty_files,
+        oldest_dirty_seconds: status.oldest_dirty_seconds,
+        persisted_bytes: status.persisted_bytes,
+        cached_bytes: status.cached_bytes,
+        queued: status.queued,
+        uploading: status.uploading,
+        blocked: blocked.collect(),
+        conflicts: conflicts.collect(),
+        mounts: mounts(door)?
+            .into_iter()
+            .filter(|mount| by.may(Right::Read, &mount.path).is_ok())
+            .collect(),
+        ack: engine::level(status.ack).to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Ok(StatusTold {
+        documented,
+        dirty_bytes_max: status.dirty_bytes_max,
+        cache_bytes_max: status.cache_bytes_max,
+        sessions: status.sessions,
+    })
+}
+
+/// The mounts.
+pub(crate) fn mounts(door: &Door) -> Result<Vec<action::Mount>, Status> {
+    let mounts = door.cache.under_list().into_iter();
+    let told = mounts.map(|m| {
+        Ok(action::Mount {
+            path: engine::wire_path(&m.path)?,
+            url: m.url,
+            state: m.state,
+        })
+    });
+    told.collect()
+}

@@ -1,0 +1,392 @@
+//! GetFlightInfo and GetSchema: what can be read at a descriptor, and by which tickets.
+
+use super::{Answer, Call, Door, engine, get};
+use crate::{
+    auth::{Principal, Right},
+    encode::{self, FILE_SCHEMA},
+    error,
+    service::view::View,
+    tickets::{Piece, State, Ticket},
+};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, SchemaResult, Ticket as Shown};
+use arrow_schema::{Schema, SchemaRef};
+use forebay_protocol::{
+    command::{PathKind, ReadCommand},
+    info::InfoNote,
+    path::WirePath,
+    resume::{Counted, ResumeToken},
+};
+use forebay_writeback::{
+    ErrorKind, Path,
+    dataset::{At, DatasetPlan, PartRef, SessionId},
+    names::StatKind,
+};
+use std::sync::Arc;
+use tonic::Status;
+
+/// `total_records` and `total_bytes` where nobody can know.
+const UNKNOWN: i64 = -1;
+
+pub(super) async fn info(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
+    let descriptor: FlightDescriptor = call.messages.only().await?;
+    let read = Read::understand(&door, &call.principal, &descriptor).await?;
+    Answer::one(&read.info(&door, &call.principal, descriptor)?)
+}
+
+pub(super) async fn schema(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
+    let descriptor: FlightDescriptor = call.messages.only().await?;
+    let read = Read::understand(&door, &call.principal, &descriptor).await?;
+    let shown = read.shown_schema(&door)?;
+    let schema = encode::encapsulated_schema(&shown)?;
+    Answer::one(&SchemaResult { schema })
+}
+
+/// A read as it was asked for, and what there is.
+pub(super) struct Read {
+    command: ReadCommand,
+    view: View,
+    what: What,
+}
+
+enum What {
+    Dataset {
+        plan: DatasetPlan,
+        /// Which state the plan is of.
+        of: State,
+        /// Batches that were read before.
+        skip: u64,
+    },
+    Follow {
+        plan: DatasetPlan,
+    },
+    File {
+        size: u64,
+        state: &'static str,
+    },
+}
+
+impl Read {
+    /// Reads the descriptor, asks whether the caller may, and looks what is there.
+    pub(super) async fn understand(
+        door: &Door,
+        principal: &Principal,
+        descriptor: &FlightDescriptor,
+    ) -> Result<Self, Status> {
+        let command = ReadCommand::from_descriptor(descriptor).map_err(error::invalid)?;
+        principal.may(Right::Read, &command.path)?;
+        Self::of(door, command).await
+    }
+
+    pub(super) async fn of(door: &Door, command: ReadCommand) -> Result<Self, Status> {
+        let path = engine::path(&command.path)?;
+        let view = view(&command);
+        let what = match kind(door, &path, &command).await? {
+            PathKind::File => find_file(door, &path).await?,
+            PathKind::Dataset if command.follow => What::Follow {
+                plan: find_followed(door, &path, &command).await?,
+            },
+            PathKind::Dataset => find_dataset(door, &path, &command).await?,
+        };
+        let read = Self { command, view, what };
+        // What is wrong with columns or a filter is told now and not at DoGet.
+        read.shown_schema(door)?;
+        Ok(read)
+    }
+
+    /// A published dataset, as ListFlights tells it.
+    pub(super) fn listed(path: WirePath, plan: DatasetPlan) -> Self {
+        let of = plan.version.map_or(State::Head, State::Version);
+        Self {
+            command: ReadCommand::new(path),
+            view: View::default(),
+            what: What::Dataset { plan, of, skip: 0 },
+        }
+    }
+
+    pub(super) fn plan(&self) -> Option<&DatasetPlan> {
+        match &self.what {
+            What::Dataset { plan, .. } | What::Follow { plan } => Some(plan),
+            What::File { .. } => None,
+        }
+    }
+
+    /// The schema of what its streams deliver.
+    fn shown_schema(&self, door: &Door) -> Result<SchemaRef, Status> {
+        match self.plan() {
+            None => Ok(Arc::clone(&FILE_SCHEMA)),
+            Some(plan) if self.view.is_whole() => Ok(Arc::clone(&plan.schema)),
+            Some(plan) => Ok(Arc::clone(door.views.lens(&self.view, &plan.schema)?.schema())),
+        }
+    }
+
+    /// The FlightInfo that says it.
+    pub(super) fn info(
+        &self,
+        door: &Door,
+        principal: &Principal,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let schema = self.shown_schema(door)?;
+        let (total_records, total_bytes) = self.totals();
+        let endpoint = self
+            .pieces(door)
+            .into_iter()
+            .map(|piece| self.endpoint(door, principal, piece))
+            .collect();
+        flight_info(descriptor, &schema, endpoint, total_records, total_bytes, &self.note()?)
+    }
+
+    fn pieces(&self, door: &Door) -> Vec<Piece> {
+        match &self.what {
+            What::File { .. } => {
+                let offset = self.command.offset.unwrap_or(0);
+                vec![Piece::File {
+                    offset,
+                    length: self.command.length,
+                }]
+            }
+            What::Follow { .. } => {
+                let from = self.command.from.as_ref().map(ToString::to_string);
+                vec![Piece::Follow {
+                    session: self.command.session.clone(),
+                    from,
+                }]
+            }
+            What::Dataset { of, skip, .. } if self.view.limit.is_some() => {
+                vec![Piece::Whole {
+                    of: of.clone(),
+                    skip: *skip,
+                }]
+            }
+            What::Dataset { plan, of, skip } => part_pieces(door, plan, of, *skip),
+        }
+    }
+
+    fn endpoint(&self, door: &Door, principal: &Principal, piece: Piece) -> FlightEndpoint {
+        endpoint(
+            door,
+            principal,
+            Ticket {
+                path: self.command.path.clone(),
+                piece,
+                view: self.view.clone(),
+            },
+        )
+    }
+
+    /// Rows and bytes in all, where they can be known.
+    fn totals(&self) -> (i64, i64) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        match &self.what {
+            What::Follow { .. } => (UNKNOWN, UNKNOWN),
+            What::File { size, .. } => {
+                let rest = size.saturating_sub(self.command.offset.unwrap_or(0));
+                let bytes = self.command.length.map_or(rest, |length| rest.min(length));
+                (count(bytes.div_ceil(encode::FILE_BATCH_BYTES)), count(bytes))
+            }
+            What::Dataset { plan, skip: 0, .. } if self.view.filter.is_none() => {
+                let rows = plan.parts.iter().map(|part| part.rows).sum();
+                let bytes = plan.parts.iter().map(|part| part.bytes).sum();
+                let rows = self.view.limit.map_or(rows, |limit| limit.min(rows));
+                (count(rows), if self.view.is_whole() { count(bytes) } else { UNKNOWN })
+            }
+            What::Dataset { .. } => (UNKNOWN, UNKNOWN),
+        }
+    }
+
+    fn note(&self) -> Result<InfoNote, Status> {
+        let path = self.command.path.clone();
+        Ok(match &self.what {
+            What::File { state, .. } => InfoNote {
+                path,
+                version: None,
+                session: None,
+                state: (*state).to_owned(),
+                parts: 0,
+                batches: 0,
+            },
+            What::Dataset { plan, .. } => note(path, plan, |_| true),
+            What::Follow { plan } => note(path, plan, |part| part.live.is_none()),
+        })
+    }
+}
+
+/// The note of a plan, counting the parts that `counted` says.
+fn note(path: WirePath, plan: &DatasetPlan, counted: impl Fn(&PartRef) -> bool) -> InfoNote {
+    let parts = plan.parts.iter().filter(|part| counted(part));
+    InfoNote {
+        path,
+        version: plan.version,
+        session: plan.session.as_ref().map(|session| session.0.clone()),
+        state: if plan.live { "live" } else { "published" }.to_owned(),
+        parts: parts.clone().count() as u64,
+        batches: parts.map(|part| part.batches).sum(),
+    }
+}
+
+/// One endpoint a part, from the first batch that was not read before.
+pub(super) fn part_pieces(door: &Door, plan: &DatasetPlan, of: &State, skip: u64) -> Vec<Piece> {
+    let schema = door.views.remember(&plan.schema);
+    let mut left = skip;
+    let mut pieces = Vec::with_capacity(plan.parts.len());
+    for part in &plan.parts {
+        let skip = left.min(part.batches);
+        left -= skip;
+        if skip == 0 || skip < part.batches {
+            pieces.push(Piece::Part {
+                of: of.clone(),
+                schema,
+                part: part.clone(),
+                skip,
+            });
+        }
+    }
+    pieces
+}
+
+pub(super) fn endpoint(door: &Door, principal: &Principal, ticket: Ticket) -> FlightEndpoint {
+    let mut endpoint = FlightEndpoint {
+        ticket: Some(Shown {
+            ticket: door.office.ticket(principal.name(), &ticket),
+        }),
+        ..Default::default()
+    };
+    endpoint.expiration_time.get_or_insert_with(Default::default).seconds =
+        i64::try_from(door.office.ticket_expires()).unwrap_or(i64::MAX);
+    endpoint
+}
+
+pub(super) fn flight_info(
+    descriptor: FlightDescriptor,
+    schema: &Schema,
+    endpoint: Vec<FlightEndpoint>,
+    total_records: i64,
+    total_bytes: i64,
+    note: &InfoNote,
+) -> Result<FlightInfo, Status> {
+    Ok(FlightInfo {
+        schema: encode::encapsulated_schema(schema)?,
+        flight_descriptor: Some(descriptor),
+        endpoint,
+        total_records,
+        total_bytes,
+        ordered: true,
+        app_metadata: serde_json::to_vec(note).expect("plain data has a JSON form").into(),
+    })
+}
+
+fn view(command: &ReadCommand) -> View {
+    View {
+        columns: command.columns.clone(),
+        filter: command.filter.clone(),
+        limit: command.limit,
+    }
+}
+
+/// What a read means by its path: what it says, what its keys are for, else a dataset if it is one, else a file.
+async fn kind(door: &Door, path: &Path, command: &ReadCommand) -> Result<PathKind, Status> {
+    if let Some(kind) = command.kind {
+        return Ok(kind);
+    }
+    if command.offset.is_some() || command.length.is_some() {
+        return Ok(PathKind::File);
+    }
+    let of_datasets = command.version.is_some()
+        || command.follow
+        || command.session.is_some()
+        || command.wait.is_some()
+        || command.columns.is_some()
+        || command.filter.is_some()
+        || command.limit.is_some()
+        || command.from.is_some();
+    if of_datasets || door.cache.is_dataset(path).await.map_err(error::engine)? {
+        return Ok(PathKind::Dataset);
+    }
+    // A directory that is no dataset is told as such by the engine's plan of a dataset.
+    match door.cache.stat(path).await.map_err(error::engine)?.kind {
+        StatKind::Dir => Ok(PathKind::Dataset),
+        StatKind::File | StatKind::Symlink => Ok(PathKind::File),
+    }
+}
+
+async fn find_file(door: &Door, path: &Path) -> Result<What, Status> {
+    let stat = door.cache.stat(path).await.map_err(error::engine)?;
+    if stat.kind == StatKind::Dir {
+        return Err(error::wrong(
+            "a directory is not read as a file; leave `kind` out, or list it",
+        ));
+    }
+    Ok(What::File {
+        size: stat.size,
+        state: engine::state(stat.state),
+    })
+}
+
+async fn find_dataset(door: &Door, path: &Path, command: &ReadCommand) -> Result<What, Status> {
+    let (of, skip) = resumed(command)?;
+    let plan = match command.wait {
+        None => door.cache.dataset(path, engine::at(&of)).await,
+        Some(wait) => door.cache.wait_dataset(path, engine::at(&of), wait.0).await,
+    };
+    let plan = plan.map_err(error::engine)?;
+    let batches: u64 = plan.parts.iter().map(|part| part.batches).sum();
+    if skip > batches {
+        let text = format!("the resume token says {skip} batches were read, of which there are {batches}");
+        return Err(error::wrong(text));
+    }
+    // A ticket names the very state that was planned.
+    let of = match (of, plan.version) {
+        (State::Head, Some(version)) => State::Version(version),
+        (of, _) => of,
+    };
+    Ok(What::Dataset { plan, of, skip })
+}
+
+/// Which state a read is of, and how many batches of it were read before.
+fn resumed(command: &ReadCommand) -> Result<(State, u64), Status> {
+    let asked = match (&command.session, command.version) {
+        (Some(session), _) => State::Session(session.clone()),
+        (None, Some(version)) => State::Version(version),
+        (None, None) => State::Head,
+    };
+    let Some(ResumeToken { of, batches }) = &command.from else {
+        return Ok((asked, 0));
+    };
+    let token = match of {
+        Counted::Version(version) => State::Version(*version),
+        Counted::Session(session) => State::Session(session.clone()),
+    };
+    if asked != State::Head && asked != token {
+        return Err(error::wrong(
+            "`from` counts in something else than `version` or `session` names; leave one of them out",
+        ));
+    }
+    Ok((token, *batches))
+}
+
+/// The plan of a follower. Where a live session has no schema yet, this waits.
+async fn find_followed(door: &Door, path: &Path, command: &ReadCommand) -> Result<DatasetPlan, Status> {
+    let at = match &command.session {
+        Some(session) => At::Session(SessionId(session.clone())),
+        None => At::Follow,
+    };
+    if let Some(wait) = command.wait {
+        return door.cache.wait_dataset(path, at, wait.0).await.map_err(error::engine);
+    }
+    let from = command.from.as_ref().map(ToString::to_string);
+    let spec = get::follow_spec(command.session.clone(), from)?;
+    let schema = door.cache.follow(path, spec).await.map_err(error::engine)?.schema;
+    match door.cache.dataset(path, at).await {
+        Ok(plan) => Ok(plan),
+        // Nothing to count yet: what is live has a schema and no batch.
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(DatasetPlan {
+            path: path.clone(),
+            schema,
+            version: None,
+            session: command.session.clone().map(SessionId),
+            live: true,
+            parts: vec![],
+        }),
+        Err(e) => Err(error::engine(e)),
+    }
+}
