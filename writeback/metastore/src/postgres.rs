@@ -124,22 +124,19 @@ impl PostgresStore {
     /// Sends one statement and waits for its transaction to end.
     async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
         let client = self.pool.get().await.map_err(|error| Failure::unsent(&error))?;
-        let statement = match client.prepare_cached(sql).await {
-            Ok(statement) => statement,
-            Err(error) => return Err(Failure::unsent(&error)),
+        let statement = match tokio::time::timeout(ANSWER_TIMEOUT, client.prepare_cached(sql)).await {
+            Ok(prepared) => prepared.map_err(|error| Failure::unsent(&error))?,
+            Err(_) => {
+                drop(Object::take(client));
+                return Err(Failure::no_answer(false));
+            }
         };
         match tokio::time::timeout(ANSWER_TIMEOUT, client.query(&statement, params)).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(Failure::sent(&error)),
+            Ok(answered) => answered.map_err(|error| Failure::sent(&error)),
             Err(_) => {
-                // The answer to this statement must not be taken for another's.
+                // Out of the pool: what comes late must not hold up another request.
                 drop(Object::take(client));
-                Err(Failure {
-                    text: format!("no answer in {ANSWER_TIMEOUT:?}"),
-                    maybe_done: true,
-                    retry: true,
-                    kind: Kind::Away,
-                })
+                Err(Failure::no_answer(true))
             }
         }
     }
@@ -222,9 +219,11 @@ impl MetaStore for PostgresStore {
                 Err(failure) => failure,
             };
             maybe_done |= failure.maybe_done;
-            // Sent twice without a token it could be done twice.
-            let again = failure.retry && attempt < ATTEMPTS && (tx.token.is_some() || !failure.maybe_done);
-            if !again {
+            // Sent twice without a token it could be done twice. A conflict after a lost answer is looked at again: the attempt
+            // whose answer was lost may be about to commit.
+            let settled = matches!(failure.kind, Kind::Conflict(_)) && !maybe_done;
+            let again = tx.token.is_some() || !maybe_done;
+            if settled || !again || !(failure.retry || maybe_done) || attempt == ATTEMPTS {
                 return Err(failure.commit_error(maybe_done));
             }
             tracing::debug!(attempt, error = failure.text, "sending a commit again");
@@ -317,6 +316,15 @@ impl Failure {
         }
     }
 
+    fn no_answer(maybe_done: bool) -> Self {
+        Self {
+            text: format!("no answer in {ANSWER_TIMEOUT:?}"),
+            maybe_done,
+            retry: true,
+            kind: Kind::Away,
+        }
+    }
+
     fn sent(error: &tokio_postgres::Error) -> Self {
         let text = chain(error);
         let Some(server) = error.as_db_error() else {
@@ -359,7 +367,7 @@ impl Failure {
     /// `maybe_done`: whether this or an earlier attempt may have committed.
     fn commit_error(self, maybe_done: bool) -> CommitError {
         match self.kind {
-            // This attempt was evaluated and its token was not known: no earlier one has committed, and each has ended.
+            // This attempt was evaluated, and its token was not known: no earlier one has committed.
             Kind::Conflict(index) => CommitError::Conflict(index),
             Kind::Limit => CommitError::Limit(self.text),
             Kind::Away | Kind::Nonsense if maybe_done => CommitError::Unknown(self.text),

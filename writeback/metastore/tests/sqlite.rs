@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_metastore::{
-    Check, MetaStore, MetaStoreRef, Op, OpenError, OpenOptions, Tx, conformance::Subject, conformance_tests, open,
-    sqlite::SqliteStore,
+    Check, CommitError, MetaStore, MetaStoreRef, Op, OpenError, OpenOptions, Tx, conformance::Subject,
+    conformance_tests, open, sqlite::SqliteStore,
 };
 use std::{
     io::{BufRead, BufReader},
@@ -174,10 +174,7 @@ async fn a_full_disk_fails_commits_by_name_and_they_go_on_when_there_is_room() {
     std::fs::write(&ballast, vec![1; free]).unwrap();
     let big = "x".repeat(60 << 10);
     let error = store.commit(put("lost", &big)).await.unwrap_err();
-    assert!(
-        matches!(error, forebay_metastore::CommitError::Unavailable(_)),
-        "{error}"
-    );
+    assert!(matches!(error, CommitError::Unavailable(_)), "{error}");
     assert_eq!(value(&store, "kept").await.unwrap(), "yes", "reads go on");
     std::fs::remove_file(&ballast).unwrap();
     store.commit(put("later", &big)).await.unwrap();
@@ -211,7 +208,7 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Not a test of its own: the writer that the tests below start as a process. It prints a number when that commit was answered.
+/// Not a test of its own: the writer that the tests below start as a process. It prints what each commit was answered.
 #[tokio::test]
 #[ignore = "started by the tests that kill it"]
 async fn child_that_commits() {
@@ -230,8 +227,11 @@ async fn child_that_commits() {
                     checks: vec![Check::Absent(key.clone())],
                     ops: vec![Op::Put(key, Bytes::new())],
                 };
-                store.commit(tx).await.unwrap();
-                println!("acknowledged {number}");
+                match store.commit(tx).await {
+                    Ok(_) => println!("acknowledged {number}"),
+                    Err(CommitError::Unknown(_)) => println!("unknown {number}"),
+                    Err(error) => println!("refused {number}: {error}"),
+                }
             }
         })
     });
@@ -316,4 +316,46 @@ fn the_flushes_are_real_and_few() {
     println!("{flushes} flushes for 1000 commits of 8 writers");
     // 8 writers wait for their answers, so 125 groups are the fewest.
     assert!((125..=300).contains(&flushes), "{flushes} flushes");
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_acknowledged_until_a_restart_has_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, log) = (folder.path().join("meta.db"), folder.path().join("strace"));
+    // The writer's thread fails its twentieth flush; those after it would succeed.
+    let fault = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        log.to_str().unwrap(),
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:error=EIO:when=20",
+    ];
+    let output = child(&fault, &path, 1000)
+        .output()
+        .expect("strace is installed (tests/setup.sh installs it)");
+    assert!(
+        std::fs::read_to_string(&log).unwrap().contains("INJECTED"),
+        "the fault was never met"
+    );
+    let output = String::from_utf8(output.stdout).unwrap();
+    let said = |word: &str| output.lines().filter(|line| line.contains(word)).count();
+    assert!(said("unknown ") >= 1 && said("refused ") >= 900, "{output}");
+    let after = output.split_once("refused ").unwrap().1;
+    assert_eq!(
+        after.matches("acknowledged ").count(),
+        0,
+        "acknowledged after a failed flush"
+    );
+    let store = SqliteStore::open(&path, true).unwrap();
+    for number in output.lines().filter_map(acknowledged) {
+        assert!(
+            value(&store, &number.to_string()).await.is_some(),
+            "{number} was acknowledged and is gone"
+        );
+    }
+    store.commit(put("again", "")).await.unwrap();
 }

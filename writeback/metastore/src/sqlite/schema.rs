@@ -10,6 +10,9 @@ const APPLICATION_ID: i64 = 0x4642_4d53;
 /// The format of the tables below.
 const FORMAT: i64 = 1;
 
+/// Page cache of the writing connection, KiB.
+const CACHE_KIB: i64 = 16 << 10;
+
 /// `WITHOUT ROWID`: a row is stored once, in the tree of its key. `token` is appended to and cut at its start, so it costs a
 /// commit no random page; lookups are the writer's, from memory. `state` has one row.
 const TABLES: &str = "
@@ -56,6 +59,9 @@ pub(super) fn open_writing(path: &Path, fsync: bool) -> Result<Connection, OpenE
         });
     }
     set_up(&connection, fsync).map_err(failed)?;
+    connection
+        .pragma_update(None, "cache_size", -CACHE_KIB)
+        .map_err(failed)?;
     if is_new {
         create(&connection).map_err(failed)?;
     }
