@@ -1,22 +1,71 @@
 //! Mounts: prefixes bound to under-stores, and the base listing they give the namespace.
+//!
+//! The table is kept in the metastore, so a mount stays until it is removed; mounts named at start are added to it. The longest
+//! prefix wins. It does not own what is persisted (`persist`) nor the bytes that were read (`clean`).
 
-use crate::{Cache, Result};
-use forebay_namespace::Path;
-use forebay_understore::UnderStoreRef;
-use std::sync::Arc;
+mod base;
+mod health;
 
-/// The mount table.
+pub(crate) use self::health::named;
+use self::{
+    base::{MountedBase, Remembered},
+    health::Health,
+};
+use crate::{
+    Cache, Components, Error, Result, Settings,
+    cache::Inner,
+    rows::{self, Content, table},
+    settings::MountSpec,
+};
+use forebay_metastore::{Check, MetaStoreRef, Op, Tx, prefix_end};
+use forebay_namespace::{Base, Node, Path};
+use forebay_runtime::clock::ClockRef;
+use forebay_understore::{UnderStoreRef, limit::Limited};
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+
+/// Most mounts.
+const MOUNTS_MAX: usize = 256;
+/// Longest wait of a removal that drains.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Entries of one page of a walk.
+const WALK_PAGE: usize = 500;
+
+/// The mount table. Clones are the same table.
+#[derive(Clone, Debug)]
+pub(crate) struct Mounts {
+    shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Mounts {}
+struct Shared {
+    /// By length of the path, the longest first.
+    table: RwLock<Arc<Vec<Arc<Mount>>>>,
+    remembered: Remembered,
+    clock: ClockRef,
+}
 
 /// One mount.
 #[derive(Debug)]
 pub(crate) struct Mount {
     pub(crate) id: u32,
     pub(crate) path: Path,
+    /// Without secrets.
     pub(crate) url: String,
     pub(crate) read_only: bool,
     pub(crate) store: UnderStoreRef,
+    /// The same store behind the bandwidth limit of the persister.
+    pub(crate) upload: UnderStoreRef,
+    pub(crate) health: Health,
+}
+
+/// A mount's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct MountRow {
+    path: Vec<u8>,
+    url: String,
+    read_only: bool,
 }
 
 /// A mount, for people.
@@ -32,30 +81,336 @@ pub struct MountInfo {
     pub state: String,
 }
 
-impl Mounts {
-    /// The mount that covers `path` and the key there; `None` when no mount does (everything there stays dirty).
-    /// Names that are not UTF-8 have no key: the persister blocks them with the reason.
-    pub(crate) fn resolve(&self, path: &Path) -> Option<(Arc<Mount>, Option<String>)> {
-        let _ = path;
-        todo!("mounts")
+impl Mount {
+    /// Whether asking is cheap.
+    pub(crate) fn is_local(&self) -> bool {
+        self.url.starts_with("file:")
+    }
+
+    /// Path of a key.
+    pub(crate) fn path_of(&self, key: &str) -> Result<Path> {
+        let mut components = self.path.components().to_vec();
+        components.extend(key.split('/').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()));
+        Ok(Path::from_components(components)?)
     }
 }
 
+impl Mounts {
+    /// Reads the table and adds what the settings name. Stores need not be reachable. Precondition when the settings bind a
+    /// prefix to another store than the table does.
+    pub(crate) async fn open(settings: &Settings, components: &Components) -> Result<Mounts> {
+        let shared = Shared {
+            table: RwLock::default(),
+            remembered: Remembered::new(),
+            clock: components.clock.clone(),
+        };
+        let mounts = Mounts { shared: Arc::new(shared) };
+        let mut rows = read_rows(&components.meta).await?;
+        for spec in &settings.mounts {
+            let known = rows.iter_mut().find(|(_, row)| row.path == spec.path.as_bytes());
+            match known {
+                Some((id, row)) if same_store(&row.url, &spec.url) => {
+                    *row = row_of(spec);
+                    write_row(&components.meta, *id, row, None).await?;
+                }
+                Some((_, row)) => {
+                    return Err(Error::precondition(format!(
+                        "{}: is bound to {} in this data folder, not to {}; `under rm {}` first",
+                        spec.path, row.url, spec.url, spec.path
+                    )));
+                }
+                None => {
+                    let id = fresh_id(&components.meta).await?;
+                    write_row(&components.meta, id, &row_of(spec), Some(Check::Absent(row_key(id)))).await?;
+                    rows.push((id, row_of(spec)));
+                }
+            }
+        }
+        for (id, row) in rows {
+            let mount = open_mount(settings, components, id, &row).await?;
+            mounts.insert(mount);
+        }
+        Ok(mounts)
+    }
+
+    /// What the stores show, for the namespace.
+    pub(crate) fn base(&self) -> Arc<dyn Base> {
+        Arc::new(MountedBase { shared: Arc::clone(&self.shared) })
+    }
+
+    /// The mount that covers `path` and the key there; `None` when no mount does (everything there stays dirty).
+    /// Names that are not UTF-8 have no key: the persister blocks them with the reason.
+    pub(crate) fn resolve(&self, path: &Path) -> Option<(Arc<Mount>, Option<String>)> {
+        self.shared.resolve(path)
+    }
+
+    /// A mount by its number.
+    pub(crate) fn by_id(&self, id: u32) -> Option<Arc<Mount>> {
+        self.all().iter().find(|mount| mount.id == id).cloned()
+    }
+
+    /// Mount points at `path` or below it.
+    pub(crate) fn below(&self, path: &Path) -> Vec<Path> {
+        let mut found: Vec<Path> =
+            self.all().iter().filter(|mount| mount.path.starts_with(path)).map(|mount| mount.path.clone()).collect();
+        found.sort();
+        found
+    }
+
+    /// All mounts, the longest path first.
+    pub(crate) fn all(&self) -> Arc<Vec<Arc<Mount>>> {
+        self.shared.table()
+    }
+
+    /// The persister changed what the store has at this key.
+    pub(crate) fn changed(&self, mount: u32, key: &str) {
+        let mut key = key;
+        loop {
+            self.shared.remembered.forget(mount, key);
+            match key.rsplit_once('/') {
+                Some((parent, _)) => key = parent,
+                None => return,
+            }
+        }
+    }
+
+    /// Everything may have changed.
+    pub(crate) fn changed_all(&self) {
+        self.shared.remembered.forget_all();
+    }
+
+    fn insert(&self, mount: Mount) {
+        let mut table = self.shared.table.write();
+        let mut mounts: Vec<Arc<Mount>> = table.iter().cloned().collect();
+        mounts.push(Arc::new(mount));
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.path.components().len()));
+        *table = Arc::new(mounts);
+    }
+
+    fn remove(&self, id: u32) {
+        let mut table = self.shared.table.write();
+        *table = Arc::new(table.iter().filter(|mount| mount.id != id).cloned().collect());
+    }
+}
+
+impl Shared {
+    fn table(&self) -> Arc<Vec<Arc<Mount>>> {
+        Arc::clone(&self.table.read())
+    }
+
+    fn resolve(&self, path: &Path) -> Option<(Arc<Mount>, Option<String>)> {
+        let table = self.table();
+        let mount = table.iter().find(|mount| path.starts_with(&mount.path))?;
+        let below = path.strip_prefix(&mount.path)?;
+        let names: Option<Vec<&str>> = below.iter().map(|name| std::str::from_utf8(name).ok()).collect();
+        Some((Arc::clone(mount), names.map(|names| names.join("/"))))
+    }
+}
+
+fn row_key(id: u32) -> forebay_metastore::Key {
+    let mut key = vec![table::MOUNT];
+    key.extend_from_slice(&id.to_be_bytes());
+    key.into()
+}
+
+fn row_of(spec: &MountSpec) -> MountRow {
+    MountRow { path: spec.path.as_bytes(), url: spec.url.clone(), read_only: spec.read_only }
+}
+
+/// Whether two URLs name the same store: the way to it (endpoint, region) may differ.
+fn same_store(a: &str, b: &str) -> bool {
+    let place = |url: &str| url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/').to_owned();
+    place(a) == place(b)
+}
+
+async fn read_rows(meta: &MetaStoreRef) -> Result<Vec<(u32, MountRow)>> {
+    let rows = meta.scan(vec![table::MOUNT].into()..prefix_end(&[table::MOUNT]), MOUNTS_MAX + 1).await?;
+    rows.into_iter()
+        .map(|(key, entry)| {
+            let id = key.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
+            let id = id.ok_or_else(|| Error::data_loss("metastore: a mount row has a key that makes no sense"))?;
+            Ok((id, rows::decode(&entry.value)?))
+        })
+        .collect()
+}
+
+async fn fresh_id(meta: &MetaStoreRef) -> Result<u32> {
+    let number = meta.allocate("mount", 1).await?.start;
+    u32::try_from(number).map_err(|_| Error::full("mounts: all numbers are used up"))
+}
+
+async fn write_row(meta: &MetaStoreRef, id: u32, row: &MountRow, check: Option<Check>) -> Result<()> {
+    let tx = Tx {
+        token: None,
+        checks: check.into_iter().collect(),
+        ops: vec![Op::Put(row_key(id), rows::encode(row))],
+    };
+    meta.commit(tx).await?;
+    Ok(())
+}
+
+async fn open_mount(settings: &Settings, components: &Components, id: u32, row: &MountRow) -> Result<Mount> {
+    let path = Path::parse(&row.path)?;
+    let opened = components.stores.open(&row.url).await;
+    let store = opened.map_err(|error| Error::invalid(format!("{path}: {error}")))?;
+    let upload: UnderStoreRef = match settings.persist.bandwidth {
+        Some(rate) => Arc::new(Limited::new(Arc::clone(&store), rate.0)),
+        None => Arc::clone(&store),
+    };
+    Ok(Mount {
+        id,
+        path,
+        url: store.url().to_owned(),
+        read_only: row.read_only,
+        store,
+        upload,
+        health: Health::new(components.clock.clone(), settings.under_timeout),
+    })
+}
+
 impl Cache {
-    /// Binds a prefix to an under-store.
+    /// Binds a prefix to an under-store. Exists when it is bound already; Invalid when the URL makes no sense. The store need not
+    /// be reachable. What lies under the prefix already is persisted from now on.
     pub async fn under_add(&self, path: &Path, url: &str, read_only: bool) -> Result<()> {
-        let _ = (path, url, read_only);
-        todo!("mounts")
+        let inner = &self.inner;
+        let _entered = inner.enter()?;
+        let mounts = inner.mounts.all();
+        if mounts.iter().any(|mount| mount.path == *path) {
+            return Err(Error::exists(format!("{path}: an under-store is bound there already; `under rm {path}` first")));
+        }
+        if mounts.len() >= MOUNTS_MAX {
+            return Err(Error::full(format!("{path}: there are {MOUNTS_MAX} mounts already")));
+        }
+        if let Some(node) = inner.names.resolve(path).await?
+            && !node.is_dir()
+        {
+            return Err(Error::precondition(format!("{path}: is a file; an under-store is bound to a directory")));
+        }
+        let row = MountRow { path: path.as_bytes(), url: url.to_owned(), read_only };
+        let id = fresh_id(&inner.components.meta).await?;
+        let mount = open_mount(&inner.settings, &inner.components, id, &row).await?;
+        write_row(&inner.components.meta, id, &row, Some(Check::Absent(row_key(id)))).await?;
+        inner.mounts.insert(mount);
+        inner.probe(id).await;
+        inner.queue_below(path).await
     }
 
     /// The mounts, by path.
     pub fn under_list(&self) -> Vec<MountInfo> {
-        todo!("mounts")
+        let mounts = self.inner.mounts.all();
+        let info = |mount: &Arc<Mount>| MountInfo {
+            path: mount.path.clone(),
+            url: mount.url.clone(),
+            read_only: mount.read_only,
+            state: mount.health.problem().unwrap_or_else(|| "ready".into()),
+        };
+        let mut infos: Vec<MountInfo> = mounts.iter().map(info).collect();
+        infos.sort_by(|a, b| a.path.cmp(&b.path));
+        infos
     }
 
     /// Unbinds a prefix. Precondition while anything under it is dirty, unless `drain`, which waits for it to be persisted.
     pub async fn under_remove(&self, path: &Path, drain: bool) -> Result<()> {
-        let _ = (path, drain);
-        todo!("mounts")
+        let inner = &self.inner;
+        let mounts = inner.mounts.all();
+        let mount = mounts.iter().find(|mount| mount.path == *path);
+        let mount = mount.ok_or_else(|| Error::not_found(format!("{path}: no under-store is bound there")))?;
+        if drain {
+            self.wait_persisted(path, DRAIN_MAX).await?;
+        }
+        let _entered = inner.enter()?;
+        let waiting = inner.persist.waiting_on(mount.id);
+        if waiting > 0 {
+            return Err(Error::precondition(format!(
+                "{path}: {waiting} changes are not yet in {}; wait for them (`under rm --drain`), or resolve what is blocked",
+                mount.url
+            )));
+        }
+        let tx = Tx { token: None, checks: Vec::new(), ops: vec![Op::Delete(row_key(mount.id))] };
+        inner.forget_below(path, mount.id).await?;
+        inner.components.meta.commit(tx).await?;
+        inner.mounts.remove(mount.id);
+        inner.mounts.changed_all();
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Asks a store what it honours, so that its state is known; a store that is away is asked again by whoever needs it.
+    pub(crate) async fn probe(&self, mount: u32) -> bool {
+        let Some(mount) = self.mounts.by_id(mount) else { return true };
+        if mount.read_only {
+            let answered = mount.health.ask(mount.store.head("")).await;
+            return !matches!(answered, Err(forebay_understore::StoreError::Unavailable(_)));
+        }
+        match mount.health.ask(mount.store.probe()).await {
+            Ok(capabilities) => {
+                tracing::info!(path = %mount.path, url = mount.url, ?capabilities, "under-store ready");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(path = %mount.path, url = mount.url, %error, "under-store does not answer as it should");
+                false
+            }
+        }
+    }
+
+    /// Rows below `path`, page by page: calls `visit` with each path and node that has a row.
+    pub(crate) async fn rows_below(&self, path: &Path) -> Result<Vec<(Path, Node)>> {
+        let mut found = Vec::new();
+        let mut open = vec![path.clone()];
+        while let Some(dir) = open.pop() {
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let page = match self.names.list(&dir, after.as_deref(), WALK_PAGE).await {
+                    Err(forebay_namespace::NsError::NotFound(_)) => break,
+                    other => other?,
+                };
+                let ended = page.len() < WALK_PAGE;
+                after = page.last().map(|(name, _)| name.clone());
+                for (name, node) in page {
+                    if !matches!(node, Node::Row { .. }) {
+                        continue;
+                    }
+                    let path = dir.join(&name)?;
+                    if node.is_dir() {
+                        open.push(path.clone());
+                    }
+                    found.push((path, node));
+                }
+                if ended {
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes rows away that only say what a store has, before the store goes.
+    async fn forget_below(&self, path: &Path, mount: u32) -> Result<()> {
+        for (path, node) in self.rows_below(path).await? {
+            let Node::Row { ino, inode, .. } = &node else { continue };
+            let persisted = matches!(Content::decode(&inode.content), Ok(Content::Persisted { at, .. }) if at.mount == mount);
+            if !inode.is_dir()
+                && persisted
+                && let Some(plan) = self.names.plan_forget(*ino, &path).await?
+            {
+                self.commit(plan).await?;
+                self.discard_node(&node);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_to_a_store_is_not_its_identity() {
+        assert!(same_store("s3://b/p?endpoint=http://a:1", "s3://b/p/?endpoint=http://b:2"));
+        assert!(!same_store("s3://b/p", "s3://b/q"));
+        assert!(!same_store("file:///a", "file:///b"));
     }
 }

@@ -90,72 +90,81 @@ pub struct StoreAt {
     pub validator: String,
 }
 
-/// One piece of the persist queue.
+/// One piece of the persist queue. A change of what waits already goes into the same row: it knows what may be in the store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// What is to become true in the under-store.
     pub what: WorkKind,
-    /// When it was queued, microseconds since the epoch.
+    /// When the change was acknowledged, microseconds since the epoch.
     pub since: i64,
     /// Where it stands.
     pub state: WorkState,
+    /// Keys of the store where something is, or may be, that this work answers for. When it is done the content is at its
+    /// target, and nothing of ours at any other of these. A key belongs to at most one piece of work.
+    pub places: Vec<Place>,
 }
 
 /// What is to become true in the under-store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkKind {
     /// The content of this inode at this generation lies under its present name (resolved when the work is claimed and again
-    /// just before the visible step). Void when the inode is gone, has a newer generation, or is no longer under a mount.
+    /// in the transaction that records it). Void when the inode is gone, has another generation, or has no name: then the
+    /// places are cleared.
     Put {
         /// The inode.
         ino: u64,
         /// Its generation.
         generation: u32,
     },
-    /// Nothing of ours is at this key: the name was deleted or moved away.
-    Remove {
-        /// The mount's id.
-        mount: u32,
-        /// The key.
-        key: String,
-        /// What we last knew to be there; `None` when an upload of ours may have got there and we were not told.
-        validator: Option<String>,
-        /// Whether it is a directory (its marker).
-        dir: bool,
-    },
+    /// Nothing of ours is at the places.
+    Clear,
     /// The directory exists (empty directories are markers on an object store).
     MakeDir {
         /// The directory's inode.
         ino: u64,
     },
-    /// What lies under this base path moves under the directory's present path, then its `base` becomes its own path.
+    /// What lies in the directory moves to the directory's present path, file by file: each gets work of its own. Then the
+    /// directory shows the base at its own path, and the places are pruned.
     MoveTree {
         /// The directory's inode.
         ino: u64,
-        /// The base path that shows through.
-        from: Vec<u8>,
     },
+}
+
+/// A key of an under-store for which a piece of work answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The mount's id.
+    pub mount: u32,
+    /// The key.
+    pub key: String,
+    /// How much of it.
+    pub kind: PlaceKind,
+    /// Validator of what is known to be there; `None`: nothing.
+    pub holds: Option<String>,
+    /// Token of an upload of ours that may have got there: written before its first byte leaves.
+    pub token: Option<String>,
+    /// The upload in parts, once started.
+    pub upload: Option<String>,
+}
+
+/// How much of a key a [`Place`] means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PlaceKind {
+    /// The object.
+    File,
+    /// The directory's markers and empty directories below; objects there are somebody else's.
+    Prune,
+    /// The directory with everything that was below when it was removed.
+    Tree,
 }
 
 /// Where a piece of work stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkState {
-    /// Waits for its turn (or for its barrier).
+    /// Waits for its turn.
     #[default]
     Queued,
-    /// An effect may be under way at this key: written before the first byte leaves. The next claimant resumes from here.
-    Claimed {
-        /// The mount's id.
-        mount: u32,
-        /// The key.
-        key: String,
-        /// Token stored with the object.
-        token: String,
-        /// What had to be there when claimed: `None` nothing, else its validator.
-        expect: Option<String>,
-        /// The multipart upload, once started.
-        upload: Option<String>,
-    },
     /// Retrying alone will not help; tried again at least once a minute all the same.
     Blocked {
         /// The store's answer.
@@ -169,8 +178,12 @@ pub enum WorkState {
         reason: String,
         /// Since when.
         since: i64,
+        /// The key.
+        key: String,
         /// Validator of what is there now; `None`: nothing.
         theirs: Option<String>,
+        /// What is there, for people.
+        seen: String,
     },
 }
 
@@ -218,7 +231,8 @@ pub fn meta_key(name: &str) -> Key {
     key.into()
 }
 
-/// A dataset's session. Under [`session_key`] while it is open, under [`ended_key`] once it is published or aborted.
+/// A dataset's session. Under [`session_key`] while it is open, then under [`published_key`]
+/// or [`aborted_key`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
     /// The dataset's path when it began.
@@ -340,6 +354,19 @@ pub struct VersionRow {
     pub parts: u64,
 }
 
+/// A part that no name leads to any more, kept because an old version has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredRow {
+    /// The stream's inode number.
+    pub ino: u64,
+    /// Its generation.
+    pub generation: u32,
+    /// Where the bytes lie.
+    pub layout: Layout,
+    /// Bytes.
+    pub bytes: u64,
+}
+
 /// The answer kept under a token of `begin` or of a put.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetAnswer {
@@ -361,9 +388,14 @@ pub fn session_key(session: &str) -> Key {
     session_keyed(table::SESSION, Some(b'o'), session).into()
 }
 
-/// Key of an ended session's row.
-pub fn ended_key(session: &str) -> Key {
-    session_keyed(table::SESSION, Some(b'x'), session).into()
+/// Key of a published session's row.
+pub fn published_key(session: &str) -> Key {
+    session_keyed(table::SESSION, Some(b'p'), session).into()
+}
+
+/// Key of an aborted session's row.
+pub fn aborted_key(session: &str) -> Key {
+    session_keyed(table::SESSION, Some(b'a'), session).into()
 }
 
 /// What the keys of a session's schema rows begin with; the rows' values joined are the schema message.
@@ -386,6 +418,13 @@ pub fn part_prefix(session: &str) -> Key {
 /// Key of a part's row.
 pub fn part_key(session: &str, number: u32) -> Key {
     let mut key = session_keyed(table::PART, None, session);
+    key.extend_from_slice(&number.to_be_bytes());
+    key.into()
+}
+
+/// Key of a retired part.
+pub fn retired_key(session: &str, number: u32) -> Key {
+    let mut key = session_keyed(table::RETIRED, None, session);
     key.extend_from_slice(&number.to_be_bytes());
     key.into()
 }
@@ -436,4 +475,6 @@ pub mod table {
     pub const POLICY: u8 = 0x89;
     /// `directory ino u64` → nothing: versions of this dataset wait to be dropped.
     pub const SWEEP: u8 = 0x8a;
+    /// `session id, part number u32` → [`super::RetiredRow`].
+    pub const RETIRED: u8 = 0x8b;
 }

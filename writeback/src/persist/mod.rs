@@ -1,33 +1,123 @@
-//! Persist: the under-store becomes what was acknowledged. (Front page to come with the headings Consistency, Retries,
-//! Cancellation, Completion, Crash Consistency.)
+//! Persist: the under-store becomes what was acknowledged.
+//!
+//! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
+//! one after the other and hands it to `put` (with `upload` and `publish`), `clear`, or `tree`. `resolve` is what people ask.
+//!
+//! # Consistency
+//!
+//! A piece of work names an inode and generation, never a path. Its target is resolved when it is claimed and again in the
+//! transaction that records it, which holds only if the inode still lies there. Every key at which something of ours is or may
+//! be is a *place* of exactly one row; a row is done when its content is at its target and all other places are empty. So a file
+//! that was overwritten, renamed or deleted while it was on its way leaves nothing stray: whoever took over its row answers
+//! for its places. Only one piece of work acts on a key at a time.
+//!
+//! What is at the target must be what we last knew there (validator), else it is a *conflict*: kept, reported, never overwritten.
+//! That something is gone which we were to replace is none. Where a store can not check atomically, the window is one
+//! round trip; the front page of its module says so. Files that tell others that a directory is complete (`_SUCCESS`,
+//! `_metadata`, `_delta_log/*`, manifests) wait for everything older under their root. Staging names wait for their rename.
+//!
+//! # Retries
+//!
+//! Without end. A store that is away pauses its whole mount, from a quarter of a second up to 15 s, one request at a time
+//! finding out. What the store refuses (no permission, no bucket, too large) is *blocked*: shown with its reason, tried again
+//! every half minute, in the way of nothing but its own path. Nothing is ever dropped.
+//!
+//! # Cancellation
+//!
+//! A shutdown lets what runs end or be cut; nothing depends on its ending. A rename, overwrite or delete does not wait for an
+//! upload under way: it changes the row, and the upload's record then fails its check.
+//!
+//! # Completion
+//!
+//! [`Cache::wait_persisted`] waits for rows, so removals and renames count. Held staging names do not: they are no one's
+//! promise yet. A write of level `persisted` waits the same way.
+//!
+//! # Crash Consistency
+//!
+//! 1. *Claimed*: the row says at which key an object with which token may appear, durably, before the first byte leaves
+//!    (`intent-written`).
+//! 2. *Visible*: the object is in the store, proven by HEAD with its size and token (`visible-not-recorded`).
+//! 3. *Recorded*: one transaction makes the content clean and takes the row away (`recorded-not-trimmed`).
+//!
+//! Between 1 and 3 the next start asks the store: our token there means that it happened. An upload in parts that was under way
+//! is aborted and begun anew. Every step may be repeated.
 
-use crate::{Cache, Result, rows::WorkKind};
-use forebay_namespace::{Path, Plan};
+mod clear;
+mod plan;
+mod publish;
+mod put;
+mod resolve;
+mod rules;
+mod run;
+mod tracker;
+mod tree;
+mod upload;
+
+use self::{
+    plan::Row,
+    tracker::{Phase, Tracker},
+    upload::Partial,
+};
+use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
 use forebay_runtime::clock::Timestamp;
-use std::time::Duration;
+use parking_lot::Mutex;
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+pub use resolve::Resolve;
+
+/// How long a row that was planned is looked for: its transaction may come late, or never.
+const TOUCHED_MAX: Duration = Duration::from_secs(120);
 
 /// Handle of the persister.
 #[derive(Debug)]
-pub(crate) struct Persist {}
+pub(crate) struct Persist {
+    settings: PersistSettings,
+    components: Components,
+    mounts: Mounts,
+    numbers_left: Mutex<Range<u64>>,
+    tracker: Mutex<Tracker>,
+    /// Rows that were planned or changed, and when (monotonic).
+    touched: Mutex<HashMap<u64, Duration>>,
+    /// Uploads in parts under way, by row.
+    partials: Mutex<HashMap<u64, Partial>>,
+    wake: Notify,
+    /// Grows whenever something was done: waiters look again.
+    done: watch::Sender<u64>,
+    persisted_bytes: AtomicU64,
+    /// What all our tokens begin with.
+    token_prefix: OnceLock<String>,
+}
 
-impl Persist {
-    /// Adds a piece of work to the transaction of the change that makes it necessary; answers its sequence number.
-    /// The caller decides whether a mount covers the path (`Mounts::resolve`).
-    pub(crate) async fn queue(&self, plan: &mut Plan, what: WorkKind) -> Result<u64> {
-        let _ = (plan, what);
-        todo!("persist")
-    }
-
-    /// After the commit: there is work.
-    pub(crate) fn wake(&self) {
-        todo!("persist")
-    }
+/// Counts for `status`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PersistNumbers {
+    /// Pieces of work that wait.
+    pub(crate) queued: u64,
+    /// Pieces of work under way.
+    pub(crate) uploading: u64,
+    /// Bytes brought to stores since start.
+    pub(crate) persisted_bytes: u64,
+    /// When the oldest that waits was acknowledged.
+    pub(crate) oldest: Option<Timestamp>,
+    /// What was refused.
+    pub(crate) blocked: Vec<Blocked>,
+    /// What someone else changed.
+    pub(crate) conflicts: Vec<Conflict>,
 }
 
 /// An item that can not go, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    /// Its present path (or `mount URL + key` for a removal).
+    /// Its path.
     pub path: String,
     /// The store's answer.
     pub reason: String,
@@ -44,40 +134,114 @@ pub struct Conflict {
     pub since: Timestamp,
     /// What happened.
     pub reason: String,
-    /// What we would write (size and token), or `deleted`.
+    /// What we would write, or `deleted`.
     pub mine: String,
     /// What is there (size and validator), or `nothing`.
     pub theirs: String,
 }
 
-/// How to resolve a blocked item or a conflict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolve {
-    /// Try again now.
-    Retry,
-    /// Ours replaces theirs.
-    KeepMine,
-    /// Theirs stays, ours is dropped.
-    KeepTheirs,
-}
-
-impl Cache {
-    /// Persists what lies under `path` before everything else. Answers at once.
-    pub async fn persist(&self, path: &Path) -> Result<()> {
-        let _ = path;
-        todo!("persist")
+impl Persist {
+    pub(crate) fn new(settings: &Settings, components: &Components, mounts: &Mounts) -> Self {
+        Self {
+            settings: settings.persist.clone(),
+            components: components.clone(),
+            mounts: mounts.clone(),
+            numbers_left: Mutex::new(0..0),
+            tracker: Mutex::default(),
+            touched: Mutex::default(),
+            partials: Mutex::default(),
+            wake: Notify::new(),
+            done: watch::Sender::new(0),
+            persisted_bytes: AtomicU64::new(0),
+            token_prefix: OnceLock::new(),
+        }
     }
 
-    /// Waits until all that was acknowledged under `path` before this call is in the under-store, removals and renames too.
-    /// Deadline after `timeout`, naming what still waits; Precondition when no mount covers it.
-    pub async fn wait_persisted(&self, path: &Path, timeout: Duration) -> Result<()> {
-        let _ = (path, timeout);
-        todo!("persist")
+    /// After the commit: there is work.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
     }
 
-    /// Resolves what is blocked or in conflict at `path`.
-    pub async fn persist_resolve(&self, path: &Path, how: Resolve) -> Result<()> {
-        let _ = (path, how);
-        todo!("persist")
+    /// A row is being planned: look for it.
+    fn touch(&self, seq: u64) {
+        self.touched.lock().insert(seq, self.now());
+    }
+
+    fn now(&self) -> Duration {
+        self.components.clock.monotonic()
+    }
+
+    /// Takes in what was committed of the rows that were planned.
+    async fn absorb(&self) -> Result<()> {
+        let mut seqs: Vec<u64> = self.touched.lock().keys().copied().collect();
+        seqs.sort_unstable();
+        for chunk in seqs.chunks(512) {
+            let keys: Vec<_> = chunk.iter().map(|seq| plan::work_key(*seq)).collect();
+            let entries = self.components.meta.get(&keys).await?;
+            let now = self.now();
+            for (seq, entry) in chunk.iter().zip(entries) {
+                let row = match entry {
+                    Some(entry) => {
+                        Some(Row { seq: *seq, version: entry.version, work: crate::rows::decode(&entry.value)? })
+                    }
+                    None => None,
+                };
+                self.take_in(*seq, row.as_ref(), now);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_in(&self, seq: u64, row: Option<&Row>, now: Duration) {
+        let mut tracker = self.tracker.lock();
+        let known = tracker.contains(seq);
+        tracker.refresh(seq, row, now);
+        drop(tracker);
+        let mut touched = self.touched.lock();
+        // Planned and not there: not committed yet. Known and not there: done.
+        let settled = row.is_some() || known || touched.get(&seq).is_some_and(|at| now > *at + TOUCHED_MAX);
+        if settled {
+            touched.remove(&seq);
+        }
+    }
+
+    /// Something was done.
+    fn progress(&self) {
+        self.done.send_modify(|done| *done += 1);
+    }
+
+    /// Pieces of work that answer for keys of this mount.
+    pub(crate) fn waiting_on(&self, mount: u32) -> u64 {
+        self.tracker.lock().of_mount(mount)
+    }
+
+    /// The numbers now.
+    pub(crate) fn numbers(&self) -> PersistNumbers {
+        let tracker = self.tracker.lock();
+        let mut numbers = PersistNumbers {
+            queued: (tracker.len() - tracker.running().min(tracker.len())) as u64,
+            uploading: tracker.running() as u64,
+            persisted_bytes: self.persisted_bytes.load(Ordering::Relaxed),
+            oldest: tracker.oldest().map(Timestamp),
+            ..PersistNumbers::default()
+        };
+        for (_, phase) in tracker.troubled() {
+            match phase {
+                Phase::Blocked { path, reason, since, .. } => numbers.blocked.push(Blocked {
+                    path: path.clone(),
+                    reason: reason.clone(),
+                    since: Timestamp(*since),
+                }),
+                Phase::Conflict(conflict) => numbers.conflicts.push(Conflict {
+                    path: conflict.path.clone(),
+                    since: Timestamp(conflict.since),
+                    reason: conflict.reason.clone(),
+                    mine: conflict.mine.clone(),
+                    theirs: conflict.seen.clone(),
+                }),
+                _ => {}
+            }
+        }
+        numbers
     }
 }

@@ -1,0 +1,149 @@
+//! What the under-stores show: the base that lies under the namespace's rows, over all mounts.
+//!
+//! Answers of object stores are remembered for [`FRESH`], so that a burst of lookups costs one request; a local folder is asked
+//! every time. Our own changes drop what was remembered. A store that is away is an error, never an absence.
+
+use super::{Mount, Shared, health::named};
+use crate::rows::{Content, StoreAt};
+use async_trait::async_trait;
+use bytes::Bytes;
+use forebay_namespace::{Base, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
+use forebay_runtime::clock::Timestamp;
+use forebay_understore::{Found, Listed, StoreError};
+use futures::StreamExt;
+use moka::sync::Cache as Moka;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How long an answer of an object store is taken for true.
+const FRESH: Duration = Duration::from_secs(1);
+/// The same for "nothing there": shorter, because it stands between a write outside and its first reader here.
+const FRESH_ABSENT: Duration = Duration::from_millis(250);
+/// Bytes of remembered answers.
+const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
+
+/// Remembered answers by mount and key.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    answers: Moka<(u32, String), (Duration, Option<BaseEntry>)>,
+}
+
+impl Remembered {
+    pub(super) fn new() -> Self {
+        let weigh = |(_, key): &(u32, String), _: &(Duration, Option<BaseEntry>)| {
+            u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX)
+        };
+        Self { answers: Moka::builder().max_capacity(REMEMBERED_BYTES_MAX).weigher(weigh).build() }
+    }
+
+    pub(super) fn forget(&self, mount: u32, key: &str) {
+        self.answers.invalidate(&(mount, key.to_owned()));
+    }
+
+    pub(super) fn forget_all(&self) {
+        self.answers.invalidate_all();
+    }
+}
+
+/// The base over all mounts.
+#[derive(Debug)]
+pub(super) struct MountedBase {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Base for MountedBase {
+    async fn stat(&self, path: &Path) -> Result<Option<BaseEntry>, BaseError> {
+        let mounts = self.shared.table();
+        // A mount point and what leads to one are directories, whether their store answers or not.
+        if path.is_root() || mounts.iter().any(|mount| mount.path.starts_with(path)) {
+            return Ok(Some(directory(path.name().unwrap_or_default())));
+        }
+        let Some((mount, Some(key))) = self.shared.resolve(path) else { return Ok(None) };
+        let name = path.name().unwrap_or_default();
+        let now = self.shared.clock.monotonic();
+        let id = (mount.id, key);
+        if !mount.is_local() && let Some((at, entry)) = self.shared.remembered.answers.get(&id) {
+            let fresh = if entry.is_some() { FRESH } else { FRESH_ABSENT };
+            if now < at + fresh {
+                return Ok(entry);
+            }
+        }
+        let found = mount.health.ask(mount.store.head(&id.1)).await.map_err(|error| away(&mount, error))?;
+        let entry = found.map(|found| entry(name.to_vec(), found));
+        if !mount.is_local() {
+            self.shared.remembered.answers.insert(id, (now, entry.clone()));
+        }
+        Ok(entry)
+    }
+
+    async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
+        let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
+        if let Some((mount, Some(key))) = self.shared.resolve(path) {
+            let listed = list_store(&mount, &key, after, limit).await.map_err(|error| away(&mount, error))?;
+            entries.extend(listed.into_iter().map(|row| (row.name.clone().into_bytes(), entry(row.name.into_bytes(), row.found))));
+        }
+        // Mount points hide what the store around them has under their names.
+        let depth = path.components().len();
+        for mount in self.shared.table().iter().filter(|mount| mount.path != *path && mount.path.starts_with(path)) {
+            let name = &mount.path.components()[depth];
+            if after.is_none_or(|after| name.as_slice() > after) {
+                entries.insert(name.clone(), directory(name));
+            }
+        }
+        Ok(entries.into_values().take(limit).collect())
+    }
+
+    fn adopt(&self, path: &Path, entry: &BaseEntry) -> Bytes {
+        let (mount, key) = match self.shared.resolve(path) {
+            Some((mount, Some(key))) => (mount.id, key),
+            // The mount went between the listing and now: the content then says that it is not mounted.
+            _ => (u32::MAX, String::new()),
+        };
+        let at = StoreAt { mount, key, validator: entry.validator.clone() };
+        Content::Persisted { at, layout: None, work: None }.encode()
+    }
+
+    fn may_show(&self, path: &Path, _inode: &Inode) -> bool {
+        self.shared.resolve(path).is_some()
+    }
+}
+
+/// A page of a directory, each entry within the timeout.
+async fn list_store(mount: &Mount, key: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+    // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
+    let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
+    let mut rows = mount.store.list(key, after.as_deref());
+    let mut listed = Vec::new();
+    while listed.len() < limit {
+        match mount.health.ask(async { rows.next().await.transpose() }).await {
+            Ok(Some(row)) if sayable(&row.name) => listed.push(row),
+            Ok(Some(_)) => {}
+            Ok(None) | Err(StoreError::NotFound(_)) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listed)
+}
+
+/// Whether a path can say the name.
+fn sayable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(['/', '\0']) && name != "." && name != ".."
+}
+
+fn entry(name: Vec<u8>, found: Found) -> BaseEntry {
+    BaseEntry {
+        name,
+        is_dir: found.is_dir,
+        size: found.size,
+        mtime: Timestamp(found.mtime),
+        validator: found.validator.0,
+    }
+}
+
+fn directory(name: &[u8]) -> BaseEntry {
+    BaseEntry { name: name.to_vec(), is_dir: true, size: 0, mtime: Timestamp(0), validator: String::new() }
+}
+
+fn away(mount: &Mount, error: StoreError) -> BaseError {
+    BaseError(named(&mount.url, error).to_string())
+}

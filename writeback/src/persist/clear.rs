@@ -1,0 +1,205 @@
+//! Emptying the places of a row: what was deleted or moved away, and what an upload may have left there.
+
+use super::{
+    plan::{Row, work_key},
+    put::{SOON, There},
+    rules,
+    tracker::{Acquired, Outcome},
+};
+use crate::{
+    Result,
+    cache::Inner,
+    mounts::Mount,
+    rows::{self, Place, PlaceKind, Work, WorkState},
+};
+use forebay_metastore::Check;
+use forebay_namespace::{Ino, NsError, Path, Plan};
+use forebay_understore::{Expect, Found, StoreError};
+use std::sync::Arc;
+
+/// How the clearing of one place ended.
+pub(super) enum Cleared {
+    Done,
+    Foreign(Option<Found>, &'static str),
+    Wait(u64),
+    Failed(StoreError),
+}
+
+impl Inner {
+    pub(super) async fn clear_places(self: &Arc<Self>, row: Row) -> Result<Outcome> {
+        let mut done: Vec<Place> = Vec::new();
+        let mut end = Outcome::Moved;
+        for place in &row.work.places {
+            // A mount that was removed keeps what it has.
+            let Some(mount) = self.mounts.by_id(place.mount) else {
+                done.push(place.clone());
+                continue;
+            };
+            let cleared = match place.kind {
+                PlaceKind::File => self.clear_file(&mount, place).await?,
+                PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await,
+            };
+            match cleared {
+                Cleared::Done => done.push(place.clone()),
+                Cleared::Wait(other) => {
+                    end = Outcome::Wait(other);
+                    break;
+                }
+                Cleared::Foreign(found, reason) => {
+                    let path = mount.path_of(&place.key)?.to_string();
+                    let at = (place.mount, place.key.clone());
+                    end = self.conflict(&row, path, at, reason.into(), found.as_ref());
+                    break;
+                }
+                Cleared::Failed(error) => {
+                    end = self.cleared_failed(&mount, place, error)?;
+                    break;
+                }
+            }
+        }
+        self.places_cleared(&row, &done).await?;
+        Ok(end)
+    }
+
+    fn cleared_failed(&self, mount: &Mount, place: &Place, error: StoreError) -> Result<Outcome> {
+        Ok(match error {
+            StoreError::Unavailable(reason) => Outcome::Away(mount.id, reason),
+            StoreError::Refused(reason) => Outcome::Blocked { path: mount.path_of(&place.key)?.to_string(), reason },
+            StoreError::NotFound(_) | StoreError::Changed(_) | StoreError::Damaged(_) => Outcome::Soon(SOON),
+        })
+    }
+
+    /// Takes cleared places out of the row, and the whiteouts that hid them.
+    async fn places_cleared(&self, row: &Row, done: &[Place]) -> Result<()> {
+        if done.is_empty() && !row.work.places.is_empty() {
+            return Ok(());
+        }
+        let mut plan = Plan::default();
+        let key = work_key(row.seq);
+        plan.check(Check::At(key.clone(), row.version));
+        let mut work = Work { state: WorkState::Queued, ..row.work.clone() };
+        work.places.retain(|place| !done.contains(place));
+        if work.places.is_empty() {
+            plan.delete(key);
+        } else {
+            plan.put(key, rows::encode(&work));
+        }
+        for place in done {
+            let Some(mount) = self.mounts.by_id(place.mount) else { continue };
+            self.mounts.changed(place.mount, &place.key);
+            if let Some(forget) = self.names.plan_forget_whiteout(&mount.path_of(&place.key)?).await? {
+                plan.merge(forget)?;
+            }
+        }
+        self.commit(plan).await?;
+        let absorbed = self.persist.read_row(row.seq).await?;
+        self.persist.take_in(row.seq, absorbed.as_ref(), self.persist.now());
+        for place in done.iter().filter(|place| place.kind != PlaceKind::File) {
+            if let Some(mount) = self.mounts.by_id(place.mount) {
+                self.show_base_below(&mount.path_of(&place.key)?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn clear_file(&self, mount: &Arc<Mount>, place: &Place) -> Result<Cleared> {
+        if mount.read_only || (place.token.is_none() && place.holds.is_none()) {
+            return Ok(Cleared::Done);
+        }
+        match self.try_clear_file(mount, place).await {
+            Ok(None) => self.keep_parent(mount, &place.key).await,
+            Ok(Some(cleared)) => Ok(cleared),
+            Err(error) => Ok(Cleared::Failed(error)),
+        }
+    }
+
+    /// `None`: nothing of ours is there any more.
+    async fn try_clear_file(&self, mount: &Mount, place: &Place) -> Result<Option<Cleared>, StoreError> {
+        if place.token.is_some() || place.upload.is_some() {
+            self.abort_uploads(mount, place).await?;
+        }
+        match self.look(mount, place, None).await? {
+            There::Nothing => Ok(None),
+            There::Ours(found) | There::Known(found) => {
+                mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
+                Ok(None)
+            }
+            // A directory has taken the place: what we knew there is gone.
+            There::Foreign(found) if found.is_dir => Ok(None),
+            There::Foreign(found) if place.holds.is_some() => {
+                Ok(Some(Cleared::Foreign(Some(found), "deleted here, changed by someone else there")))
+            }
+            There::Foreign(_) => Ok(None),
+        }
+    }
+
+    /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.
+    async fn keep_parent(&self, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
+        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(Cleared::Done) };
+        if mount.is_local() {
+            return Ok(Cleared::Done);
+        }
+        let path = mount.path_of(parent)?;
+        let is_dir = match self.names.resolve(&path).await {
+            Ok(node) => node.is_some_and(|node| node.is_dir()),
+            Err(NsError::NotADirectory(_) | NsError::NotFound(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if !is_dir || rules::is_staging(&path) {
+            return Ok(Cleared::Done);
+        }
+        let kept = async {
+            if mount.upload.head(parent).await?.is_none() {
+                mount.upload.make_dir(parent).await?;
+                self.mounts.changed(mount.id, parent);
+            }
+            Ok(())
+        };
+        Ok(kept.await.map_or_else(Cleared::Failed, |()| Cleared::Done))
+    }
+
+    /// A directory that was made here.
+    pub(super) async fn make_dir(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
+        let Some(path) = self.names.path_of(Ino(ino)).await? else { return self.give_up(row, None).await };
+        if rules::is_staging(&path) {
+            return Ok(Outcome::Held);
+        }
+        let Some((mount, key)) = self.mounts.resolve(&path) else { return self.give_up(row, None).await };
+        let blocked = |reason: String| Ok(Outcome::Blocked { path: path.to_string(), reason });
+        let Some(key) = key else { return blocked("the name is not UTF-8, and an under-store takes no other".into()) };
+        if mount.read_only {
+            return blocked(format!("{} is mounted read-only", mount.url));
+        }
+        if let Acquired::Owned(other) = self.persist.tracker.lock().acquire(row.seq, &(mount.id, key.clone())) {
+            return Ok(Outcome::Wait(other));
+        }
+        match self.made(&mount, &key, &path).await? {
+            Ok(None) => self.give_up(row, None).await,
+            Ok(Some(found)) => {
+                let reason = "a file is where the directory shall be".to_owned();
+                Ok(self.conflict(&row, path.to_string(), (mount.id, key), reason, Some(&found)))
+            }
+            Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(mount.id, reason)),
+            Err(StoreError::Refused(reason)) => blocked(reason),
+            Err(_) => Ok(Outcome::Soon(SOON)),
+        }
+    }
+
+    /// Makes the directory unless it is there, or has something in it that will make it. Answers a file that is in the way.
+    async fn made(&self, mount: &Mount, key: &str, path: &Path) -> Result<Result<Option<Found>, StoreError>> {
+        let holds_something = !self.names.list(path, None, 1).await?.is_empty();
+        if holds_something && !mount.is_local() {
+            return Ok(Ok(None));
+        }
+        let made = async {
+            match mount.upload.head(key).await? {
+                Some(found) if found.is_dir => Ok(None),
+                Some(found) => Ok(Some(found)),
+                None => mount.upload.make_dir(key).await.map(|()| None),
+            }
+        };
+        let made = made.await;
+        self.mounts.changed(mount.id, key);
+        Ok(made)
+    }
+}

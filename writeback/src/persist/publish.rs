@@ -1,0 +1,61 @@
+//! The record: one transaction makes the content clean and takes the row away, if the file still lies where it was written.
+//!
+//! What the row answers for besides the target is cleared afterwards, by the same row, so that its turn is kept.
+
+use super::{
+    plan::work_key,
+    put::Job,
+    tracker::Outcome,
+};
+use crate::{
+    Result,
+    cache::Inner,
+    rows::{self, Content, StoreAt, Work, WorkKind, WorkState},
+};
+use forebay_metastore::Check;
+use forebay_runtime::crash_point;
+use forebay_segment::StreamId;
+use std::sync::{Arc, atomic::Ordering};
+
+impl Inner {
+    /// Records that the content lies at `at`. Moved when the name was changed meanwhile: the next run sees what is to do.
+    pub(super) async fn record(self: &Arc<Self>, job: Job, at: StoreAt) -> Result<Outcome> {
+        let mut planner = self.names.planner();
+        if planner.pin_path(job.ino).await?.as_ref() != Some(&job.path) {
+            return Ok(Outcome::Moved);
+        }
+        let Some((inode, _)) = planner.inode(job.ino).await? else { return Ok(Outcome::Moved) };
+        if inode.generation != job.inode.generation {
+            return Ok(Outcome::Moved);
+        }
+        let (layout, was_dirty) = match Content::decode(&inode.content)? {
+            Content::Sealed { layout, .. } => (Some(layout), true),
+            Content::Persisted { layout, .. } => (layout, false),
+            Content::Open => return Ok(Outcome::Moved),
+        };
+        let content = Content::Persisted { at: at.clone(), layout: layout.clone(), work: None }.encode();
+        let ctime = inode.ctime;
+        planner.update(job.ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+        let mut plan = planner.finish()?;
+        let key = work_key(job.row.seq);
+        plan.check(Check::At(key.clone(), job.row.version));
+        let mut places = job.row.work.places.clone();
+        places.retain(|place| (place.mount, place.key.as_str()) != (at.mount, at.key.as_str()));
+        if places.is_empty() {
+            plan.delete(key);
+        } else {
+            let work = Work { what: WorkKind::Clear, since: job.row.work.since, state: WorkState::Queued, places };
+            plan.put(key, rows::encode(&work));
+        }
+        self.commit(plan).await?;
+        if was_dirty {
+            self.dirty.settle(1, inode.size);
+            self.persist.persisted_bytes.fetch_add(inode.size, Ordering::Relaxed);
+        }
+        self.reach(crash_point!("recorded-not-trimmed"))?;
+        if layout.is_some() {
+            self.clean.persisted(StreamId(job.ino.0, inode.generation), inode.size);
+        }
+        Ok(Outcome::Moved)
+    }
+}

@@ -1,0 +1,429 @@
+//! One file on its way to its name in the store: resolve, claim, upload, record.
+//!
+//! 1. The inode and its present path say where; void, staging and barrier names end here.
+//! 2. The key is taken, in memory and then in the row, with what is known to be there and the token that will be.
+//! 3. The store gets the bytes (`upload`), on the condition that what is known is still there.
+//! 4. The record (`publish`) holds only if the inode still lies at this path.
+//!
+//! A run that finds a token in its row was here before: it asks the store first what became of that.
+
+use super::{
+    plan::{Row, with_work, work_key},
+    rules,
+    tracker::{Acquired, At, Outcome},
+    upload::Uploaded,
+};
+use crate::{
+    Error, ErrorKind, Result,
+    cache::Inner,
+    mounts::Mount,
+    rows::{self, Content, Place, StoreAt, Work, WorkKind, WorkState},
+};
+use forebay_metastore::Check;
+use forebay_namespace::{Ino, Inode, Path, Plan};
+use forebay_runtime::crash_point;
+use forebay_segment::StreamId;
+use forebay_understore::{Expect, Found, StoreError, Validator, Write};
+use std::{sync::Arc, time::Duration};
+
+/// Pause after something that was damaged or in the way for a moment.
+pub(super) const SOON: Duration = Duration::from_millis(500);
+/// Older work that a barrier looks at one by one.
+const BARRIER_LOOK_MAX: usize = 2000;
+
+/// What a put is about.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) row: Row,
+    pub(super) ino: Ino,
+    pub(super) inode: Inode,
+    pub(super) content: Content,
+    pub(super) path: Path,
+    pub(super) mount: Arc<Mount>,
+    pub(super) key: String,
+    pub(super) token: String,
+}
+
+/// What is at a place, by what we know of it.
+#[derive(Clone, Debug)]
+pub(super) enum There {
+    Nothing,
+    /// The object with the token of the place.
+    Ours(Found),
+    /// What was known to be there.
+    Known(Found),
+    Foreign(Found),
+}
+
+impl Job {
+    pub(super) fn at(&self) -> At {
+        (self.mount.id, self.key.clone())
+    }
+
+    fn place(&self) -> Place {
+        let place = self.row.place(self.mount.id, &self.key).cloned();
+        place.unwrap_or_else(|| Place::file(self.mount.id, self.key.clone(), None))
+    }
+
+    /// The row with `place` in it.
+    fn with_place(&self, place: Place) -> Work {
+        let mut work = self.row.work.clone();
+        work.places.retain(|known| (known.mount, &known.key) != (place.mount, &place.key));
+        work.places.push(place);
+        Work { state: WorkState::Queued, ..work }
+    }
+
+    /// Where its content lies, when there is no local copy.
+    fn source(&self) -> Option<At> {
+        match &self.content {
+            Content::Persisted { at, layout: None, .. } => Some((at.mount, at.key.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl Inner {
+    pub(super) async fn put(self: &Arc<Self>, row: Row, ino: u64, generation: u32) -> Result<Outcome> {
+        let ino = Ino(ino);
+        let Some((inode, _)) = self.names.inode(ino).await? else { return self.give_up(row, None).await };
+        if inode.generation != generation {
+            return self.give_up(row, None).await;
+        }
+        let content = Content::decode(&inode.content)?;
+        let Some(path) = self.names.path_of(ino).await? else { return self.give_up(row, Some((ino, inode))).await };
+        if rules::is_staging(&path) {
+            return Ok(Outcome::Held);
+        }
+        let unwinds = self.persist.tracker.lock().unwinds(row.seq);
+        let source = match &content {
+            Content::Persisted { at, layout: None, .. } => Some((at.mount, at.key.clone())),
+            _ => None,
+        };
+        self.persist.tracker.lock().set_source(row.seq, source.clone());
+        let target = self.mounts.resolve(&path);
+        // Either its content must leave the store, or others wait for the place where it lies.
+        let to_local = (target.is_none() || unwinds) && matches!(content, Content::Persisted { .. });
+        if to_local {
+            return self.bring_home(row, ino, &inode, content).await;
+        }
+        let Some((mount, key)) = target else { return self.give_up(row, Some((ino, inode))).await };
+        let blocked = |reason: String| Ok(Outcome::Blocked { path: path.to_string(), reason });
+        let Some(key) = key else { return blocked("the name is not UTF-8, and an under-store takes no other".into()) };
+        if mount.read_only {
+            return blocked(format!("{} is mounted read-only", mount.url));
+        }
+        if !unwinds && let Some(older) = self.barrier(row.seq, &path).await? {
+            return Ok(Outcome::Wait(older));
+        }
+        let token = format!("{}-{}-{}", self.persist.token_prefix(), ino.0, generation);
+        let job = Job { row, ino, inode, content, path, mount, key, token };
+        let acquired = self.persist.tracker.lock().acquire(job.row.seq, &job.at());
+        match acquired {
+            Acquired::Yes => self.put_at(job).await,
+            Acquired::Owned(other) => Ok(Outcome::Wait(other)),
+            Acquired::TakeOver(other) => self.take_over(job, other).await,
+        }
+    }
+
+    async fn put_at(self: &Arc<Self>, mut job: Job) -> Result<Outcome> {
+        if let Content::Persisted { at, .. } = &job.content
+            && (at.mount, at.key.as_str()) == (job.mount.id, job.key.as_str())
+        {
+            let at = at.clone();
+            return self.record(job, at).await;
+        }
+        let mut place = job.place();
+        if place.token.is_some() {
+            match self.what_became(&job, &mut place).await {
+                Ok(Some(found)) => return self.arrived(job, found).await,
+                Ok(None) => {}
+                Err(error) => return self.after_error(job, error).await,
+            }
+        }
+        if place.token.as_ref() != Some(&job.token) || job.row.place(job.mount.id, &job.key) != Some(&place) {
+            place.token = Some(job.token.clone());
+            self.claim(&mut job, place).await?;
+        }
+        self.reach(crash_point!("intent-written"))?;
+        match self.upload(&mut job).await {
+            Ok(Uploaded::Visible(found)) => self.arrived(job, found).await,
+            Ok(Uploaded::Moved) => Ok(Outcome::Moved),
+            Ok(Uploaded::Unreadable(error)) => self.unreadable(&job, error),
+            Err(error) => self.after_error(job, error).await,
+        }
+    }
+
+    /// Writes the place into the row before the first byte leaves.
+    async fn claim(&self, job: &mut Job, place: Place) -> Result<()> {
+        let work = job.with_place(place);
+        job.row.version = self.persist_row(&job.row, &work).await?;
+        job.row.work = work;
+        self.persist.tracker.lock().note_version(job.row.seq, &job.row);
+        Ok(())
+    }
+
+    /// Writes the upload's id into the row, or takes it out.
+    pub(super) async fn note_upload(&self, job: &mut Job, upload: Option<String>) -> Result<()> {
+        let place = Place { upload, ..job.place() };
+        self.claim(job, place).await
+    }
+
+    /// What became of an earlier try: the object when it arrived; else `place` says what to expect now.
+    async fn what_became(&self, job: &Job, place: &mut Place) -> Result<Option<Found>, StoreError> {
+        let there = self.look(&job.mount, place, Some(&job.inode)).await?;
+        let mine = place.token.as_ref() == Some(&job.token);
+        match there {
+            There::Ours(found) if mine && found.size == job.inode.size => {
+                job.mount.upload.settle(&job.key).await?;
+                return Ok(Some(found));
+            }
+            There::Ours(found) => place.holds = Some(found.validator.0),
+            // What we knew is gone: nobody's data is overwritten.
+            There::Nothing => place.holds = None,
+            There::Known(_) => {}
+            There::Foreign(_) => return Err(StoreError::Changed(job.key.clone())),
+        }
+        let resumable = mine && self.persist.partials.lock().get(&job.row.seq).is_some_and(|p| Some(&p.upload.0) == place.upload.as_ref());
+        if !resumable {
+            self.abort_uploads(&job.mount, place).await?;
+            place.upload = None;
+        }
+        Ok(None)
+    }
+
+    /// Aborts the upload of a place, and what else was started for exactly this key and never named.
+    pub(super) async fn abort_uploads(&self, mount: &Mount, place: &Place) -> Result<(), StoreError> {
+        for (key, upload) in mount.upload.uploads(&place.key).await? {
+            if key == place.key {
+                mount.upload.abort(&key, &upload).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is at a place now.
+    pub(super) async fn look(&self, mount: &Mount, place: &Place, inode: Option<&Inode>) -> Result<There, StoreError> {
+        let Some(found) = mount.upload.head(&place.key).await? else { return Ok(There::Nothing) };
+        if found.is_dir {
+            return Ok(There::Foreign(found));
+        }
+        if found.token.is_some() && found.token == place.token {
+            return Ok(There::Ours(found));
+        }
+        if place.holds.as_ref() == Some(&found.validator.0) {
+            return Ok(There::Known(found));
+        }
+        // A local file system without extended attributes keeps our mtime and size at least.
+        let alike = inode.is_some_and(|inode| mount.is_local() && found.size == inode.size && found.mtime == inode.mtime.0);
+        if found.token.is_none() && place.token.is_some() && alike {
+            return Ok(There::Ours(found));
+        }
+        Ok(There::Foreign(found))
+    }
+
+    /// The object is visible and ours.
+    async fn arrived(self: &Arc<Self>, job: Job, found: Found) -> Result<Outcome> {
+        self.reach(crash_point!("visible-not-recorded"))?;
+        self.mounts.changed(job.mount.id, &job.key);
+        let at = StoreAt { mount: job.mount.id, key: job.key.clone(), validator: found.validator.0 };
+        self.record(job, at).await
+    }
+
+    async fn after_error(self: &Arc<Self>, mut job: Job, error: StoreError) -> Result<Outcome> {
+        match error {
+            StoreError::Unavailable(reason) => Ok(Outcome::Away(job.mount.id, reason)),
+            StoreError::Refused(reason) => Ok(Outcome::Blocked { path: job.path.to_string(), reason }),
+            StoreError::Damaged(reason) => {
+                tracing::warn!(path = %job.path, reason, "an upload arrived damaged; sending it again");
+                Ok(Outcome::Soon(SOON))
+            }
+            StoreError::NotFound(reason) => {
+                // The upload is gone: it succeeded, which HEAD tells next time, or somebody aborted it.
+                tracing::debug!(path = %job.path, reason, "an upload is gone; looking again");
+                self.persist.partials.lock().remove(&job.row.seq);
+                self.note_upload(&mut job, None).await?;
+                Ok(Outcome::Soon(Duration::from_millis(20)))
+            }
+            StoreError::Changed(_) => self.changed(job).await,
+        }
+    }
+
+    /// The store says that the target is not as we knew it: ours after all, gone, or somebody else's.
+    async fn changed(self: &Arc<Self>, mut job: Job) -> Result<Outcome> {
+        let mut place = job.place();
+        match self.look(&job.mount, &place, Some(&job.inode)).await {
+            Ok(There::Ours(found)) if place.token.as_ref() == Some(&job.token) && found.size == job.inode.size => {
+                self.arrived(job, found).await
+            }
+            Ok(There::Foreign(found)) => {
+                let _ = self.abort_uploads(&job.mount, &place).await;
+                self.persist.partials.lock().remove(&job.row.seq);
+                let reason = if found.is_dir { "a directory is at the target" } else { "the target was written by someone else" };
+                Ok(self.conflict(&job.row, job.path.to_string(), job.at(), reason.into(), Some(&found)))
+            }
+            Ok(There::Nothing) => {
+                place.holds = None;
+                self.claim(&mut job, place).await?;
+                Ok(Outcome::Moved)
+            }
+            Ok(There::Ours(found) | There::Known(found)) => {
+                place.holds = Some(found.validator.0);
+                self.claim(&mut job, place).await?;
+                Ok(Outcome::Soon(Duration::from_millis(20)))
+            }
+            Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(job.mount.id, reason)),
+            Err(error) => Ok(Outcome::Blocked { path: job.path.to_string(), reason: error.to_string() }),
+        }
+    }
+
+    fn unreadable(&self, job: &Job, error: Error) -> Result<Outcome> {
+        match error.kind() {
+            ErrorKind::Unavailable => Ok(Outcome::Away(job.mount.id, error.to_string())),
+            // Evicted, replaced or moved meanwhile: the row knows.
+            ErrorKind::NotFound | ErrorKind::Precondition if job.source().is_none() => Ok(Outcome::Soon(SOON)),
+            _ => Ok(Outcome::Blocked { path: job.path.to_string(), reason: format!("its bytes can not be read: {error}") }),
+        }
+    }
+
+    /// Older work under the root of a barrier, for which it waits.
+    async fn barrier(&self, seq: u64, path: &Path) -> Result<Option<u64>> {
+        let Some(root) = rules::barrier_root(path) else { return Ok(None) };
+        let (older, all) = self.persist.tracker.lock().older_than(seq, BARRIER_LOOK_MAX);
+        for work in &older {
+            let under = match work.what {
+                WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => {
+                    let at = self.names.path_of(Ino(ino)).await?;
+                    at.is_some_and(|at| at.starts_with(&root) && !rules::is_staging(&at))
+                }
+                WorkKind::Clear => work.places.iter().any(|((mount, key), _)| {
+                    let at = self.mounts.by_id(*mount).and_then(|mount| mount.path_of(key).ok());
+                    at.is_some_and(|at| at.starts_with(&root))
+                }),
+            };
+            if under {
+                return Ok(Some(work.seq));
+            }
+        }
+        Ok(if all { None } else { older.last().map(|work| work.seq) })
+    }
+
+    /// The content is not to go to a store (any more): the places are cleared; a content that lives on forgets its work.
+    pub(super) async fn give_up(&self, row: Row, inode: Option<(Ino, Inode)>) -> Result<Outcome> {
+        let mut plan = match &inode {
+            Some((ino, found)) => {
+                let content = Content::decode(&found.content)?;
+                let ours = matches!(&content, Content::Sealed { work: Some(seq), .. } | Content::Persisted { work: Some(seq), .. } if *seq == row.seq);
+                if ours {
+                    let (content, ctime) = (with_work(content, None).encode(), found.ctime);
+                    let mut planner = self.names.planner();
+                    planner.update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+                    planner.finish()?
+                } else {
+                    Plan::default()
+                }
+            }
+            None => Plan::default(),
+        };
+        let key = work_key(row.seq);
+        plan.check(Check::At(key.clone(), row.version));
+        if row.work.places.is_empty() {
+            plan.delete(key);
+        } else {
+            let work = Work { what: WorkKind::Clear, state: WorkState::Queued, ..row.work };
+            plan.put(key, rows::encode(&work));
+        }
+        self.commit(plan).await?;
+        self.persist.partials.lock().remove(&row.seq);
+        Ok(Outcome::Moved)
+    }
+
+    /// Makes the local bytes the only copy again: the place where the others lie is needed, or no store covers its name.
+    async fn bring_home(self: &Arc<Self>, row: Row, ino: Ino, inode: &Inode, content: Content) -> Result<Outcome> {
+        let reader = match self.read_inode(ino, inode.generation).await {
+            Ok(reader) => reader,
+            Err(error) => return Ok(Outcome::Blocked { path: format!("inode {}", ino.0), reason: error.to_string() }),
+        };
+        let generation = inode.generation + 1;
+        let mut copy = self.content_writer(ino, generation, Some(inode.size));
+        let mut at = 0;
+        while at < inode.size {
+            let end = inode.size.min(at + (1 << 20));
+            let chunks = match reader.read(at..end).await {
+                Ok(chunks) => chunks,
+                Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Outcome::Soon(SOON * 4)),
+                Err(error) => return Ok(Outcome::Blocked { path: format!("inode {}", ino.0), reason: error.to_string() }),
+            };
+            copy.append(&chunks, bytes::Bytes::new()).await?;
+            at = end;
+        }
+        let sealed = copy.seal().await?;
+        let home = Content::Sealed { layout: sealed.layout.clone(), work: Some(row.seq), crc: sealed.crc }.encode();
+        let (before, ctime) = (inode.content.clone(), inode.ctime);
+        let mut planner = self.names.planner();
+        let now = planner.inode(ino).await?;
+        if now.is_none_or(|(now, _)| now.content != before || now.generation != inode.generation) {
+            return Ok(Outcome::Moved);
+        }
+        planner.update(ino, |inode| (inode.content, inode.generation, inode.ctime) = (home, generation, ctime)).await?;
+        let mut plan = planner.finish()?;
+        let mut work = Work { what: WorkKind::Put { ino: ino.0, generation }, state: WorkState::Queued, ..row.work.clone() };
+        if let Content::Persisted { at, .. } = &content {
+            super::plan::add(&mut work.places, Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))));
+        }
+        let key = work_key(row.seq);
+        plan.check(Check::At(key.clone(), row.version)).put(key, rows::encode(&work));
+        self.commit(plan).await?;
+        sealed.keep();
+        if let Content::Persisted { layout: Some(layout), .. } = &content {
+            let stream = StreamId(ino.0, inode.generation);
+            self.clean.forget_copy(stream);
+            self.segments.release(stream, layout);
+        }
+        Ok(Outcome::Moved)
+    }
+
+    /// Takes a place over from work that waits for us and only has to clear it.
+    async fn take_over(&self, job: Job, other: u64) -> Result<Outcome> {
+        let Some(theirs) = self.persist.read_row(other).await? else { return Ok(Outcome::Moved) };
+        let Some(place) = theirs.place(job.mount.id, &job.key).cloned() else { return Ok(Outcome::Wait(other)) };
+        let mut rest = theirs.work.clone();
+        rest.places.retain(|known| *known != place);
+        let mine = job.with_place(place);
+        let mut plan = Plan::default();
+        for (seq, version, work) in [(job.row.seq, job.row.version, &mine), (other, theirs.version, &rest)] {
+            plan.check(Check::At(work_key(seq), version)).put(work_key(seq), rows::encode(work));
+        }
+        self.commit(plan).await?;
+        self.persist.touch(other);
+        self.persist.absorb().await?;
+        Ok(Outcome::Moved)
+    }
+}
+
+/// The condition of a write over what `place` holds.
+pub(super) fn expect(place: &Place) -> Expect {
+    match &place.holds {
+        Some(validator) => Expect::Match(Validator(validator.clone())),
+        None => Expect::Absent,
+    }
+}
+
+/// What is written.
+pub(super) fn write_of(job: &Job) -> Write {
+    let inode = &job.inode;
+    let mut attributes = vec![
+        ("mode".to_owned(), format!("{:o}", inode.mode & 0o7777)),
+        ("mtime".to_owned(), inode.mtime.0.to_string()),
+    ];
+    if (inode.uid, inode.gid) != (0, 0) {
+        attributes.push(("uid".to_owned(), inode.uid.to_string()));
+        attributes.push(("gid".to_owned(), inode.gid.to_string()));
+    }
+    Write {
+        key: job.key.clone(),
+        size: inode.size,
+        token: job.token.clone(),
+        attributes,
+        expect: expect(&job.place()),
+    }
+}

@@ -1,0 +1,321 @@
+//! What people ask of the persister: hurry, wait, decide.
+
+use super::{
+    plan::{with_work, work_key},
+    rules,
+    tracker::{Conflicted, Phase, Seen},
+};
+use crate::{
+    Cache, Error, Result,
+    cache::Inner,
+    rows::{self, Content, PlaceKind, WorkKind, WorkState},
+};
+use forebay_metastore::Check;
+use forebay_namespace::{Ino, Kind, Node, Path, Plan};
+use std::{sync::Arc, time::Duration};
+
+/// Work that is named when a wait ends too early.
+const NAMED_MAX: usize = 3;
+/// Rows that one call queues at once.
+const QUEUE_PAGE: usize = 100;
+
+/// How to resolve a blocked item or a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolve {
+    /// Try again now.
+    Retry,
+    /// Ours replaces theirs.
+    KeepMine,
+    /// Theirs stays, ours is dropped.
+    KeepTheirs,
+}
+
+impl Cache {
+    /// Persists what lies under `path` before everything else. Answers at once. Precondition when no mount covers it.
+    pub async fn persist(&self, path: &Path) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_covered(path)?;
+        inner.persist.absorb().await?;
+        let seqs: Vec<u64> = inner.work_under(path, u64::MAX, i64::MAX).await?.iter().map(|work| work.seq).collect();
+        inner.persist.tracker.lock().urge(&seqs);
+        inner.persist.wake();
+        Ok(())
+    }
+
+    /// Waits until all that was acknowledged under `path` before this call is in the under-store, removals and renames too.
+    /// Deadline after `timeout`, naming what still waits; Precondition when no mount covers it.
+    pub async fn wait_persisted(&self, path: &Path, timeout: Duration) -> Result<()> {
+        let inner = &self.inner;
+        inner.check_covered(path)?;
+        let waited = tokio::select! {
+           biased;
+            waited = inner.wait_for_work(path) => Some(waited),
+            () = inner.components.clock.sleep(timeout) => None,
+        };
+        match waited {
+            Some(waited) => waited,
+            None => Err(Error::deadline(inner.still_waiting(path, timeout).await)),
+        }
+    }
+
+    /// Resolves what is blocked or in conflict at `path`. NotFound when nothing is.
+    pub async fn persist_resolve(&self, path: &Path, how: Resolve) -> Result<()> {
+        let inner = &self.inner;
+        let _entered = inner.enter()?;
+        inner.persist.absorb().await?;
+        let text = path.to_string();
+        let below = if path.is_root() { "/".to_owned() } else { format!("{text}/") };
+        let mut troubled: Vec<(u64, Option<Conflicted>)> = Vec::new();
+        for (seq, phase) in inner.persist.tracker.lock().troubled() {
+            match phase {
+                Phase::Blocked { path, .. } if *path == text || path.starts_with(&below) => troubled.push((seq, None)),
+                Phase::Conflict(conflict) if inner.conflict_path(conflict).is_some_and(|at| at.starts_with(path)) || conflict.path == text => {
+                    troubled.push((seq, Some(conflict.clone())));
+                }
+                _ => {}
+            }
+        }
+        if troubled.is_empty() {
+            return Err(Error::not_found(format!("{path}: nothing is blocked or in conflict there")));
+        }
+        for (seq, conflict) in troubled {
+            let inner = Arc::clone(inner);
+            let resolve = {
+                let inner = Arc::clone(&inner);
+                async move { inner.resolve_one(seq, conflict, how).await }
+            };
+            inner.to_the_end("persist-resolve", resolve).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn check_covered(&self, path: &Path) -> Result<()> {
+        if self.mounts.resolve(path).is_some() || !self.mounts.below(path).is_empty() {
+            return Ok(());
+        }
+        Err(Error::precondition(format!("{path}: no under-store is mounted there; `under add` binds one")))
+    }
+
+    async fn wait_for_work(&self, path: &Path) -> Result<()> {
+        self.persist.absorb().await?;
+        let (highest, now) = (self.persist.tracker.lock().highest(), self.components.clock.now().0);
+        let mut done = self.persist.done.subscribe();
+        loop {
+            self.persist.absorb().await?;
+            let mut left = self.work_under(path, highest, now).await?;
+            if left.is_empty() {
+                return Ok(());
+            }
+            // Until one of these is done a further look would see the same.
+            while left.iter().all(|work| self.persist.tracker.lock().contains(work.seq)) {
+                if done.changed().await.is_err() {
+                    return Err(Error::unavailable("the persister has ended"));
+                }
+                if left.len() > 64 {
+                    left.retain(|work| self.persist.tracker.lock().contains(work.seq));
+                    if left.is_empty() {
+                        break;
+                    }
+                } else if left.iter().any(|work| !self.persist.tracker.lock().contains(work.seq)) {
+                    break;
+                } else {
+                    // Held by a staging name, or moved out of the path: look again.
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What waits under `path`: whatever ends there, comes from there, or is removed there. Only what was there when `highest`
+    /// was the newest number, or is older than `since`.
+    async fn work_under(&self, path: &Path, highest: u64, since: i64) -> Result<Vec<Seen>> {
+        let all = self.persist.tracker.lock().all();
+        let mut under = Vec::new();
+        for work in all {
+            if !work.held && (work.seq <= highest || work.since <= since) && self.is_under(&work, path).await? {
+                under.push(work);
+            }
+        }
+        Ok(under)
+    }
+
+    async fn is_under(&self, work: &Seen, path: &Path) -> Result<bool> {
+        for ((mount, key), kind) in &work.places {
+            let at = self.mounts.by_id(*mount).and_then(|mount| mount.path_of(key).ok());
+            let over = |at: &Path| *kind != PlaceKind::File && path.starts_with(at);
+            if at.is_some_and(|at| at.starts_with(path) || over(&at)) {
+                return Ok(true);
+            }
+        }
+        let ino = match work.what {
+            WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Ino(ino),
+            WorkKind::Clear => return Ok(false),
+        };
+        let Some(at) = self.names.path_of(ino).await? else { return Ok(false) };
+        let is_tree = matches!(work.what, WorkKind::MoveTree { .. });
+        Ok(!rules::is_staging(&at) && (at.starts_with(path) || is_tree && path.starts_with(&at)))
+    }
+
+    async fn still_waiting(&self, path: &Path, timeout: Duration) -> String {
+        let left = self.work_under(path, u64::MAX, i64::MAX).await.unwrap_or_default();
+        let mut names = Vec::new();
+        for work in left.iter().take(NAMED_MAX) {
+            names.push(self.name_of_work(work).await);
+        }
+        let numbers = self.persist.numbers();
+        let more = if left.len() > NAMED_MAX { format!(" and {} more", left.len() - NAMED_MAX) } else { String::new() };
+        let trouble = match (numbers.blocked.len(), numbers.conflicts.len()) {
+            (0, 0) => String::new(),
+            (blocked, conflicts) => format!("; {blocked} blocked and {conflicts} in conflict in all (see `status`)"),
+        };
+        format!("{path}: not persisted within {timeout:?}: {}{more}{trouble}", names.join(", "))
+    }
+
+    async fn name_of_work(&self, work: &Seen) -> String {
+        if let WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } = work.what
+            && let Ok(Some(path)) = self.names.path_of(Ino(ino)).await
+        {
+            return path.to_string();
+        }
+        let place = work.places.first();
+        let path = place.and_then(|((mount, key), _)| self.mounts.by_id(*mount)?.path_of(key).ok());
+        path.map_or_else(|| "a change without a name".into(), |path| format!("the removal of {path}"))
+    }
+
+    fn conflict_path(&self, conflict: &Conflicted) -> Option<Path> {
+        self.mounts.by_id(conflict.mount)?.path_of(&conflict.key).ok()
+    }
+
+    async fn resolve_one(self: &Arc<Self>, seq: u64, conflict: Option<Conflicted>, how: Resolve) -> Result<()> {
+        let mut attempts = self.attempts("persist-resolve");
+        loop {
+            match self.try_resolve(seq, conflict.as_ref(), how).await {
+                Ok(()) => break,
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+        let row = self.persist.read_row(seq).await?;
+        self.persist.take_in(seq, row.as_ref(), self.persist.now());
+        self.persist.tracker.lock().urge(&[seq]);
+        self.persist.wake();
+        Ok(())
+    }
+
+    async fn try_resolve(&self, seq: u64, conflict: Option<&Conflicted>, how: Resolve) -> Result<()> {
+        let Some(row) = self.persist.read_row(seq).await? else { return Ok(()) };
+        let mut work = row.work.clone();
+        work.state = WorkState::Queued;
+        match (how, conflict) {
+            (Resolve::KeepTheirs, Some(conflict)) => return self.keep_theirs(&row, conflict).await,
+            (Resolve::KeepMine, Some(conflict)) => {
+                let target = (conflict.mount, &conflict.key);
+                match work.places.iter_mut().find(|place| (place.mount, &place.key) == target) {
+                    Some(place) if place.kind == PlaceKind::File => place.holds = conflict.theirs.clone(),
+                    // Everything that is there by now goes too.
+                    Some(_) => work.since = self.components.clock.now().0,
+                    None => {
+                        work.places.push(rows::Place::file(conflict.mount, conflict.key.clone(), conflict.theirs.clone()));
+                    }
+                }
+            }
+            (Resolve::Retry, _) | (_, None) => {}
+        }
+        self.persist_row(&row, &work).await?;
+        Ok(())
+    }
+
+    /// Ours is dropped: a file loses its name to theirs, a removal is forgotten.
+    async fn keep_theirs(&self, row: &super::Row, conflict: &Conflicted) -> Result<()> {
+        let key = work_key(row.seq);
+        let mut work = row.work.clone();
+        work.places.retain(|place| (place.mount, &place.key) != (conflict.mount, &conflict.key));
+        work.state = WorkState::Queued;
+        let at = self.conflict_path(conflict);
+        let mut dropped = None;
+        let mut plan = match work.what {
+            WorkKind::Put { ino, .. } => {
+                work.what = WorkKind::Clear;
+                match self.names.path_of(Ino(ino)).await? {
+                    Some(path) => {
+                        let unlinked = self.names.plan_unlink(&path).await?;
+                        dropped = Some(unlinked.node);
+                        unlinked.plan
+                    }
+                    None => Plan::default(),
+                }
+            }
+            _ => Plan::default(),
+        };
+        plan.check(Check::At(key.clone(), row.version));
+        if work.places.is_empty() {
+            plan.delete(key);
+        } else {
+            plan.put(key, rows::encode(&work));
+        }
+        self.commit(plan).await?;
+        if let Some(node) = dropped {
+            self.discard_node(&node);
+        }
+        if let Some(at) = at {
+            self.mounts.changed_all();
+            if let Some(forget) = self.names.plan_forget_whiteout(&at).await? {
+                self.commit(forget).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues what lies under `path` already and belongs to no store yet: a mount has come.
+    pub(crate) async fn queue_below(&self, path: &Path) -> Result<()> {
+        let rows = self.rows_below(path).await?;
+        for page in rows.chunks(QUEUE_PAGE) {
+            let mut attempts = self.attempts(format!("queue {path}"));
+            loop {
+                match self.try_queue(page).await {
+                    Ok(()) => break,
+                    Err(error) => attempts.after(error).await?,
+                }
+            }
+        }
+        self.persist.absorb().await?;
+        self.persist.wake();
+        Ok(())
+    }
+
+    async fn try_queue(&self, nodes: &[(Path, Node)]) -> Result<()> {
+        let mut planner = self.names.planner();
+        let mut work = Vec::new();
+        for (_, node) in nodes {
+            let Node::Row { ino, .. } = node else { continue };
+            let Some((inode, _)) = planner.inode(*ino).await? else { continue };
+            let what = match inode.kind {
+                Kind::Dir { .. } => WorkKind::MakeDir { ino: ino.0 },
+                Kind::Symlink(_) => continue,
+                Kind::File => WorkKind::Put { ino: ino.0, generation: inode.generation },
+            };
+            let seq = self.persist.number().await?;
+            if inode.kind == Kind::File {
+                let content = Content::decode(&inode.content)?;
+                if !matches!(content, Content::Sealed { work: None, .. }) {
+                    continue;
+                }
+                let (content, ctime) = (with_work(content, Some(seq)).encode(), inode.ctime);
+                planner.update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+            }
+            let since = self.components.clock.now().0;
+            work.push((seq, rows::Work { what, since, state: WorkState::Queued, places: Vec::new() }));
+        }
+        let mut plan = planner.finish()?;
+        for (seq, work) in work {
+            plan.put(work_key(seq), rows::encode(&work));
+            self.persist.touch(seq);
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.commit(plan).await?;
+        Ok(())
+    }
+}

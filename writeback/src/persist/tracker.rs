@@ -1,0 +1,616 @@
+//! The queue in memory: which work waits for what, and which may go next.
+//!
+//! It owns the order (oldest first, fair between mounts, urgent work before all), who answers for which key, who waits for whom,
+//! and the pauses of mounts that are away. It does not own the rows, from which it is filled at start and refreshed after every
+//! change, nor any effect. About 200 bytes per piece of work, and the keys of its places.
+
+use super::plan::Row;
+use crate::rows::{PlaceKind, WorkKind, WorkState};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+/// First pause of a mount that is away; doubled each time.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// What is blocked is tried again after this.
+pub(super) const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// Longest chain of waits that is followed to find a cycle.
+const CHAIN_MAX: usize = 1000;
+
+/// A key of a mount.
+pub(super) type At = (u32, String);
+
+/// Where a piece of work stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// May go.
+    Ready,
+    /// Is under way.
+    Running,
+    /// Goes when that one is done or has moved on.
+    Waiting(u64),
+    /// A staging name: goes when a directory was renamed.
+    Held,
+    /// Goes at this monotonic time.
+    Later(Duration),
+    /// Refused; goes again at this time.
+    Blocked { path: String, reason: String, since: i64, again: Duration },
+    /// Waits for a person.
+    Conflict(Conflicted),
+}
+
+/// What is known of a conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Conflicted {
+    pub(super) path: String,
+    pub(super) mount: u32,
+    pub(super) key: String,
+    pub(super) reason: String,
+    pub(super) since: i64,
+    pub(super) mine: String,
+    pub(super) theirs: Option<String>,
+    pub(super) seen: String,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Something was changed: look at the row again.
+    Moved,
+    /// Goes after that one.
+    Wait(u64),
+    /// A staging name.
+    Held,
+    /// The store is away: the whole mount pauses.
+    Away(u32, String),
+    /// Again after a pause of its own.
+    Soon(Duration),
+    /// Refused.
+    Blocked { path: String, reason: String },
+    /// The target is somebody else's.
+    Conflict(Conflicted),
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    what: WorkKind,
+    since: i64,
+    version: u64,
+    phase: Phase,
+    mount: u32,
+    places: Vec<(At, PlaceKind)>,
+    /// The key at which its content lies, while there is no other copy.
+    source: Option<At>,
+    /// The key it is being written to.
+    target: Option<At>,
+    /// In a ring of waits: take over what the others only have to clear.
+    unwind: bool,
+    /// Changed while it ran.
+    stale: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Duration,
+    next: Duration,
+}
+
+/// What a claim of a key finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Acquired {
+    /// The key is the claimant's.
+    Yes,
+    /// Another one's.
+    Owned(u64),
+    /// Another one's, who waits for the claimant and does not need what lies there.
+    TakeOver(u64),
+}
+
+/// For people and waiters.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) seq: u64,
+    pub(super) what: WorkKind,
+    pub(super) since: i64,
+    pub(super) held: bool,
+    pub(super) places: Vec<(At, PlaceKind)>,
+}
+
+/// The queue.
+#[derive(Debug, Default)]
+pub(super) struct Tracker {
+    entries: BTreeMap<u64, Entry>,
+    ready: BTreeMap<u32, BTreeSet<u64>>,
+    urgent: BTreeSet<u64>,
+    later: BTreeSet<(Duration, u64)>,
+    waiters: HashMap<u64, BTreeSet<u64>>,
+    held: BTreeSet<u64>,
+    troubled: BTreeSet<u64>,
+    owners: BTreeMap<At, BTreeSet<u64>>,
+    trees: BTreeMap<At, BTreeSet<u64>>,
+    pauses: HashMap<u32, Pause>,
+    running: usize,
+    last_mount: u32,
+}
+
+impl Tracker {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// When the oldest was acknowledged.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.entries.values().take(64).map(|entry| entry.since).min()
+    }
+
+    /// What waits for a person or was refused.
+    pub(super) fn troubled(&self) -> impl Iterator<Item = (u64, &Phase)> {
+        self.troubled.iter().filter_map(|seq| Some((*seq, &self.entries.get(seq)?.phase)))
+    }
+
+    pub(super) fn contains(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+    }
+
+    pub(super) fn highest(&self) -> u64 {
+        self.entries.last_key_value().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// Everything, oldest first.
+    pub(super) fn all(&self) -> Vec<Seen> {
+        self.entries.iter().map(|(seq, entry)| seen(*seq, entry)).collect()
+    }
+
+    /// Up to `limit` that are older than `seq`, oldest first, and whether these are all.
+    pub(super) fn older_than(&self, seq: u64, limit: usize) -> (Vec<Seen>, bool) {
+        let mut older: Vec<Seen> = self.entries.range(..seq).take(limit + 1).map(|(seq, entry)| seen(*seq, entry)).collect();
+        let all = older.len() <= limit;
+        older.truncate(limit);
+        (older, all)
+    }
+
+    /// How much answers for keys of this mount.
+    pub(super) fn of_mount(&self, mount: u32) -> u64 {
+        let touches = |entry: &&Entry| entry.mount == mount || entry.places.iter().any(|((of, _), _)| *of == mount);
+        self.entries.values().filter(touches).count() as u64
+    }
+
+    /// The row as it is in the metastore now; `None`: it is gone.
+    pub(super) fn refresh(&mut self, seq: u64, row: Option<&Row>, now: Duration) {
+        let Some(row) = row else { return self.remove(seq) };
+        let is_move = matches!(row.work.what, WorkKind::MoveTree { .. });
+        let mut fresh = entry_of(row);
+        match self.entries.get(&seq) {
+            Some(old) if old.version >= fresh.version => return,
+            Some(old) if old.phase == Phase::Running => {
+                fresh.phase = Phase::Running;
+                fresh.target = old.target.clone();
+                fresh.mount = old.mount;
+                fresh.stale = true;
+                self.unindex(seq);
+                self.entries.insert(seq, fresh);
+                self.index(seq);
+            }
+            _ => {
+                self.remove_quietly(seq);
+                let phase = phase_of(row, now);
+                fresh.phase = Phase::Running;
+                self.entries.insert(seq, fresh);
+                self.index(seq);
+                self.set_phase(seq, phase);
+                // Whoever waits for this one may find that the reason is gone.
+                self.release_waiters(seq);
+            }
+        }
+        if is_move {
+            self.release_held();
+        }
+    }
+
+    /// The row was written by the run itself: no reason to run again.
+    pub(super) fn note_version(&mut self, seq: u64, row: &Row) {
+        if let Some(entry) = self.entries.get_mut(&seq)
+            && !entry.stale
+        {
+            entry.version = entry.version.max(row.version.0);
+        }
+    }
+
+    fn remove(&mut self, seq: u64) {
+        if self.entries.get(&seq).is_some_and(|entry| entry.phase == Phase::Running) {
+            // Its run ends by itself and finds the row gone.
+            return;
+        }
+        self.remove_quietly(seq);
+        self.release_waiters(seq);
+    }
+
+    fn remove_quietly(&mut self, seq: u64) {
+        if !self.entries.contains_key(&seq) {
+            return;
+        }
+        self.leave_phase(seq);
+        self.unindex(seq);
+        self.entries.remove(&seq);
+        self.urgent.remove(&seq);
+    }
+
+    fn index(&mut self, seq: u64) {
+        let Some(entry) = self.entries.get(&seq) else { return };
+        for (at, kind) in &entry.places {
+            let map = if *kind == PlaceKind::File { &mut self.owners } else { &mut self.trees };
+            map.entry(at.clone()).or_default().insert(seq);
+        }
+        if let Some(target) = &entry.target {
+            self.owners.entry(target.clone()).or_default().insert(seq);
+        }
+    }
+
+    fn unindex(&mut self, seq: u64) {
+        let Some(entry) = self.entries.get(&seq) else { return };
+        let ats: Vec<At> = entry.places.iter().map(|(at, _)| at.clone()).chain(entry.target.clone()).collect();
+        for at in ats {
+            for map in [&mut self.owners, &mut self.trees] {
+                if let Some(owners) = map.get_mut(&at) {
+                    owners.remove(&seq);
+                    if owners.is_empty() {
+                        map.remove(&at);
+                    }
+                }
+            }
+        }
+    }
+
+    fn leave_phase(&mut self, seq: u64) {
+        let Some(entry) = self.entries.get(&seq) else { return };
+        match &entry.phase {
+            Phase::Ready => {
+                if let Some(ready) = self.ready.get_mut(&entry.mount) {
+                    ready.remove(&seq);
+                    if ready.is_empty() {
+                        self.ready.remove(&entry.mount);
+                    }
+                }
+            }
+            Phase::Running => {}
+            Phase::Waiting(on) => {
+                if let Some(waiters) = self.waiters.get_mut(on) {
+                    waiters.remove(&seq);
+                }
+            }
+            Phase::Held => {
+                self.held.remove(&seq);
+            }
+            Phase::Later(at) => {
+                self.later.remove(&(*at, seq));
+            }
+            Phase::Blocked { again, .. } => {
+                self.later.remove(&(*again, seq));
+                self.troubled.remove(&seq);
+            }
+            Phase::Conflict(_) => {
+                self.troubled.remove(&seq);
+            }
+        }
+    }
+
+    fn set_phase(&mut self, seq: u64, phase: Phase) {
+        self.leave_phase(seq);
+        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        entry.phase = phase.clone();
+        let mount = entry.mount;
+        match phase {
+            Phase::Ready => {
+                self.ready.entry(mount).or_default().insert(seq);
+            }
+            Phase::Running => {}
+            Phase::Waiting(on) => {
+                self.waiters.entry(on).or_default().insert(seq);
+            }
+            Phase::Held => {
+                self.held.insert(seq);
+            }
+            Phase::Later(at) => {
+                self.later.insert((at, seq));
+            }
+            Phase::Blocked { again, .. } => {
+                self.later.insert((again, seq));
+                self.troubled.insert(seq);
+            }
+            Phase::Conflict(_) => {
+                self.troubled.insert(seq);
+            }
+        }
+    }
+
+    fn release_waiters(&mut self, seq: u64) {
+        for waiter in self.waiters.remove(&seq).unwrap_or_default() {
+            self.set_phase(waiter, Phase::Ready);
+        }
+    }
+
+    fn release_held(&mut self) {
+        for seq in std::mem::take(&mut self.held) {
+            self.set_phase(seq, Phase::Ready);
+        }
+    }
+
+    /// Lets go what was to wait until now.
+    pub(super) fn release_due(&mut self, now: Duration) {
+        while let Some((at, seq)) = self.later.first().copied() {
+            if at > now {
+                break;
+            }
+            self.set_phase(seq, Phase::Ready);
+            self.later.remove(&(at, seq));
+        }
+    }
+
+    /// When something becomes due by itself.
+    pub(super) fn next_due(&self) -> Option<Duration> {
+        let paused = self.ready.keys().filter_map(|mount| self.pauses.get(mount)).map(|pause| pause.until);
+        self.later.first().map(|(at, _)| *at).into_iter().chain(paused).min()
+    }
+
+    /// Before everything else, whatever held it up but a conflict.
+    pub(super) fn urge(&mut self, seqs: &[u64]) {
+        for seq in seqs {
+            let Some(entry) = self.entries.get(seq) else { continue };
+            self.urgent.insert(*seq);
+            if matches!(entry.phase, Phase::Later(_) | Phase::Blocked { .. }) {
+                self.set_phase(*seq, Phase::Ready);
+            }
+        }
+    }
+
+    /// The next to run, which counts as running from now on.
+    pub(super) fn next(&mut self, now: Duration) -> Option<u64> {
+        let paused = |mount: &u32| self.pauses.get(mount).is_some_and(|pause| pause.until > now);
+        let urgent = self.urgent.iter().find(|seq| {
+            self.entries.get(seq).is_some_and(|entry| entry.phase == Phase::Ready && !paused(&entry.mount))
+        });
+        let seq = match urgent.copied() {
+            Some(seq) => seq,
+            None => {
+                // The mounts take turns, in the order of their numbers.
+                let after = self.ready.range(self.last_mount.saturating_add(1)..);
+                let mount = after.chain(self.ready.range(..=self.last_mount)).map(|(mount, _)| *mount).find(|m| !paused(m))?;
+                self.last_mount = mount;
+                *self.ready.get(&mount)?.first()?
+            }
+        };
+        self.set_phase(seq, Phase::Running);
+        self.running += 1;
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.stale = false;
+        }
+        Some(seq)
+    }
+
+    /// Whether `seq` is in a ring of waits that it was told to leave.
+    pub(super) fn unwinds(&self, seq: u64) -> bool {
+        self.entries.get(&seq).is_some_and(|entry| entry.unwind)
+    }
+
+    /// Notes where the content of `seq` lies while there is no other copy.
+    pub(super) fn set_source(&mut self, seq: u64, source: Option<At>) {
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.source = source;
+        }
+    }
+
+    /// Takes a key for a write. It is the claimant's until its run ends or its row says so.
+    pub(super) fn acquire(&mut self, seq: u64, at: &At) -> Acquired {
+        if let Some(other) = self.tree_over(seq, at) {
+            return Acquired::Owned(other);
+        }
+        let others = self.owners.get(at).into_iter().flatten().copied();
+        if let Some(other) = others.into_iter().find(|owner| *owner != seq) {
+            let unwinds = self.unwinds(seq);
+            let free = self.entries.get(&other).is_none_or(|other| {
+                matches!(other.phase, Phase::Waiting(_)) && other.source.as_ref() != Some(at)
+            });
+            return if unwinds && free { Acquired::TakeOver(other) } else { Acquired::Owned(other) };
+        }
+        self.unindex(seq);
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.target = Some(at.clone());
+            entry.mount = at.0;
+        }
+        self.index(seq);
+        Acquired::Yes
+    }
+
+    /// Another one's tree that covers the key.
+    pub(super) fn tree_over(&self, seq: u64, at: &At) -> Option<u64> {
+        let mut key = at.1.as_str();
+        loop {
+            let over = self.trees.get(&(at.0, key.to_owned()));
+            if let Some(other) = over.into_iter().flatten().find(|owner| **owner != seq) {
+                return Some(*other);
+            }
+            if key.is_empty() {
+                return None;
+            }
+            key = key.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
+    }
+
+    /// Another one that answers for a key at or below this one. `only_running`: one that is under way.
+    pub(super) fn owner_below(&self, seq: u64, at: &At, only_running: bool) -> Option<u64> {
+        let below = format!("{}/", at.1);
+        let exact = self.owners.get(at).into_iter().flatten();
+        let from = (at.0, if at.1.is_empty() { String::new() } else { below.clone() });
+        let range = self.owners.range(from..);
+        let inside = range.take_while(|((mount, key), _)| *mount == at.0 && (at.1.is_empty() || key.starts_with(&below)));
+        exact.chain(inside.flat_map(|(_, owners)| owners)).copied().find(|owner| {
+            let Some(entry) = self.entries.get(owner) else { return false };
+            // One that waits for us and has its content elsewhere would wait for ever.
+            let waits_for_us = entry.phase == Phase::Waiting(seq) && entry.source.is_none();
+            *owner != seq && !waits_for_us && (!only_running || entry.phase == Phase::Running)
+        })
+    }
+
+    /// A directory whose content, at or below this key, is still to be moved.
+    pub(super) fn move_below(&self, seq: u64, at: &At) -> Option<u64> {
+        let below = format!("{}/", at.1);
+        let inside = self.trees.range(at.clone()..).take_while(|((mount, key), _)| {
+            *mount == at.0 && (*key == at.1 || key.starts_with(&below) || *key < below)
+        });
+        let moves = |owner: &u64| self.entries.get(owner).is_some_and(|entry| matches!(entry.what, WorkKind::MoveTree { .. }));
+        inside
+            .filter(|((_, key), _)| *key == at.1 || key.starts_with(&below))
+            .flat_map(|(_, owners)| owners)
+            .copied()
+            .find(|owner| *owner != seq && moves(owner))
+    }
+
+    /// The run of `seq` is over.
+    pub(super) fn finish(&mut self, seq: u64, outcome: Outcome, now: Duration) {
+        self.running = self.running.saturating_sub(1);
+        self.unindex(seq);
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.target = None;
+        }
+        self.index(seq);
+        let stale = self.entries.get(&seq).is_some_and(|entry| entry.stale);
+        let mount = self.entries.get(&seq).map_or(0, |entry| entry.mount);
+        if !matches!(outcome, Outcome::Away(..)) {
+            self.pauses.remove(&mount);
+        }
+        let phase = match outcome {
+            // The row was changed under it: what the run found no longer counts.
+            _ if stale => Phase::Ready,
+            Outcome::Moved => Phase::Ready,
+            Outcome::Wait(on) if self.entries.contains_key(&on) => Phase::Waiting(on),
+            Outcome::Wait(_) => Phase::Ready,
+            Outcome::Held => Phase::Held,
+            Outcome::Away(mount, _) => {
+                self.pause(mount, now);
+                Phase::Ready
+            }
+            Outcome::Soon(pause) => Phase::Later(now + pause),
+            Outcome::Blocked { path, reason } => {
+                Phase::Blocked { path, reason, since: 0, again: now + BLOCKED_PAUSE }
+            }
+            Outcome::Conflict(conflict) => Phase::Conflict(conflict),
+        };
+        let waits = matches!(phase, Phase::Waiting(_));
+        if !waits && let Some(entry) = self.entries.get_mut(&seq) {
+            entry.unwind = false;
+        }
+        self.set_phase(seq, phase);
+        self.release_waiters(seq);
+        if waits {
+            self.unwind_ring(seq);
+        }
+    }
+
+    /// Since when it has been blocked; kept over further tries.
+    pub(super) fn set_since(&mut self, seq: u64, at: i64) {
+        if let Some(Entry { phase: Phase::Blocked { since, .. }, .. }) = self.entries.get_mut(&seq) {
+            *since = at;
+        }
+    }
+
+    fn pause(&mut self, mount: u32, now: Duration) {
+        let pause = self.pauses.entry(mount).or_insert(Pause { until: now, next: PAUSE_FIRST });
+        if pause.until <= now {
+            // A quarter off or on, by the clock's last digits: mounts do not come back in step.
+            let jitter = pause.next / 4 * u32::try_from(now.as_micros() % 4).unwrap_or(0) / 4;
+            pause.until = now + pause.next * 3 / 4 + jitter;
+            pause.next = (pause.next * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Where waits form a ring through `seq`, everyone in it is told to unwind.
+    fn unwind_ring(&mut self, seq: u64) {
+        let mut ring = vec![seq];
+        let mut at = seq;
+        while let Some(Entry { phase: Phase::Waiting(on), .. }) = self.entries.get(&at) {
+            at = *on;
+            if at == seq {
+                for member in ring {
+                    if let Some(entry) = self.entries.get_mut(&member) {
+                        entry.unwind = true;
+                    }
+                    // Only those with a target of their own can take over; the others go on waiting.
+                    if matches!(self.entries.get(&member).map(|entry| &entry.what), Some(WorkKind::Put { .. })) {
+                        self.set_phase(member, Phase::Later(Duration::ZERO));
+                    }
+                }
+                return;
+            }
+            if ring.len() >= CHAIN_MAX || ring.contains(&at) {
+                return;
+            }
+            ring.push(at);
+        }
+    }
+}
+
+fn seen(seq: u64, entry: &Entry) -> Seen {
+    Seen {
+        seq,
+        what: entry.what.clone(),
+        since: entry.since,
+        held: entry.phase == Phase::Held,
+        places: entry.places.clone(),
+    }
+}
+
+fn entry_of(row: &Row) -> Entry {
+    let places: Vec<(At, PlaceKind)> =
+        row.work.places.iter().map(|place| ((place.mount, place.key.clone()), place.kind)).collect();
+    Entry {
+        what: row.work.what.clone(),
+        since: row.work.since,
+        version: row.version.0,
+        phase: Phase::Ready,
+        mount: places.first().map_or(0, |((mount, _), _)| *mount),
+        places,
+        source: None,
+        target: None,
+        unwind: false,
+        stale: false,
+    }
+}
+
+fn phase_of(row: &Row, _now: Duration) -> Phase {
+    match &row.work.state {
+        // After a restart it is tried at once.
+        WorkState::Queued | WorkState::Blocked { .. } => Phase::Ready,
+        WorkState::Conflict { reason, since, key, theirs, seen } => {
+            let mount = row.work.places.iter().find(|place| place.key == *key).map_or(0, |place| place.mount);
+            Phase::Conflict(Conflicted {
+                path: format!("/{key}"),
+                mount,
+                key: key.clone(),
+                reason: reason.clone(),
+                since: *since,
+                mine: mine(&row.work.what),
+                theirs: theirs.clone(),
+                seen: seen.clone(),
+            })
+        }
+    }
+}
+
+/// What we want there, for people.
+pub(super) fn mine(what: &WorkKind) -> String {
+    match what {
+        WorkKind::Put { ino, generation } => format!("content {ino}.{generation}"),
+        WorkKind::Clear => "deleted".into(),
+        WorkKind::MakeDir { .. } | WorkKind::MoveTree { .. } => "directory".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use super::*;
+use crate::rows::{Place, Work};
+use forebay_metastore::Version;
+
+fn put(seq: u64, version: u64, places: &[(u32, &str)]) -> Row {
+    let places = places.iter().map(|(mount, key)| Place::file(*mount, *key, None)).collect();
+    let what = WorkKind::Put { ino: seq, generation: 1 };
+    Row { seq, version: Version(version), work: Work { what, since: 1000 + seq as i64, state: WorkState::Queued, places } }
+}
+
+fn tracker(rows: &[Row]) -> Tracker {
+    let mut tracker = Tracker::default();
+    rows.iter().for_each(|row| tracker.refresh(row.seq, Some(row), Duration::ZERO));
+    tracker
+}
+
+const NOW: Duration = Duration::from_secs(100);
+
+fn at(mount: u32, key: &str) -> At {
+    (mount, key.to_owned())
+}
+
+#[test]
+fn the_oldest_goes_first_and_mounts_take_turns() {
+    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")]), put(3, 3, &[(2, "c")]), put(4, 4, &[(2, "d")])]);
+    let order: Vec<u64> = std::iter::from_fn(|| tracker.next(NOW)).collect();
+    assert_eq!(order, [1, 3, 2, 4]);
+}
+
+#[test]
+fn urgent_work_goes_before_older_work() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[]), put(3, 3, &[])]);
+    tracker.urge(&[3]);
+    assert_eq!(tracker.next(NOW), Some(3));
+    assert_eq!(tracker.next(NOW), Some(1));
+}
+
+#[test]
+fn a_mount_that_is_away_pauses_alone_and_for_longer_each_time() {
+    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(2, "b")])]);
+    let mut pauses = Vec::new();
+    let mut now = NOW;
+    for _ in 0..10 {
+        assert_eq!(tracker.next(now), Some(1));
+        tracker.finish(1, Outcome::Away(1, "503".into()), now);
+        let due = tracker.next_due().unwrap();
+        assert!(tracker.next(now) == Some(2) || pauses.len() > 0, "the other mount goes on");
+        pauses.push(due - now);
+        now = due;
+    }
+    assert!(pauses[0] < Duration::from_millis(300), "{pauses:?}");
+    assert!(pauses[9] > Duration::from_secs(10) && pauses[9] <= PAUSE_MAX, "{pauses:?}");
+}
+
+#[test]
+fn one_key_belongs_to_one_piece_of_work_at_a_time() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[])]);
+    tracker.next(NOW);
+    tracker.next(NOW);
+    assert_eq!(tracker.acquire(1, &at(1, "k")), Acquired::Yes);
+    assert_eq!(tracker.acquire(2, &at(1, "k")), Acquired::Owned(1));
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    assert_eq!(tracker.next(NOW), None);
+    tracker.finish(1, Outcome::Moved, NOW);
+    tracker.refresh(1, None, NOW);
+    assert_eq!(tracker.next(NOW), Some(2));
+    assert_eq!(tracker.acquire(2, &at(1, "k")), Acquired::Yes);
+}
+
+#[test]
+fn a_tree_that_is_to_go_holds_back_what_comes_under_it() {
+    let mut row = put(1, 1, &[(1, "d")]);
+    row.work.what = WorkKind::Clear;
+    row.work.places[0].kind = PlaceKind::Tree;
+    let mut tracker = tracker(&[row, put(2, 2, &[])]);
+    assert_eq!(tracker.acquire(2, &at(1, "d/x")), Acquired::Owned(1));
+    assert_eq!(tracker.acquire(2, &at(2, "d/x")), Acquired::Yes, "another mount");
+    assert_eq!(tracker.acquire(2, &at(1, "dd")), Acquired::Yes, "only begins like it");
+}
+
+#[test]
+fn a_ring_of_waits_unwinds() {
+    // 1 is to be written where 2 has its old place, and the other way round.
+    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")])]);
+    tracker.next(NOW);
+    tracker.set_source(1, None);
+    assert_eq!(tracker.acquire(1, &at(1, "b")), Acquired::Owned(2));
+    tracker.finish(1, Outcome::Wait(2), NOW);
+    assert_eq!(tracker.next(NOW), Some(2));
+    assert_eq!(tracker.acquire(2, &at(1, "a")), Acquired::Owned(1));
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    tracker.release_due(NOW);
+    // One of them goes on, and finds that the other only waits.
+    let first = tracker.next(NOW).unwrap();
+    assert!(tracker.unwinds(first));
+}
+
+#[test]
+fn what_changes_while_it_runs_runs_again() {
+    let mut tracker = tracker(&[put(1, 1, &[])]);
+    tracker.next(NOW);
+    let changed = Row { work: Work { what: WorkKind::Clear, ..put(1, 2, &[]).work }, ..put(1, 2, &[]) };
+    tracker.refresh(1, Some(&changed), NOW);
+    tracker.finish(1, Outcome::Held, NOW);
+    assert_eq!(tracker.next(NOW), Some(1));
+}
+
+#[test]
+fn staging_names_are_looked_at_again_when_a_directory_was_renamed() {
+    let mut tracker = tracker(&[put(1, 1, &[])]);
+    tracker.next(NOW);
+    tracker.finish(1, Outcome::Held, NOW);
+    assert_eq!(tracker.next(NOW), None);
+    let mut moved = put(2, 2, &[]);
+    moved.work.what = WorkKind::MoveTree { ino: 7 };
+    tracker.refresh(2, Some(&moved), NOW);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
+}

@@ -1,0 +1,289 @@
+//! Whole directories: moving what the base shows in one that was renamed, and removing what lay in one that was deleted.
+//!
+//! A renamed directory goes on showing its old base path until everything there has a row of its own and with it work of its
+//! own, in transactions of bounded size; then it shows the base at its own path. So whatever happens to a file meanwhile is
+//! an ordinary change of a row. It does not move bytes itself.
+
+use super::{
+    clear::Cleared,
+    plan::{Row, with_work, work_key},
+    put::SOON,
+    tracker::Outcome,
+};
+use crate::{
+    Result,
+    cache::Inner,
+    mounts::Mount,
+    rows::{self, Content, Place, PlaceKind, Work, WorkKind, WorkState},
+};
+use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path};
+use forebay_understore::{Expect, Found, StoreError};
+use futures::{StreamExt, TryStreamExt};
+use std::sync::Arc;
+
+/// Names looked at in one go; each may take about ten keys of a transaction.
+const PAGE: usize = 100;
+/// Pieces of work beyond which a directory waits before it adds more.
+const QUEUE_MAX: usize = 20_000;
+/// Objects removed at once.
+const REMOVES_PARALLEL: usize = 8;
+
+impl Inner {
+    pub(super) async fn move_tree(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
+        let Some(path) = self.names.path_of(Ino(ino)).await? else { return self.tree_is_gone(row).await };
+        if let Some(other) = self.in_the_way(&row, &path) {
+            return Ok(Outcome::Wait(other));
+        }
+        let mut open = vec![path.clone()];
+        while let Some(dir) = open.pop() {
+            match self.move_directory(&row, &dir, &mut open).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::Soon(SOON)),
+                Err(error) if error.kind() == crate::ErrorKind::Unavailable && !error.is_lost() => {
+                    let mount = self.mounts.resolve(&path).map(|(mount, _)| mount.id);
+                    let mount = mount.or(row.work.places.first().map(|place| place.mount)).unwrap_or_default();
+                    return Ok(Outcome::Away(mount, error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if self.names.path_of(Ino(ino)).await?.as_ref() != Some(&path) {
+            return Ok(Outcome::Moved);
+        }
+        let work = Work { what: WorkKind::Clear, state: WorkState::Queued, ..row.work.clone() };
+        self.persist_row(&row, &work).await?;
+        Ok(Outcome::Moved)
+    }
+
+    /// Work that has to end first: uploads under way from or into the directory, and a removal of what was at its new path.
+    fn in_the_way(&self, row: &Row, path: &Path) -> Option<u64> {
+        let tracker = self.persist.tracker.lock();
+        let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
+        let over = target.as_ref().and_then(|target| tracker.tree_over(row.seq, target));
+        let places = row.work.places.iter().map(|place| (place.mount, place.key.clone()));
+        over.or_else(|| places.chain(target).find_map(|at| tracker.owner_below(row.seq, &at, true)))
+    }
+
+    /// The directory was removed before its content was moved: the content goes.
+    async fn tree_is_gone(&self, row: Row) -> Result<Outcome> {
+        let trees = row.work.places.iter().cloned().map(|place| Place { kind: PlaceKind::Tree, ..place });
+        let work = Work { what: WorkKind::Clear, state: WorkState::Queued, places: trees.collect(), ..row.work.clone() };
+        self.persist_row(&row, &work).await?;
+        Ok(Outcome::Moved)
+    }
+
+    /// Gives everything in one directory a row and work; its directories go to `open`. False: the queue is full for now.
+    async fn move_directory(&self, row: &Row, dir: &Path, open: &mut Vec<Path>) -> Result<bool> {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = match self.names.list(dir, after.as_deref(), PAGE).await {
+                Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => return Ok(true),
+                other => other?,
+            };
+            let ended = page.len() < PAGE;
+            after = page.last().map(|(name, _)| name.clone());
+            let mut to_move = Vec::new();
+            for (name, node) in page {
+                let path = dir.join(&name)?;
+                if node.is_dir() {
+                    open.push(path.clone());
+                }
+                if self.is_elsewhere(&path, &node)? {
+                    to_move.push((path, node));
+                }
+            }
+            self.give_rows(row, &to_move).await?;
+            if ended {
+                break;
+            }
+            if self.persist.tracker.lock().len() > QUEUE_MAX {
+                return Ok(false);
+            }
+        }
+        self.show_base(dir).await?;
+        Ok(true)
+    }
+
+    /// Whether the node has no row yet, or lies in the store under another name and nobody sees to it.
+    fn is_elsewhere(&self, path: &Path, node: &Node) -> Result<bool> {
+        match node {
+            Node::Base { at, .. } => Ok(at != path || self.mounts.resolve(path).is_none()),
+            Node::Row { inode, .. } if inode.kind == Kind::File => match Content::decode(&inode.content)? {
+                Content::Persisted { at, work: None, .. } => {
+                    let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
+                    Ok(target != Some((at.mount, at.key)))
+                }
+                _ => Ok(false),
+            },
+            Node::Row { .. } => Ok(false),
+        }
+    }
+
+    async fn give_rows(&self, row: &Row, nodes: &[(Path, Node)]) -> Result<()> {
+        if nodes.is_empty() {
+            return Ok(());
+        }
+        let mut planner = self.names.planner();
+        let mut work = Vec::new();
+        for (path, node) in nodes {
+            let (ino, inode) = match node {
+                Node::Row { ino, inode, .. } => (*ino, inode.clone()),
+                Node::Base { .. } => planner.adopt(path).await?,
+            };
+            if inode.is_dir() {
+                continue;
+            }
+            let Content::Persisted { at, layout, work: None } = Content::decode(&inode.content)? else { continue };
+            let known = Place::file(at.mount, at.key.clone(), Some(at.validator.clone()));
+            let seq = self.persist.number().await?;
+            let content = with_work(Content::Persisted { at, layout, work: None }, Some(seq)).encode();
+            let (before, ctime) = (inode.content.clone(), inode.ctime);
+            if planner.inode(ino).await?.is_none_or(|(now, _)| now.content != before) {
+                continue;
+            }
+            planner.update(ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+            let what = WorkKind::Put { ino: ino.0, generation: inode.generation };
+            work.push((seq, Work { what, since: row.work.since, state: WorkState::Queued, places: vec![known] }));
+        }
+        let mut plan = planner.finish()?;
+        for (seq, work) in &work {
+            plan.put(work_key(*seq), rows::encode(work));
+        }
+        self.commit(plan).await?;
+        work.iter().for_each(|(seq, _)| self.persist.touch(*seq));
+        self.persist.absorb().await
+    }
+
+    /// Lets the directory at `path` show the base at its own path, unless something there is still to be removed.
+    pub(super) async fn show_base(&self, path: &Path) -> Result<()> {
+        let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else { return Ok(()) };
+        let natural = Kind::Dir { base: Some(path.as_bytes()) };
+        if !inode.is_dir() || inode.kind == natural {
+            return Ok(());
+        }
+        if let Some((mount, Some(key))) = self.mounts.resolve(path) {
+            let tracker = self.persist.tracker.lock();
+            // The caller's own row prunes only; it may be over this path.
+            if tracker.tree_over(0, &(mount.id, key)).is_some() {
+                return Ok(());
+            }
+        }
+        let mut planner = self.names.planner();
+        if planner.pin_path(ino).await?.as_ref() != Some(path) {
+            return Ok(());
+        }
+        let ctime = inode.ctime;
+        planner.update(ino, |inode: &mut Inode| (inode.kind, inode.ctime) = (natural, ctime)).await?;
+        self.commit(planner.finish()?).await?;
+        Ok(())
+    }
+
+    /// Directories that were made where others were removed show the base again, once these are gone.
+    pub(super) async fn show_base_below(&self, path: &Path) -> Result<()> {
+        let mut open = vec![path.clone()];
+        while let Some(dir) = open.pop() {
+            let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else { continue };
+            if inode.kind != (Kind::Dir { base: None }) {
+                continue;
+            }
+            let mut after: Option<Vec<u8>> = None;
+            loop {
+                let page = self.names.list(&dir, after.as_deref(), PAGE).await?;
+                let ended = page.len() < PAGE;
+                after = page.last().map(|(name, _)| name.clone());
+                for (name, _) in page.into_iter().filter(|(_, node)| node.is_dir()) {
+                    open.push(dir.join(&name)?);
+                }
+                if ended {
+                    break;
+                }
+            }
+            self.show_base(&dir).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what lies below a place, once nobody else answers for anything there.
+    pub(super) async fn clear_tree(&self, row: &Row, mount: &Arc<Mount>, place: &Place) -> Cleared {
+        if mount.read_only || place.key.is_empty() {
+            return Cleared::Done;
+        }
+        let at = (place.mount, place.key.clone());
+        let other = {
+            let tracker = self.persist.tracker.lock();
+            tracker.owner_below(row.seq, &at, false).or_else(|| tracker.move_below(row.seq, &at))
+        };
+        if let Some(other) = other {
+            return Cleared::Wait(other);
+        }
+        let since = (place.kind == PlaceKind::Tree).then_some(row.work.since);
+        match self.remove_below(mount, &place.key, since).await {
+            Ok(None) => Cleared::Done,
+            Ok(Some(found)) => Cleared::Foreign(Some(found), "deleted here, written by someone else there since"),
+            Err(error) => Cleared::Failed(error),
+        }
+    }
+
+    /// Removes the directories below `key`, and with `since` the objects that were there then or are ours. Answers one that
+    /// stays, when objects were to go.
+    async fn remove_below(&self, mount: &Mount, key: &str, since: Option<i64>) -> Result<Option<Found>, StoreError> {
+        let mut open = vec![key.to_owned()];
+        let mut dirs = Vec::new();
+        let mut foreign = None;
+        while let Some(dir) = open.pop() {
+            let mut rows = mount.upload.list(&dir, None);
+            let mut files = Vec::new();
+            loop {
+                match rows.next().await {
+                    None | Some(Err(StoreError::NotFound(_))) => break,
+                    Some(Err(error)) => return Err(error),
+                    Some(Ok(listed)) if listed.found.is_dir => open.push(format!("{dir}/{}", listed.name)),
+                    Some(Ok(listed)) => files.push(listed),
+                }
+                if files.len() >= 1000 {
+                    let kept = self.remove_files(mount, &dir, std::mem::take(&mut files), since).await?;
+                    foreign = foreign.or(kept);
+                }
+            }
+            foreign = foreign.or(self.remove_files(mount, &dir, files, since).await?);
+            dirs.push(dir);
+        }
+        for dir in dirs.iter().rev() {
+            match mount.upload.remove_dir(dir).await {
+                // Something else is in it: somebody else's, or a file that takes the directory's place.
+                Ok(()) | Err(StoreError::Changed(_) | StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(if since.is_some() { foreign } else { None })
+    }
+
+    async fn remove_files(
+        &self,
+        mount: &Mount,
+        dir: &str,
+        files: Vec<forebay_understore::Listed>,
+        since: Option<i64>,
+    ) -> Result<Option<Found>, StoreError> {
+        let Some(since) = since else { return Ok(None) };
+        let removals = files.into_iter().map(|listed| async move {
+            let key = format!("{dir}/{}", listed.name);
+            if listed.found.mtime > since {
+                let now = mount.upload.head(&key).await?;
+                let ours = now.as_ref().and_then(|found| found.token.as_ref());
+                if !ours.is_some_and(|token| token.starts_with(self.persist.token_prefix())) {
+                    return Ok(now);
+                }
+            }
+            match mount.upload.delete(&key, &Expect::Match(listed.found.validator)).await {
+                Ok(()) | Err(StoreError::NotFound(_)) => Ok(None),
+                // Written again in this very moment, or gone.
+                Err(StoreError::Changed(_)) => mount.upload.head(&key).await,
+                Err(error) => Err(error),
+            }
+        });
+        let kept: Vec<Option<Found>> =
+            futures::stream::iter(removals).buffer_unordered(REMOVES_PARALLEL).try_collect().await?;
+        Ok(kept.into_iter().flatten().next())
+    }
+}

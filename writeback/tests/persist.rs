@@ -1,0 +1,725 @@
+//! The under-store becomes what was acknowledged: through the engine's own door, against a store that fails.
+
+mod support;
+
+use bytes::Bytes;
+use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
+use forebay_understore::{
+    StoreError,
+    memory::{Call, Fault, FaultRates, Memory},
+};
+use forebay_writeback::{
+    Cache, Error, ErrorKind,
+    names::{Rename, State},
+    persist::Resolve,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+use support::{World, at, get, kind, pattern, put, tree};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+async fn persisted(cache: &Cache) {
+    cache.wait_persisted(&at("/kept"), 24 * HOUR).await.unwrap();
+}
+
+async fn pause(world: &World, millis: u64) {
+    use forebay_runtime::clock::Clock;
+    world.clock.sleep(Duration::from_millis(millis)).await;
+}
+
+async fn rename(cache: &Cache, from: &str, to: &str) -> Result<(), Error> {
+    cache.rename(&at(from), &at(to), Rename { replace: true, parents: false }).await
+}
+
+fn names(store: &Memory) -> Vec<String> {
+    store.contents().into_keys().collect()
+}
+
+/// Writes, persists, and leaves only the copy in the store.
+async fn clean(cache: &Cache, path: &str, content: &[u8]) {
+    put(cache, path, content).await.unwrap();
+    persisted(cache).await;
+    cache.free(&at(path)).await.unwrap();
+}
+
+#[test]
+fn a_file_lies_in_the_store_under_its_own_name_and_is_no_longer_dirty() {
+    let mut world = World::new(1);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/day=1/part-0", &pattern(1, 100_000)).await.unwrap();
+        put(&cache, "/local/x", b"stays").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.contents()["day=1/part-0"], pattern(1, 100_000));
+        assert_eq!(names(&world.store), ["day=1/part-0"]);
+        let status = cache.status().await.unwrap();
+        assert_eq!((status.dirty_files, status.dirty_bytes, status.queued), (1, 5, 0));
+        assert_eq!((status.persisted_bytes, status.cached_bytes), (100_000, 100_000));
+        assert_eq!(cache.stat(&at("/kept/day=1/part-0")).await.unwrap().state, State::Persisted);
+        assert_eq!(kind(cache.wait_persisted(&at("/local/x"), MINUTE).await), ErrorKind::Precondition);
+    });
+}
+
+#[test]
+fn a_large_file_goes_in_parts_and_leaves_no_upload_however_often_parts_fail() {
+    let mut world = World::new(2);
+    world.settings.persist.single_put_bytes_max = ByteSize(50_000);
+    world.settings.persist.part_bytes = ByteSize(30_000);
+    world.store.set_rates(FaultRates { unavailable: 150, lost_answer: 150, hang: 30, ..FaultRates::default() });
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for index in 0..5_u8 {
+            put(&cache, &format!("/kept/f{index}"), &pattern(index, 400_000 + usize::from(index))).await.unwrap();
+        }
+        persisted(&cache).await;
+    });
+    assert!(world.store.faults() > 20, "{}", world.store.faults());
+    for index in 0..5_u8 {
+        let size = 400_000 + usize::from(index);
+        assert_eq!(world.store.contents()[&format!("f{index}")], pattern(index, size));
+    }
+    assert_eq!(world.store.open_uploads(), 0);
+}
+
+#[test]
+fn while_the_store_is_away_writes_go_on_and_its_return_drains_them() {
+    let mut world = World::new(3);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/before", b"b").await.unwrap();
+        persisted(&cache).await;
+        world.store.set_away(Some(StoreError::Unavailable("503".into())));
+        for index in 0..20 {
+            put(&cache, &format!("/kept/new/{index}"), b"n").await.unwrap();
+        }
+        assert_eq!(get(&cache, "/kept/before").await.unwrap(), b"b");
+        assert_eq!(kind(cache.wait_persisted(&at("/kept"), MINUTE).await), ErrorKind::Deadline);
+        let calls = world.store.calls(Call::Put) + world.store.calls(Call::Head);
+        pause(world, 600_000).await;
+        let more = world.store.calls(Call::Put) + world.store.calls(Call::Head) - calls;
+        assert!(more < 300, "the store is hammered: {more} calls in ten minutes");
+        assert_eq!(cache.status().await.unwrap().dirty_files, 20);
+        world.store.set_away(None);
+        persisted(&cache).await;
+        assert_eq!(world.store.contents().len(), 21);
+    });
+}
+
+#[test]
+fn what_is_refused_is_shown_and_holds_up_nothing_else() {
+    let mut world = World::new(4);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        world.store.refuse(&["closed"]);
+        put(&cache, "/kept/closed/a", b"a").await.unwrap();
+        put(&cache, "/kept/open/b", b"b").await.unwrap();
+        cache.wait_persisted(&at("/kept/open"), MINUTE).await.unwrap();
+        assert_eq!(names(&world.store), ["open/b"]);
+        let status = cache.status().await.unwrap();
+        assert_eq!(status.blocked.len(), 1, "{status:?}");
+        assert_eq!(status.blocked[0].path, "/kept/closed/a");
+        assert!(status.blocked[0].reason.contains("403"), "{:?}", status.blocked);
+        let since = status.blocked[0].since;
+        pause(world, 300_000).await;
+        assert_eq!(cache.status().await.unwrap().blocked[0].since, since, "since is when it began");
+        world.store.refuse(&[]);
+        // By itself, within a minute.
+        cache.wait_persisted(&at("/kept/closed"), MINUTE).await.unwrap();
+        assert_eq!(cache.status().await.unwrap().blocked, []);
+    });
+}
+
+#[test]
+fn a_target_of_someone_else_is_a_conflict_and_is_resolved_as_told() {
+    for (how, expected) in [(Resolve::KeepMine, "mine"), (Resolve::KeepTheirs, "theirs")] {
+        let mut world = World::new(5);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            world.store.set_away(Some(StoreError::Unavailable("503".into())));
+            put(&cache, "/kept/f", b"mine").await.unwrap();
+            world.store.write_outside("f", "theirs");
+            world.store.set_away(None);
+            assert_eq!(kind(cache.wait_persisted(&at("/kept/f"), MINUTE).await), ErrorKind::Deadline);
+            assert_eq!(world.store.contents()["f"], "theirs");
+            assert_eq!(get(&cache, "/kept/f").await.unwrap(), b"mine");
+            let conflicts = cache.status().await.unwrap().conflicts;
+            assert_eq!(conflicts.len(), 1);
+            assert_eq!(conflicts[0].path, "/kept/f");
+            assert!(conflicts[0].theirs.contains("6 bytes"), "{conflicts:?}");
+            cache.persist_resolve(&at("/kept/f"), Resolve::Retry).await.unwrap();
+            pause(world, 5_000).await;
+            assert_eq!(cache.status().await.unwrap().conflicts.len(), 1, "theirs is still there");
+            cache.persist_resolve(&at("/kept/f"), how).await.unwrap();
+            cache.wait_persisted(&at("/kept/f"), MINUTE).await.unwrap();
+            assert_eq!(world.store.contents()["f"], expected, "{how:?}");
+            assert_eq!(get(&cache, "/kept/f").await.unwrap(), expected.as_bytes(), "{how:?}");
+            let status = cache.status().await.unwrap();
+            assert_eq!((status.conflicts.len(), status.dirty_files, status.queued), (0, 0, 0), "{how:?}");
+            assert_eq!(kind(cache.persist_resolve(&at("/kept/f"), how).await), ErrorKind::NotFound);
+        });
+    }
+}
+
+#[test]
+fn a_delete_of_what_was_changed_outside_is_a_conflict() {
+    for (how, left) in [(Resolve::KeepMine, 0), (Resolve::KeepTheirs, 1)] {
+        let mut world = World::new(6);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/kept/f", b"ours").await.unwrap();
+            persisted(&cache).await;
+            world.store.set_away(Some(StoreError::Unavailable("503".into())));
+            cache.delete(&at("/kept/f"), false).await.unwrap();
+            world.store.write_outside("f", "changed");
+            world.store.set_away(None);
+            pause(world, 60_000).await;
+            assert_eq!(world.store.contents()["f"], "changed");
+            assert_eq!(kind(cache.stat(&at("/kept/f")).await), ErrorKind::NotFound);
+            assert_eq!(cache.status().await.unwrap().conflicts.len(), 1);
+            cache.persist_resolve(&at("/kept/f"), how).await.unwrap();
+            persisted(&cache).await;
+            assert_eq!(world.store.contents().len(), left, "{how:?}");
+            assert_eq!(cache.stat(&at("/kept/f")).await.is_ok(), left == 1, "{how:?}");
+        });
+    }
+}
+
+#[test]
+fn an_overwrite_of_clean_data_replaces_exactly_what_was_seen() {
+    let mut world = World::new(7);
+    world.store.write_outside("f", "old");
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        assert_eq!(get(&cache, "/kept/f").await.unwrap(), b"old");
+        put(&cache, "/kept/f", b"new").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.contents()["f"], "new");
+    });
+}
+
+#[test]
+fn names_that_go_and_come_while_uploads_are_under_way_leave_nothing_stray() {
+    let mut world = World::new(8);
+    world.settings.persist.single_put_bytes_max = ByteSize(10_000);
+    world.settings.persist.part_bytes = ByteSize(10_000);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for round in 0..30_u64 {
+            // Each change meets an upload in another state.
+            put(&cache, "/kept/a", &pattern(1, 60_000)).await.unwrap();
+            pause(world, round * 5).await;
+            put(&cache, "/kept/a", &pattern(2, 50_000)).await.unwrap();
+            pause(world, round * 3).await;
+            rename(&cache, "/kept/a", "/kept/b").await.unwrap();
+            pause(world, round * 2).await;
+            put(&cache, "/kept/a", &pattern(3, 40_000)).await.unwrap();
+            rename(&cache, "/kept/a", "/kept/b").await.unwrap();
+            pause(world, round).await;
+            put(&cache, "/kept/gone", &pattern(4, 70_000)).await.unwrap();
+            pause(world, round * 4).await;
+            cache.delete(&at("/kept/gone"), false).await.unwrap();
+            persisted(&cache).await;
+            assert_eq!(names(&world.store), ["b"], "round {round}");
+            assert_eq!(world.store.contents()["b"], pattern(3, 40_000), "round {round}");
+            assert_eq!(world.store.open_uploads(), 0, "round {round}");
+            cache.delete(&at("/kept/b"), false).await.unwrap();
+            persisted(&cache).await;
+            assert_eq!(names(&world.store), Vec::<String>::new(), "round {round}");
+        }
+    });
+}
+
+#[test]
+fn two_clean_files_change_places() {
+    let mut world = World::new(9);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        clean(&cache, "/kept/a", b"first").await;
+        clean(&cache, "/kept/b", b"second").await;
+        world.store.set_away(Some(StoreError::Unavailable("503".into())));
+        // With the store away even the lookups fail, so they come from what is remembered; the renames are retried.
+        world.store.set_away(None);
+        rename(&cache, "/kept/a", "/kept/t").await.unwrap();
+        rename(&cache, "/kept/b", "/kept/a").await.unwrap();
+        rename(&cache, "/kept/t", "/kept/b").await.unwrap();
+        persisted(&cache).await;
+        let contents = world.store.contents();
+        assert_eq!((&contents["a"][..], &contents["b"][..], contents.len()), (&b"second"[..], &b"first"[..], 2));
+        assert_eq!(get(&cache, "/kept/a").await.unwrap(), b"second");
+    });
+}
+
+#[test]
+fn a_renamed_directory_moves_in_the_store_with_clean_and_dirty_content() {
+    let mut world = World::new(10);
+    for index in 0..250 {
+        world.store.write_outside(&format!("d/clean{index:03}"), format!("{index}"));
+    }
+    world.store.write_outside("d/sub/deep/x", "x");
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/d/dirty", b"dirty").await.unwrap();
+        put(&cache, "/kept/d/clean001", b"changed").await.unwrap();
+        cache.delete(&at("/kept/d/clean002"), false).await.unwrap();
+        rename(&cache, "/kept/d", "/kept/e").await.unwrap();
+        put(&cache, "/kept/e/later", b"later").await.unwrap();
+        put(&cache, "/kept/d/again", b"again").await.unwrap();
+        let seen = tree(&cache, "/kept/e").await.unwrap().len();
+        rename(&cache, "/kept/e", "/kept/f").await.unwrap();
+        assert_eq!(tree(&cache, "/kept/f").await.unwrap().len(), seen);
+        persisted(&cache).await;
+        let contents = world.store.contents();
+        let mut expected: BTreeSet<String> = (0..250).filter(|i| *i != 2).map(|i| format!("f/clean{i:03}")).collect();
+        expected.extend(["f/dirty", "f/later", "f/sub/deep/x", "d/again"].map(str::to_owned));
+        assert_eq!(contents.keys().cloned().collect::<BTreeSet<_>>(), expected);
+        assert_eq!((&contents["f/clean001"], &contents["f/clean005"]), (&Bytes::from("changed"), &Bytes::from("5")));
+        assert_eq!(tree(&cache, "/kept/f").await.unwrap().len(), seen);
+        // What is written there from outside shows again.
+        world.store.write_outside("f/outside", "o");
+        world.store.write_outside("d/outside", "o");
+        pause(world, 2000).await;
+        assert_eq!(get(&cache, "/kept/f/outside").await.unwrap(), b"o");
+        assert_eq!(get(&cache, "/kept/d/outside").await.unwrap(), b"o");
+    });
+}
+
+#[test]
+fn a_directory_deleted_with_all_it_holds_is_gone_from_the_store_and_stays_away() {
+    let mut world = World::new(11);
+    for index in 0..50 {
+        world.store.write_outside(&format!("d/s{}/f{index}", index % 3), "x");
+    }
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        pause(world, 1000).await;
+        put(&cache, "/kept/d/new", &pattern(1, 50_000)).await.unwrap();
+        pause(world, 20).await;
+        cache.delete(&at("/kept/d"), true).await.unwrap();
+        put(&cache, "/kept/d/after", b"after").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(names(&world.store), ["d/after"]);
+        let listed: Vec<String> = tree(&cache, "/kept/d").await.unwrap().into_iter().map(|s| s.path.to_string()).collect();
+        assert_eq!(listed, ["/kept/d/after"]);
+    });
+}
+
+#[test]
+fn a_file_that_someone_else_adds_to_a_deleted_directory_is_not_lost() {
+    let mut world = World::new(12);
+    world.store.write_outside("d/old", "old");
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        pause(world, 1000).await;
+        world.store.set_away(Some(StoreError::Unavailable("503".into())));
+        world.store.set_away(None);
+        world.store.refuse(&["d"]);
+        cache.delete(&at("/kept/d"), true).await.unwrap();
+        pause(world, 1000).await;
+        world.store.write_outside("d/theirs", "theirs");
+        world.store.refuse(&[]);
+        pause(world, 60_000).await;
+        assert_eq!(names(&world.store), ["d/theirs"]);
+        assert_eq!(cache.status().await.unwrap().conflicts.len(), 1);
+        cache.persist_resolve(&at("/kept/d"), Resolve::KeepTheirs).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(get(&cache, "/kept/d/theirs").await.unwrap(), b"theirs");
+    });
+}
+
+#[test]
+fn staging_names_never_reach_the_store_and_a_barrier_comes_last() {
+    let mut world = World::new(13);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        world.store.refuse(&["out/part-1"]);
+        for part in 0..3 {
+            put(&cache, &format!("/kept/out/_temporary/0/part-{part}"), b"p").await.unwrap();
+        }
+        put(&cache, "/kept/out/x.inprogress", b"x").await.unwrap();
+        pause(world, 10_000).await;
+        assert_eq!(names(&world.store), Vec::<String>::new());
+        assert_eq!(world.store.calls(Call::Put), 0);
+        for part in 0..3 {
+            rename(&cache, &format!("/kept/out/_temporary/0/part-{part}"), &format!("/kept/out/part-{part}")).await.unwrap();
+        }
+        rename(&cache, "/kept/out/x.inprogress", "/kept/out/x").await.unwrap();
+        cache.delete(&at("/kept/out/_temporary"), true).await.unwrap();
+        put(&cache, "/kept/out/_SUCCESS", b"").await.unwrap();
+        put(&cache, "/kept/other/_SUCCESS", b"").await.unwrap();
+        pause(world, 10_000).await;
+        assert_eq!(names(&world.store), ["other/_SUCCESS", "out/part-0", "out/part-2", "out/x"]);
+        world.store.refuse(&[]);
+        persisted(&cache).await;
+        assert_eq!(names(&world.store), ["other/_SUCCESS", "out/_SUCCESS", "out/part-0", "out/part-1", "out/part-2", "out/x"]);
+    });
+}
+
+#[test]
+fn a_staging_directory_renamed_as_a_whole_is_persisted_under_its_final_name() {
+    let mut world = World::new(14);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/.hive-staging_1/p/x", b"x").await.unwrap();
+        pause(world, 5_000).await;
+        assert_eq!(names(&world.store), Vec::<String>::new());
+        rename(&cache, "/kept/.hive-staging_1/p", "/kept/final").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(names(&world.store), ["final/x"]);
+    });
+}
+
+#[test]
+fn an_empty_directory_is_a_marker_and_one_that_lost_its_last_file_stays() {
+    let mut world = World::new(15);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        cache.mkdir(&at("/kept/empty"), false).await.unwrap();
+        put(&cache, "/kept/full/x", b"x").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["empty"]);
+        cache.delete(&at("/kept/full/x"), false).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["empty", "full"]);
+        cache.delete(&at("/kept/empty"), false).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["full"]);
+        assert!(world.store.contents().is_empty());
+    });
+}
+
+#[test]
+fn an_unclear_answer_is_decided_by_the_token_and_not_sent_twice() {
+    let mut world = World::new(16);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        world.store.fail_next(Call::Put, Fault::LostAnswer);
+        put(&cache, "/kept/f", b"once").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.calls(Call::Put), 1);
+        assert_eq!(cache.status().await.unwrap().conflicts, []);
+        world.store.fail_next(Call::Delete, Fault::LostAnswer);
+        cache.delete(&at("/kept/f"), false).await.unwrap();
+        persisted(&cache).await;
+        assert!(world.store.contents().is_empty());
+    });
+}
+
+#[test]
+fn a_mount_that_comes_later_gets_what_is_there_already() {
+    let mut world = World::new(17);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/later/d/f", b"f").await.unwrap();
+        put(&cache, "/elsewhere", b"e").await.unwrap();
+        cache.under_add(&at("/later"), "memory:", false).await.unwrap();
+        assert_eq!(kind(cache.under_add(&at("/later"), "memory:", false).await), ErrorKind::Exists);
+        cache.wait_persisted(&at("/later"), MINUTE).await.unwrap();
+        assert_eq!(names(&world.store), ["d/f"]);
+        assert_eq!(cache.under_list().len(), 2);
+        put(&cache, "/later/dirty", b"d").await.unwrap();
+        world.store.set_away(Some(StoreError::Unavailable("503".into())));
+        put(&cache, "/later/dirty2", b"d").await.unwrap();
+        assert_eq!(kind(cache.under_remove(&at("/later"), false).await), ErrorKind::Precondition);
+        world.store.set_away(None);
+        cache.under_remove(&at("/later"), true).await.unwrap();
+        assert_eq!(cache.under_list().len(), 1);
+        assert_eq!(names(&world.store), ["d/f", "dirty", "dirty2"]);
+    });
+}
+
+// ---- reading
+
+#[test]
+fn clean_data_is_read_through_once_and_then_comes_from_the_cache() {
+    let mut world = World::new(20);
+    let content = pattern(5, 5 << 20);
+    world.store.write_outside("big", content.clone());
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let reader = cache.read_file(&at("/kept/big")).await.unwrap();
+        let reads = (0..16).map(|_| reader.read(1_000_000..3_000_000));
+        for read in futures::future::join_all(reads).await {
+            assert_eq!(read.unwrap().concat(), content[1_000_000..3_000_000]);
+        }
+        assert_eq!(world.store.calls(Call::Read), 2, "two blocks, each once");
+        assert_eq!(cache.stat(&at("/kept/big")).await.unwrap().cached_bytes, 4 << 20);
+        cache.load(&at("/kept"), true).await.unwrap();
+        assert_eq!(world.store.calls(Call::Read), 3);
+        world.store.set_away(Some(StoreError::Unavailable("503".into())));
+        assert_eq!(reader.read(0..content.len() as u64).await.unwrap().concat(), content);
+        world.store.set_away(None);
+        let freed = cache.free(&at("/kept")).await.unwrap();
+        assert_eq!((freed.freed_bytes, freed.dirty_bytes), (5 << 20, 0));
+        assert_eq!(cache.status().await.unwrap().cached_bytes, 0);
+    });
+}
+
+#[test]
+fn a_reader_in_sequence_is_read_ahead_of() {
+    let mut world = World::new(21);
+    world.store.write_outside("big", pattern(5, 20 << 20));
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let reader = cache.read_file(&at("/kept/big")).await.unwrap();
+        for at in 0..6_u64 {
+            reader.read(at << 20..(at + 1) << 20).await.unwrap();
+        }
+        pause(world, 1000).await;
+        assert!(world.store.calls(Call::Read) > 4, "{}", world.store.calls(Call::Read));
+    });
+}
+
+#[test]
+fn an_object_changed_under_a_reader_is_an_error_and_never_mixed_bytes() {
+    let mut world = World::new(22);
+    world.store.write_outside("f", vec![1_u8; 5 << 20]);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let reader = cache.read_file(&at("/kept/f")).await.unwrap();
+        reader.read(0..10).await.unwrap();
+        world.store.write_outside("f", vec![2_u8; 5 << 20]);
+        assert_eq!(kind(reader.read(4 << 20..5 << 20).await), ErrorKind::Precondition);
+        pause(world, 2000).await;
+        assert_eq!(get(&cache, "/kept/f").await.unwrap(), vec![2_u8; 5 << 20]);
+    });
+}
+
+#[test]
+fn short_and_wrong_answers_are_asked_again_and_never_kept() {
+    let mut world = World::new(23);
+    let content = pattern(6, 3 << 20);
+    world.store.write_outside("f", content.clone());
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let reader = cache.read_file(&at("/kept/f")).await.unwrap();
+        for fault in [Fault::ShortRead, Fault::WrongBody, Fault::Unavailable] {
+            world.store.fail_next(Call::Read, fault);
+        }
+        assert_eq!(reader.read(0..3 << 20).await.unwrap().concat(), content);
+        assert_eq!(world.store.faults(), 3);
+        for _ in 0..20 {
+            world.store.fail_next(Call::Read, Fault::ShortRead);
+        }
+        cache.free(&at("/kept")).await.unwrap();
+        let error = reader.read(0..100).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss, "{error}");
+        assert_eq!(cache.status().await.unwrap().cached_bytes, 0, "nothing of it is kept");
+    });
+}
+
+#[test]
+fn a_read_that_needs_a_store_that_is_away_fails_within_the_timeout() {
+    let mut world = World::new(24);
+    world.store.write_outside("f", "f");
+    world.live(async |world| {
+        use forebay_runtime::clock::Clock;
+        let cache = world.open().await.unwrap();
+        world.store.set_rates(FaultRates { hang: 1000, ..FaultRates::default() });
+        let began = world.clock.monotonic();
+        assert_eq!(kind(cache.read_file(&at("/kept/f")).await), ErrorKind::Unavailable);
+        assert!(world.clock.monotonic() - began <= Duration::from_secs(11));
+        let began = world.clock.monotonic();
+        assert_eq!(kind(cache.read_file(&at("/kept/f")).await), ErrorKind::Unavailable);
+        assert_eq!(world.clock.monotonic(), began, "the next one is told at once");
+        assert_ne!(cache.under_list()[0].state, "ready");
+        world.store.set_rates(FaultRates::default());
+        pause(world, 5000).await;
+        assert_eq!(get(&cache, "/kept/f").await.unwrap(), b"f");
+        assert_eq!(cache.under_list()[0].state, "ready");
+    });
+}
+
+#[test]
+fn copies_are_evicted_beyond_the_limit_and_dirty_data_never() {
+    let mut world = World::new(25);
+    world.settings.cache_max = Some(ByteSize(1_000_000));
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for index in 0..30_u8 {
+            put(&cache, &format!("/kept/f{index}"), &pattern(index, 100_000)).await.unwrap();
+            put(&cache, &format!("/local/f{index}"), &pattern(index, 100_000)).await.unwrap();
+        }
+        persisted(&cache).await;
+        pause(world, 5000).await;
+        let status = cache.status().await.unwrap();
+        assert!(status.cached_bytes <= 1_000_000, "{}", status.cached_bytes);
+        assert_eq!((status.dirty_files, status.dirty_bytes), (30, 3_000_000));
+        for index in 0..30_u8 {
+            assert_eq!(get(&cache, &format!("/kept/f{index}")).await.unwrap(), pattern(index, 100_000));
+            assert_eq!(get(&cache, &format!("/local/f{index}")).await.unwrap(), pattern(index, 100_000));
+        }
+        assert_eq!(cache.stat(&at("/kept/f0")).await.unwrap().state, State::Clean, "its row is gone");
+    });
+}
+
+// ---- all at once
+
+/// What must be true in the end.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Model {
+    fn below(&self, dir: &str) -> Vec<String> {
+        let prefix = format!("{dir}/");
+        self.files.keys().filter(|path| path.starts_with(&prefix)).cloned().collect()
+    }
+
+    fn pick(&self, chance: &SeededChance) -> Option<String> {
+        let at = chance.below(self.files.len().max(1) as u64) as usize;
+        self.files.keys().nth(at).cloned()
+    }
+
+    fn move_dir(&mut self, from: &str, to: &str) {
+        for path in self.below(from) {
+            let content = self.files.remove(&path).expect("it was listed");
+            self.files.insert(format!("{to}{}", &path[from.len()..]), content);
+        }
+    }
+}
+
+const DIRS: [&str; 4] = ["/kept/a", "/kept/a/b", "/kept/c", "/kept/d"];
+
+/// One random change, in the cache and in the model alike. An error means that nothing happened.
+async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> String {
+    let dir = DIRS[chance.below(DIRS.len() as u64) as usize];
+    let other = DIRS[chance.below(DIRS.len() as u64) as usize];
+    let file = format!("{dir}/f{}", chance.below(4));
+    match chance.below(12) {
+        0..=4 => {
+            let content = pattern(chance.below(256) as u8, chance.below(60_000) as usize);
+            let done = put(cache, &file, &content).await;
+            if done.is_ok() {
+                model.files.insert(file.clone(), content);
+            }
+            format!("put {file}: {:?}", done.map(|_| ()))
+        }
+        5 | 6 => {
+            let Some(from) = model.pick(chance) else { return "nothing to rename".into() };
+            let to = format!("{other}/f{}", chance.below(4));
+            let done = rename(cache, &from, &to).await;
+            if done.is_ok() && from != to {
+                let content = model.files.remove(&from).expect("it was picked");
+                model.files.insert(to.clone(), content);
+            }
+            format!("rename {from} {to}: {done:?}")
+        }
+        7 => {
+            let Some(path) = model.pick(chance) else { return "nothing to delete".into() };
+            let done = cache.delete(&at(&path), false).await;
+            if done.is_ok() {
+                model.files.remove(&path);
+            }
+            format!("delete {path}: {done:?}")
+        }
+        8 => {
+            let done = cache.rename(&at(dir), &at(other), Rename { replace: false, parents: false }).await;
+            if done.is_ok() && dir != other {
+                model.move_dir(dir, other);
+            }
+            format!("rename {dir} {other}: {done:?}")
+        }
+        9 => {
+            let done = cache.delete(&at(dir), true).await;
+            if done.is_ok() {
+                model.below(dir).iter().for_each(|path| drop(model.files.remove(path)));
+            }
+            format!("delete {dir} with all: {done:?}")
+        }
+        10 => format!("free: {:?}", cache.free(&at("/kept")).await),
+        _ => {
+            let done = cache.mkdir(&at(dir), true).await;
+            format!("mkdir {dir}: {done:?}")
+        }
+    }
+}
+
+fn simulate(seed: u64, lives: u64, crash: bool) {
+    println!("seed {seed}");
+    let mut world = World::new(seed);
+    world.settings.persist.single_put_bytes_max = ByteSize(20_000);
+    world.settings.persist.part_bytes = ByteSize(15_000);
+    let chance = SeededChance::new(seed ^ 0xf00d);
+    let mut model = Model::default();
+    let mut log = Vec::new();
+    for life in 0..lives {
+        world.store.set_rates(FaultRates {
+            unavailable: 60,
+            lost_answer: 60,
+            hang: 10,
+            short_read: 20,
+            wrong_body: 20,
+        });
+        world.live(async |world| {
+            let cache = loop {
+                match world.open().await {
+                    Ok(cache) => break cache,
+                    Err(error) => panic!("seed {seed}: open: {error}"),
+                }
+            };
+            for _ in 0..25 {
+                log.push(change(&cache, &mut model, &chance).await);
+                pause(world, chance.below(400)).await;
+            }
+            if !crash {
+                cache.shutdown().await;
+            }
+        });
+        if crash && life % 2 == 0 {
+            world.cut_power();
+        }
+        log.push("-- next life".into());
+    }
+    world.store.set_rates(FaultRates::default());
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let waited = cache.wait_persisted(&at("/kept"), 2 * HOUR).await;
+        let told = || format!("seed {seed}\n{}", log.join("\n"));
+        assert!(waited.is_ok(), "{waited:?} {:?}\n{}", cache.status().await, told());
+        for (path, content) in &model.files {
+            let found = get(&cache, path).await.unwrap_or_else(|error| panic!("{path}: {error}\n{}", told()));
+            assert_eq!(&found, content, "{path}\n{}", told());
+        }
+        let stored = world.store.contents();
+        let expected: BTreeMap<String, Bytes> =
+            model.files.iter().map(|(path, content)| (path["/kept/".len()..].to_owned(), Bytes::from(content.clone()))).collect();
+        let names: Vec<_> = stored.keys().collect();
+        assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{}", told());
+        assert!(stored == expected, "contents differ\n{}", told());
+        assert_eq!(world.store.open_uploads(), 0, "{}", told());
+        let status = cache.status().await.unwrap();
+        assert_eq!((status.dirty_files, status.dirty_bytes, status.queued), (0, 0, 0), "{}", told());
+        assert!(status.blocked.is_empty() && status.conflicts.is_empty(), "{status:?}\n{}", told());
+        let visible: Vec<String> = tree(&cache, "/kept")
+            .await
+            .unwrap()
+            .into_iter()
+            .filter(|stat| stat.state != State::Sealed && stat.kind == forebay_writeback::names::StatKind::File)
+            .map(|stat| stat.path.to_string())
+            .collect();
+        assert_eq!(visible, model.files.keys().cloned().collect::<Vec<_>>(), "{}", told());
+    });
+    assert!(world.store.faults() > 0, "no fault hit");
+}
+
+/// `FOREBAY_SIM_SEEDS=first..last` runs others.
+fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let given = std::env::var("FOREBAY_SIM_SEEDS").ok();
+    let range = given.as_deref().and_then(|text| text.split_once(".."));
+    range.map_or(default, |(first, last)| first.parse().unwrap()..last.parse().unwrap())
+}
+
+#[test]
+fn random_changes_under_faults_end_as_acknowledged() {
+    seeds(1..12).for_each(|seed| simulate(seed, 2, false));
+}
+
+#[test]
+fn random_changes_under_faults_and_crashes_end_as_acknowledged() {
+    seeds(1..12).for_each(|seed| simulate(seed + 1000, 4, true));
+}
