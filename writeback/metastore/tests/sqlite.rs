@@ -343,7 +343,12 @@ async fn after_a_failed_flush_nothing_is_acknowledged_until_a_restart_has_looked
     );
     let output = String::from_utf8(output.stdout).unwrap();
     let said = |word: &str| output.lines().filter(|line| line.contains(word)).count();
-    assert!(said("unknown ") >= 1 && said("refused ") >= 900, "{output}");
+    assert!(
+        said("unknown ") >= 1 && said("refused ") >= 800,
+        "{} unknown, {} refused",
+        said("unknown "),
+        said("refused ")
+    );
     let after = output.split_once("refused ").unwrap().1;
     assert_eq!(
         after.matches("acknowledged ").count(),
