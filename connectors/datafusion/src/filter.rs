@@ -130,7 +130,7 @@ mod tests {
                 r#"("s" NOT IN ('a', 'b'))"#,
             ),
             (col("s").like(lit("a%")), r#"("s" LIKE 'a%')"#),
-            (!col("flag").eq(lit(true)), r#"("flag" <> true)"#),
+            (!col("flag").eq(lit(true)), r#"(NOT ("flag" = true))"#),
             (
                 col("d").lt(lit(ScalarValue::Date32(Some(365)))),
                 r#"("d" < CAST('1971-01-01' AS DATE))"#,

@@ -11,9 +11,10 @@ use datafusion::{
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{DisplayAs, DisplayFormatType},
 };
-use forebay_client::{Client, SessionOptions, WriteOptions};
+use forebay_client::{Client, Progress, SessionOptions, WriteOptions};
 use futures::StreamExt;
 use std::{fmt, sync::Arc};
+use tokio::sync::watch;
 
 /// Where to and how.
 #[derive(Clone, Debug)]
@@ -21,6 +22,18 @@ pub(crate) struct Target {
     pub(crate) client: Client,
     pub(crate) path: String,
     pub(crate) options: SessionOptions,
+    /// Told of every stream that opens.
+    pub(crate) observer: Option<Observer>,
+}
+
+/// Is given the acks of a write when it begins. See [`crate::ForebayTable::observed`].
+#[derive(Clone)]
+pub(crate) struct Observer(pub(crate) Arc<dyn Fn(watch::Receiver<Progress>) + Send + Sync>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 /// Writes a stream of batches as the next version of a dataset.
@@ -38,6 +51,7 @@ impl ForebaySink {
                 client,
                 path: path.to_owned(),
                 options,
+                observer: None,
             },
             schema,
         )
@@ -61,10 +75,18 @@ impl DataSink for ForebaySink {
     }
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
-        let Target { client, path, options } = &self.target;
+        let Target {
+            client,
+            path,
+            options,
+            observer,
+        } = &self.target;
         let session = client.session(path, options.clone()).await.map_err(external)?;
         let mut put = session.put(WriteOptions::default()).await.map_err(external)?;
         put.begin(Arc::clone(&self.schema)).map_err(external)?;
+        if let Some(Observer(tell)) = observer {
+            tell(put.watch());
+        }
         let mut rows = 0;
         while let Some(batch) = data.next().await.transpose()? {
             // A part of no rows would still be a part, and a batch of none a wake-up of every follower.

@@ -1,6 +1,9 @@
 //! A dataset as a table: projection, filter and limit go to the server, a partition reads one endpoint after the other.
 
-use crate::{ForebaySink, external, filter, sink::Target};
+use crate::{
+    ForebaySink, external, filter,
+    sink::{Observer, Target},
+};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
@@ -16,9 +19,10 @@ use datafusion::{
         streaming::{PartitionStream, StreamingTableExec},
     },
 };
-use forebay_client::{Client, Endpoint, ErrorKind, Info, Mode, ReadOptions, SessionOptions};
+use forebay_client::{Client, Endpoint, ErrorKind, Info, Mode, Progress, ReadOptions, SessionOptions};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{fmt, sync::Arc};
+use tokio::sync::watch;
 
 /// One dataset.
 #[derive(Clone, Debug)]
@@ -28,6 +32,7 @@ pub struct ForebayTable {
     schema: SchemaRef,
     read: ReadOptions,
     write: SessionOptions,
+    observer: Option<Observer>,
 }
 
 impl ForebayTable {
@@ -44,6 +49,7 @@ impl ForebayTable {
     pub fn create(client: Client, path: &str, schema: SchemaRef) -> Self {
         let (read, write) = (ReadOptions::default(), SessionOptions::default());
         Self {
+            observer: None,
             client,
             path: path.to_owned(),
             schema,
@@ -63,6 +69,13 @@ impl ForebayTable {
     #[must_use]
     pub fn writing(mut self, write: SessionOptions) -> Self {
         self.write = write;
+        self
+    }
+
+    /// Hands the acks of every insert to `tell` as the insert begins: how many batches are safe so far.
+    #[must_use]
+    pub fn observed(mut self, tell: impl Fn(watch::Receiver<Progress>) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer(Arc::new(tell)));
         self
     }
 
@@ -146,10 +159,12 @@ impl TableProvider for ForebayTable {
             mode: Some(mode),
             ..self.write.clone()
         };
+        let (client, path, observer) = (self.client.clone(), self.path.clone(), self.observer.clone());
         let target = Target {
-            client: self.client.clone(),
-            path: self.path.clone(),
+            client,
+            path,
             options,
+            observer,
         };
         let sink = ForebaySink::new(target, Arc::clone(&self.schema));
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))

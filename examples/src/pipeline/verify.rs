@@ -1,0 +1,62 @@
+//! Compares what Forebay serves with what its under-store has: the same names, and of each the same bytes by SHA-256.
+
+use super::store::Store;
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use forebay_client::{Client, EntryKind};
+use futures::{Stream, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// What was compared.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Compared {
+    pub(super) objects: usize,
+    pub(super) bytes: u64,
+}
+
+/// Compares everything under `dataset`. The first difference is the error.
+pub(super) async fn compare(client: &Client, dataset: &str, store: &Store) -> Result<Compared> {
+    let (mount, inside) = dataset[1..].split_once('/').context("a dataset under a mount")?;
+    let prefix = format!("/{mount}/");
+    let mut served = BTreeMap::new();
+    let mut entries = std::pin::pin!(client.list(dataset, true, None)?);
+    while let Some(entry) = entries.try_next().await? {
+        if entry.kind == EntryKind::File {
+            let path = entry.path.to_string();
+            let key = path
+                .strip_prefix(&prefix)
+                .context("an entry outside its mount")?
+                .to_owned();
+            served.insert(key, entry.size);
+        }
+    }
+    let objects = store.persisted();
+    let inside = Path::from(inside);
+    let stored: Vec<_> = objects.list(Some(&inside)).try_collect().await?;
+    let stored: BTreeMap<String, u64> = stored.into_iter().map(|m| (m.location.to_string(), m.size)).collect();
+    ensure!(!served.is_empty(), "nothing is served under {dataset}");
+    ensure!(
+        served == stored,
+        "listings differ: served {served:?}, stored {stored:?}"
+    );
+    for key in served.keys() {
+        let ours = sha256(client.read_file(&format!("{prefix}{key}"), None).await?.into_stream()).await?;
+        let theirs = sha256(objects.get(&Path::parse(key)?).await?.into_stream()).await?;
+        ensure!(ours == theirs, "{key} differs between Forebay and its under-store");
+    }
+    Ok(Compared {
+        objects: served.len(),
+        bytes: served.values().sum(),
+    })
+}
+
+async fn sha256<E>(bytes: impl Stream<Item = Result<Bytes, E>>) -> Result<[u8; 32], E> {
+    let mut bytes = std::pin::pin!(bytes);
+    let mut hash = Sha256::new();
+    while let Some(piece) = bytes.try_next().await? {
+        hash.update(&piece);
+    }
+    Ok(hash.finalize().into())
+}
