@@ -3,24 +3,100 @@
 //! It owns session, part, head, version and task rows, the registry of live sessions, and what it means to follow. It does not own
 //! bytes (`file`) nor names (`names`): a part is a file whose name appears at publish.
 
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`ipc`] | messages: what they may be, how they lie in a part, how they are found again |
+//! | [`registry`] | the live sessions: order of parts, attempts of tasks, who writes |
+//! | [`session`] | begin, abort, expiry; rows of sessions, tokens, schemas |
+//! | [`part_writer`], [`growing`] | a put under way, and what its followers see of it |
+//! | [`parquet`] | parts encoded as Parquet, and files read from it |
+//! | [`publish`] | the one transaction that makes a version |
+//! | [`versions`] | which parts a version has, which versions are kept, sweeping |
+//! | [`plan`], [`read`], [`foreign`], [`source`] | what a reader may read, and reading it; files that others wrote |
+//! | [`follow`] | the head, then a live session to its end |
+//! | [`recover`] | open sessions after a start |
+
+pub(crate) mod follow;
+mod foreign;
+mod growing;
 pub(crate) mod ipc;
+mod parquet;
+mod part_writer;
+mod plan;
+mod publish;
+mod read;
+mod recover;
+mod registry;
+mod session;
 mod source;
+#[cfg(test)]
+mod tests;
+mod versions;
 
 pub use ipc::decode::Decoder;
+pub use part_writer::PartWriter;
+pub(crate) use versions::DatasetGone;
 
-use crate::{AckLevel, Cache, Result, file::WriteMode};
+use crate::{AckLevel, Result, file::WriteMode};
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use forebay_namespace::Path;
 use forebay_runtime::clock::Timestamp;
+use foreign::Parsed;
 use futures::stream::BoxStream;
-use std::time::Duration;
-use tokio::sync::watch;
+use ipc::schema::StoredSchema;
+use moka::sync::Cache as Memory;
+use registry::Sessions;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::Notify;
+use versions::Part;
 
-/// The live sessions of this node.
-#[derive(Debug, Default)]
-pub(crate) struct Datasets {}
+/// Bytes of parsed footers kept in memory.
+const INDEX_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of part lists kept in memory.
+const VERSIONS_BYTES_MAX: u64 = 64 << 20;
+/// Schemas kept in memory.
+const SCHEMAS_MAX: u64 = 4096;
+
+/// The live sessions of this node, and what was read of the others.
+pub(crate) struct Datasets {
+    sessions: Sessions,
+    /// Schemas, by the session whose rows hold them.
+    schemas: Memory<String, Arc<StoredSchema>>,
+    /// Part lists, by directory and version.
+    versions: Memory<(u64, u64), Arc<Vec<Part>>>,
+    /// Parsed footers, by the identity of the content.
+    indexes: Memory<String, Parsed>,
+    /// There is something to sweep.
+    sweep: Notify,
+}
+
+impl Default for Datasets {
+    fn default() -> Self {
+        let weight = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self {
+            sessions: Sessions::default(),
+            schemas: Memory::new(SCHEMAS_MAX),
+            versions: Memory::builder()
+                .max_capacity(VERSIONS_BYTES_MAX)
+                .weigher(move |_, parts: &Arc<Vec<Part>>| weight(128 + parts.len() * size_of::<Part>()))
+                .build(),
+            indexes: Memory::builder()
+                .max_capacity(INDEX_BYTES_MAX)
+                .weigher(move |_, parsed: &Parsed| weight(parsed.bytes()))
+                .build(),
+            sweep: Notify::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Datasets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datasets").field("sessions", &self.sessions.count()).finish_non_exhaustive()
+    }
+}
 
 /// Identity of a session: lower-case letters and digits, 16 of them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -104,11 +180,6 @@ pub struct IpcMessage {
     /// FlightData.app_metadata.
     pub app_metadata: Bytes,
 }
-
-/// A put under way. Dropped without [`PartWriter::commit`] it leaves nothing: a session of its own is aborted, in a named session
-/// the part is taken back.
-#[derive(Debug)]
-pub struct PartWriter {}
 
 /// Answer of a finished put.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -250,106 +321,8 @@ pub struct FollowStream {
     pub items: BoxStream<'static, Result<PartItem>>,
 }
 
-impl Cache {
-    /// Opens a session.
-    pub async fn begin(&self, path: &Path, spec: SessionSpec) -> Result<SessionId> {
-        let _ = (path, spec);
-        todo!("datasets")
-    }
-
-    /// Begins a put with its schema message. Precondition when the dataset has another schema.
-    pub async fn put(&self, target: PutTarget, schema: IpcMessage) -> Result<PartWriter> {
-        let _ = (target, schema);
-        todo!("datasets")
-    }
-
-    /// Makes the session's parts the next version, in one transaction. Repeated, it answers the same version.
-    pub async fn publish(&self, session: &SessionId, how: Publish) -> Result<u64> {
-        let _ = (session, how);
-        todo!("datasets")
-    }
-
-    /// Drops the session and what it staged. Repeated: fine. Precondition after its publish.
-    pub async fn abort(&self, session: &SessionId) -> Result<()> {
-        let _ = session;
-        todo!("datasets")
-    }
-
-    /// The kept versions, oldest first.
-    pub async fn versions(&self, path: &Path) -> Result<Vec<VersionInfo>> {
-        let _ = path;
-        todo!("datasets")
-    }
-
-    /// Path of a session (open or ended).
-    pub async fn session_path(&self, session: &SessionId) -> Result<Path> {
-        let _ = session;
-        todo!("datasets")
-    }
-
-    /// Plans a read. NotFound when there is no dataset (or nothing published and `at` is Head). A single Arrow or Parquet file is a dataset too.
-    pub async fn dataset(&self, path: &Path, at: At) -> Result<DatasetPlan> {
-        let _ = (path, at);
-        todo!("datasets")
-    }
-
-    /// Waits until [`Cache::dataset`] would answer (and a live session has a schema), at most for `wait`; then NotFound.
-    pub async fn wait_dataset(&self, path: &Path, at: At, wait: Duration) -> Result<DatasetPlan> {
-        let _ = (path, at, wait);
-        todo!("datasets")
-    }
-
-    /// Whether a bare read of `path` means a dataset (a published one, a directory of Arrow or Parquet files, a live session).
-    pub async fn is_dataset(&self, path: &Path) -> Result<bool> {
-        let _ = path;
-        todo!("datasets")
-    }
-
-    /// Every dataset whose absolute path begins with `prefix` (bytes), in path order.
-    pub fn datasets(&self, prefix: &[u8]) -> BoxStream<'static, Result<DatasetPlan>> {
-        let _ = prefix;
-        todo!("datasets")
-    }
-
-    /// Reads a part, from its `skip`-th batch on.
-    pub async fn read_part(&self, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
-        let _ = (part, skip);
-        todo!("datasets")
-    }
-
-    /// Follows a dataset: the head version's batches (none if the live session overwrites), then those of the live session as they
-    /// become stable, to its publish or abort. Waits for the schema of a session that has none yet.
-    pub async fn follow(&self, path: &Path, spec: FollowSpec) -> Result<FollowStream> {
-        let _ = (path, spec);
-        todo!("datasets")
-    }
-}
-
-impl PartWriter {
-    /// Whether the token has committed before: what is appended is ignored and `commit` repeats the first answer.
-    pub fn repeated(&self) -> bool {
-        todo!("datasets")
-    }
-
-    /// Takes one message: a dictionary or a record batch. Invalid: malformed, or not of the schema; nothing of the put will be visible.
-    /// Waits at the dirty limit.
-    pub async fn append(&mut self, message: IpcMessage) -> Result<()> {
-        let _ = message;
-        todo!("datasets")
-    }
-
-    /// How many batches are durable at the level.
-    pub fn stable(&self) -> watch::Receiver<StableBatches> {
-        todo!("datasets")
-    }
-
-    /// The level this put is acknowledged at.
-    pub fn level(&self) -> AckLevel {
-        todo!("datasets")
-    }
-
-    /// Seals the put; without a named session also publishes. Aborted when another attempt of the task won.
-    pub async fn commit(self) -> Result<PutDone> {
-        todo!("datasets")
+impl fmt::Debug for FollowStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FollowStream").field("schema", &self.schema).finish_non_exhaustive()
     }
 }

@@ -38,7 +38,6 @@ pub(crate) struct Sessions {
 
 #[derive(Debug, Default)]
 struct State {
-    next: u64,
     by_id: HashMap<SessionId, Arc<Live>>,
     by_path: BTreeMap<Path, Vec<Arc<Live>>>,
 }
@@ -100,12 +99,6 @@ impl Sessions {
         self.state.lock().by_id.len() as u64
     }
 
-    /// A place in the order of beginnings.
-    pub(crate) fn next_place(&self) -> u64 {
-        let mut state = self.state.lock();
-        state.next += 1;
-        state.next
-    }
 }
 
 /// Keys of a session, resolved.
@@ -169,6 +162,8 @@ pub(crate) struct LiveState {
     /// The put whose turn it is; all before it have ended.
     turn: u32,
     pub(crate) writers: usize,
+    /// Puts that are just becoming part of the session: a publish or an abort waits for them.
+    pub(crate) joining: usize,
     /// Since when nobody writes, monotonic.
     pub(crate) idle_since: Duration,
 }
@@ -261,6 +256,7 @@ impl Live {
             puts: BTreeMap::new(),
             turn: 0,
             writers: 0,
+            joining: 0,
             idle_since,
         };
         Arc::new(Self { id, path, keys, own, begun, state: Mutex::new(state), changed: watch::Sender::new(0) })
@@ -325,6 +321,46 @@ impl Live {
                 Err(difference) => Err(Error::precondition(format!("{}: another schema than the session's: {difference}", self.path))),
             },
         })
+    }
+
+    /// Turns to [`Phase::Ending`] once no other end is under way and no put is just joining, unless `refuse` says no.
+    ///
+    /// # Errors
+    /// What `refuse` says; Ok(the phase) when it has ended already.
+    pub(crate) async fn begin_end(&self, refuse: impl Fn(&LiveState) -> Result<()>) -> Result<Option<Phase>> {
+        let mut changed = self.changed();
+        let mut mine = false;
+        loop {
+            changed.borrow_and_update();
+            {
+                let state = &mut *self.state.lock();
+                match &state.phase {
+                    Phase::Ending if mine && state.joining == 0 => return Ok(None),
+                    Phase::Open => {
+                        refuse(state)?;
+                        state.phase = Phase::Ending;
+                        mine = true;
+                        if state.joining == 0 {
+                            return Ok(None);
+                        }
+                    }
+                    Phase::Ending => {}
+                    ended => return Ok(Some(ended.clone())),
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Err(Error::internal("a session vanished"));
+            }
+        }
+    }
+
+    /// Takes back [`Live::begin_end`].
+    pub(crate) fn go_on(&self) {
+        self.change(|state| {
+            if state.phase == Phase::Ending {
+                state.phase = Phase::Open;
+            }
+        });
     }
 
     /// Waits for the schema. Aborted or Precondition when the session ends without one.
@@ -487,8 +523,19 @@ impl LiveState {
         taken
     }
 
-    /// A task's attempt asks to end.
-    pub(crate) fn claim(&mut self, put: u32) -> Claim {
+    /// A put asks to end: once it may, it counts as joining until [`LiveState::leave`].
+    pub(crate) fn begin_join(&mut self, put: u32) -> Claim {
+        let claim = match &self.phase {
+            Phase::Open => self.claim(put),
+            Phase::Ending => Claim::Wait,
+            Phase::Published { version, .. } => Claim::Lost(format!("the session was published as version {version} meanwhile")),
+            Phase::Aborted(why) => Claim::Lost(format!("the session was aborted: {why}")),
+        };
+        self.joining += usize::from(claim == Claim::Won);
+        claim
+    }
+
+    fn claim(&mut self, put: u32) -> Claim {
         let Some(task) = self.puts.get(&put).and_then(|put| put.task.clone()) else { return Claim::Won };
         let rival = self.puts.iter().find(|(number, other)| {
             **number != put && other.claims && other.task.as_ref().is_some_and(|other| other.same_task(&task))
@@ -514,8 +561,9 @@ impl LiveState {
     }
 
     /// A writer less.
-    pub(crate) fn leave(&mut self, now: Duration) {
+    pub(crate) fn leave(&mut self, now: Duration, joined: bool) {
         self.writers = self.writers.saturating_sub(1);
+        self.joining = self.joining.saturating_sub(usize::from(joined));
         self.idle_since = now;
     }
 
@@ -537,10 +585,10 @@ impl LiveState {
         parts
     }
 
-    /// Moves the turn on, as far as puts have ended.
+    /// Moves the turn on, as far as puts have ended. Puts that were taken back leave gaps.
     fn advance(&mut self) {
-        while let Some(put) = self.puts.get_mut(&self.turn) {
-            if put.task.is_none() {
+        while self.turn < self.next_put {
+            if let Some(put) = self.puts.get_mut(&self.turn).filter(|put| put.task.is_none()) {
                 self.order.extend_from_slice(&put.parts[put.ordered..]);
                 put.ordered = put.parts.len();
                 if put.open {
@@ -548,11 +596,6 @@ impl LiveState {
                 }
             }
             self.turn += 1;
-        }
-        // Puts that were taken back leave gaps.
-        if self.turn < self.next_put {
-            self.turn += 1;
-            self.advance();
         }
     }
 }

@@ -81,6 +81,19 @@ impl Index {
         self.entries.iter().filter(|entry| !entry.dictionary).count() as u64
     }
 
+    /// Counts the rows, by the headers of all batches.
+    pub(crate) async fn rows(&self, source: &Source) -> Result<u64> {
+        let mut rows: u64 = 0;
+        for entry in self.entries.iter().filter(|entry| !entry.dictionary) {
+            let mut pieces = VecDeque::from(source.read(entry.offset..entry.offset + u64::from(entry.meta)).await?);
+            let bare = Entry { body: 0, ..*entry };
+            if let PartItem::Batch(_, of_batch) = item(&bare, &mut pieces).map_err(|error| error.at(source.name()))? {
+                rows = rows.saturating_add(of_batch);
+            }
+        }
+        Ok(rows)
+    }
+
     async fn of_file(source: &Source) -> Result<Self> {
         let size = source.size();
         let unfinished = || Error::precondition("no whole Arrow file: its footer is missing; close the writer that wrote it");

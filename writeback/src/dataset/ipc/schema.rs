@@ -22,8 +22,6 @@ pub(crate) struct StoredSchema {
     pub(crate) message: Bytes,
     /// What it says.
     pub(crate) schema: SchemaRef,
-    /// Ids of its dictionaries, ascending.
-    pub(crate) dictionaries: Vec<i64>,
 }
 
 impl StoredSchema {
@@ -72,14 +70,11 @@ impl StoredSchema {
                 Ok(())
             })?;
         }
-        let mut dictionaries = Vec::new();
-        schema.fields().iter().for_each(|field| collect_ids(field, &mut dictionaries));
-        dictionaries.sort_unstable();
-        dictionaries.dedup();
-        Ok(Self { message, schema, dictionaries })
+        Ok(Self { message, schema })
     }
 
-    fn is_canonical(&self) -> bool {
+    /// Whether its dictionary ids are those that messages of ours have.
+    pub(crate) fn is_canonical(&self) -> bool {
         let mut ids = Vec::new();
         self.schema.fields().iter().for_each(|field| collect_ids(field, &mut ids));
         ids.iter().copied().eq(0..i64::try_from(ids.len()).expect("fewer fields than 2^63"))

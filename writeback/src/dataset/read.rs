@@ -1,0 +1,221 @@
+//! Reading one part: as stored where a stream of messages can carry it, decoded where not.
+
+use super::{
+    Format, PartItem, PartRef, SessionId,
+    foreign::Parsed,
+    growing::Growing,
+    ipc::{decode::Decoder, index},
+    parquet,
+    registry::{Ended, LivePartState, Phase},
+    source::Source,
+};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner};
+use arrow_array::{RecordBatch, RecordBatchOptions};
+use arrow_schema::Schema;
+use forebay_namespace::{Ino, Path};
+use forebay_segment::StreamId;
+use futures::{
+    TryStreamExt,
+    stream::{self, BoxStream, StreamExt},
+};
+use std::{collections::VecDeque, sync::Arc};
+
+impl Cache {
+    /// Reads a part, from its `skip`-th batch on. Dictionaries come before the batches that need them.
+    ///
+    /// # Errors
+    /// NotFound: the part was deleted by its name, or its version dropped; Aborted: it was taken back, or its session aborted;
+    /// DataLoss: damaged; Unavailable: the under-store that has it is away.
+    pub async fn read_part(&self, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+        self.inner.part_items(part, skip).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn part_items(self: &Arc<Self>, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+        let items = match &part.live {
+            Some((session, number)) => match self.live_items(session, *number, skip).await? {
+                Some(items) => items,
+                None => self.published_items(part, skip).await?,
+            },
+            None => self.published_items(part, skip).await?,
+        };
+        match part.partition.is_empty() {
+            true => Ok(items),
+            false => self.with_partition(part, items).await,
+        }
+    }
+
+    /// The items of a part of a live session; `None` when it is published.
+    async fn live_items(
+        self: &Arc<Self>,
+        session: &SessionId,
+        number: u32,
+        skip: u64,
+    ) -> Result<Option<BoxStream<'static, Result<PartItem>>>> {
+        let Some(live) = self.datasets.sessions.get(session) else { return Ok(None) };
+        let found = {
+            let state = live.look();
+            match &state.phase {
+                Phase::Aborted(why) => return Err(Error::aborted(format!("session {} was aborted: {why}", session.0))),
+                Phase::Published { .. } => return Ok(None),
+                Phase::Open | Phase::Ending => {}
+            }
+            state.parts.get(&number).map(|part| (part.state.clone(), part.growing.clone()))
+        };
+        match found {
+            Some((LivePartState::Ended(ended), _)) => self.sealed_items(&ended, skip).await.map(Some),
+            Some((LivePartState::Open, Some(growing))) => Ok(Some(stable_items(growing, skip))),
+            _ => Err(Error::aborted(format!("part {number} of session {} was taken back", session.0))),
+        }
+    }
+
+    /// The items of a part that has ended and has no name yet.
+    pub(super) async fn sealed_items(self: &Arc<Self>, ended: &Ended, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+        let stream = StreamId(ended.ino, ended.generation);
+        let source = Source::Sealed { reader: self.segments.reader(stream, &ended.layout)?, stream };
+        self.items_of(source, skip).await
+    }
+
+    async fn published_items(self: &Arc<Self>, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+        let source = self.published_source(part).await?;
+        self.items_of(source, skip).await
+    }
+
+    /// The bytes of a part that has, or had, a name.
+    async fn published_source(self: &Arc<Self>, part: &PartRef) -> Result<Source> {
+        let name = String::from_utf8_lossy(&part.path).into_owned();
+        let content = match (&part.origin, part.content) {
+            // A ticket of the time when it had no name.
+            (Some((session, number)), None) => self.content_of(session, *number).await?,
+            (_, content) => content,
+        };
+        let Some((ino, generation)) = content else {
+            let reader = Cache { inner: Arc::clone(self) }.read_file(&Path::parse(&part.path)?).await?;
+            return Ok(Source::File { reader, name });
+        };
+        match self.read_inode(Ino(ino), generation).await {
+            Ok(reader) => Ok(Source::File { reader, name }),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.retired_source(part, name).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What an old version keeps of a part without a name.
+    async fn retired_source(&self, part: &PartRef, name: String) -> Result<Source> {
+        let retired = match &part.origin {
+            Some((session, number)) => self.retired(session, *number).await?,
+            None => None,
+        };
+        let row = retired.ok_or_else(|| Error::not_found(format!("{name}: this part is gone; it was deleted, or its version dropped")))?;
+        let stream = StreamId(row.ino, row.generation);
+        Ok(Source::Sealed { reader: self.segments.reader(stream, &row.layout)?, stream })
+    }
+
+    /// The inode of a published part.
+    async fn content_of(&self, session: &SessionId, number: u32) -> Result<Option<(u64, u32)>> {
+        let rows = self.part_rows(session).await?;
+        let row = rows.iter().find(|(other, _)| *other == number).map(|(_, row)| (row.ino, row.generation));
+        match row {
+            Some(content) => Ok(Some(content)),
+            None => match self.session_row(session).await? {
+                Some((row, ..)) => {
+                    super::plan::ended_well(&row, session)?;
+                    Err(Error::aborted(format!("part {number} of session {} did not count", session.0)))
+                }
+                None => Err(super::session::no_session(session)),
+            },
+        }
+    }
+
+    /// The items of a sealed file, whoever wrote it.
+    pub(super) async fn items_of(self: &Arc<Self>, source: Source, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+        match self.parsed(&source).await? {
+            Some(Parsed::Parquet(index)) => parquet::items(source, &index, Arc::clone(&index.schema.schema), skip),
+            Some(Parsed::Arrow { index, .. }) => {
+                let canonical = index.schema.is_canonical();
+                let decoder = Decoder::new(&index.schema.message)?;
+                let items = index::items(source, index, skip);
+                // Messages with other dictionary ids than the dataset's can not go under its schema.
+                Ok(if canonical { items } else { decoded(decoder, items) })
+            }
+            None => Err(Error::data_loss(format!("{}: is neither an Arrow nor a Parquet file any more", source.name()))),
+        }
+    }
+
+    /// Adds the columns that folder names say.
+    async fn with_partition(
+        self: &Arc<Self>,
+        part: &PartRef,
+        items: BoxStream<'static, Result<PartItem>>,
+    ) -> Result<BoxStream<'static, Result<PartItem>>> {
+        let decoder = match part.format {
+            Format::Arrow => {
+                let source = self.published_source(part).await?;
+                self.parsed(&source).await?.map(|parsed| Decoder::new(&parsed.schema().message)).transpose()?
+            }
+            Format::Parquet => None,
+        };
+        let items = match decoder {
+            Some(decoder) => decoded(decoder, items),
+            None => items,
+        };
+        let partition = part.partition.clone();
+        let widened = items.map(move |item| match item? {
+            PartItem::Decoded(batch, app_metadata) => Ok(PartItem::Decoded(widened(&batch, &partition)?, app_metadata)),
+            other => Ok(other),
+        });
+        Ok(widened.boxed())
+    }
+}
+
+/// Decodes what is passed on otherwise.
+fn decoded(decoder: Decoder, items: BoxStream<'static, Result<PartItem>>) -> BoxStream<'static, Result<PartItem>> {
+    let state = (decoder, items);
+    stream::try_unfold(state, |(mut decoder, mut items)| async move {
+        while let Some(item) = items.try_next().await? {
+            if let Some((batch, app_metadata)) = decoder.push(item)? {
+                return Ok(Some((PartItem::Decoded(batch, app_metadata), (decoder, items))));
+            }
+        }
+        Ok(None)
+    })
+    .boxed()
+}
+
+fn widened(batch: &RecordBatch, partition: &[(String, Option<String>)]) -> Result<RecordBatch> {
+    let schema = batch.schema();
+    let mut fields: Vec<_> = schema.fields().iter().cloned().collect();
+    let mut columns = batch.columns().to_vec();
+    for (name, value) in partition.iter().filter(|(name, _)| schema.index_of(name).is_err()) {
+        fields.push(Arc::new(parquet::constant_field(name)));
+        columns.push(parquet::constant(value.as_deref(), batch.num_rows()));
+    }
+    let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let widened = RecordBatch::try_new_with_options(schema, columns, &options);
+    widened.map_err(|error| Error::internal(format!("folder columns do not fit: {error}")))
+}
+
+/// What is stable of a growing part now, from its `skip`-th batch on.
+fn stable_items(growing: Arc<Growing>, skip: u64) -> BoxStream<'static, Result<PartItem>> {
+    let until = growing.stable_messages().0;
+    let state = (growing, 0, skip, VecDeque::new());
+    stream::try_unfold(state, move |(growing, mut at, mut skip, mut ready)| async move {
+        loop {
+            while let Some(item) = ready.pop_front() {
+                if matches!(item, PartItem::Batch(..)) && skip > 0 {
+                    skip -= 1;
+                    continue;
+                }
+                return Ok(Some((item, (growing, at, skip, ready))));
+            }
+            if at >= until {
+                return Ok(None);
+            }
+            let (items, next) = growing.read(at, until).await?;
+            (at, ready) = (next, items.into());
+        }
+    })
+    .boxed()
+}
