@@ -43,6 +43,10 @@ impl Folder {
         self.0.join("reserve")
     }
 
+    pub(crate) fn start_reserve(&self) -> PathBuf {
+        self.0.join("reserve-start")
+    }
+
     pub(crate) fn shared(&self, id: SegmentId) -> PathBuf {
         self.0.join(format!("{id}.shared"))
     }

@@ -53,3 +53,6 @@ pub use settings::{Identity, Open, Settings};
 pub use store::SegmentStore;
 pub use table::Usage;
 pub use writer::Writer;
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ pub(crate) struct Known {
     pub(crate) closed: Option<Closed>,
 }
 
-/// How long a closed segment is.
+/// How long a segment is at least: its length when it was closed, or when the store was shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Closed {
     /// Bytes of the shared file or of the log.

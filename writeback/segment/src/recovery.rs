@@ -328,10 +328,8 @@ impl Repair<'_> {
                 continue;
             }
             let stream = scan.stream;
-            if !closed_before(&id) {
-                self.sync(&*scan.data, &scan.data_path)?;
-            }
-            let closed = self.adopt_log(scan, id, !closed_before(&id), &mut found.notes)?;
+            let settled = closed_before(&id) && scan.sealed && !scan.torn;
+            let closed = self.adopt_log(scan, id, settled, &mut found.notes)?;
             known.insert(
                 id,
                 Known {
@@ -376,7 +374,13 @@ impl Repair<'_> {
         Ok(closed)
     }
 
-    fn adopt_log(&self, scan: LogScan, id: SegmentId, open: bool, notes: &mut Vec<String>) -> Result<Option<Closed>> {
+    fn adopt_log(
+        &self,
+        scan: LogScan,
+        id: SegmentId,
+        settled: bool,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Closed>> {
         let log_path = self.folder.log(id);
         if scan.torn {
             notes.push(format!("{}: cut a torn tail at {}", log_path.display(), scan.end));
@@ -386,7 +390,8 @@ impl Repair<'_> {
             content: scan.bytes,
         });
         let segment = Segment::new(id, SegmentKind::Dedicated, scan.stream);
-        if open {
+        if !settled {
+            self.sync(&*scan.data, &scan.data_path)?;
             scan.log
                 .set_len(scan.end)
                 .map_err(|e| SegmentError::disk("cut", &log_path, e))?;

@@ -1,7 +1,8 @@
 //! Room kept back on the disk for the day when it is full.
 //!
-//! At the first "no space left" the reserve is given up, so that what frees space (delete, persist, the metastore's own commits) can
-//! still write; appends are refused until there is room for the reserve again. So a full disk ends ingest first and nothing else.
+//! There are two reserves. At the first "no space left" the large one is given up, so that what frees space (delete, persist, the metastore's own commits) can
+//! still write; appends are refused until there is room for it again. So a full disk ends ingest first and nothing else. The small
+//! one is only given up by a start that finds the disk full to the last byte: a recovery has to write a little.
 
 use crate::folder::Folder;
 use forebay_runtime::{
@@ -11,7 +12,7 @@ use forebay_runtime::{
 use parking_lot::Mutex;
 use std::{
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -21,7 +22,10 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The reserve takes at most this share of the disk.
 const SHARE_OF_DISK: u64 = 16;
 
-/// The reserve of one data folder.
+/// The small one takes this share of the large one.
+const SHARE_OF_RESERVE: u64 = 8;
+
+/// The reserves of one data folder.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     disk: DiskRef,
@@ -29,6 +33,8 @@ pub(crate) struct Reserve {
     folder: PathBuf,
     path: PathBuf,
     bytes: u64,
+    start_path: PathBuf,
+    start_bytes: u64,
     held: AtomicBool,
     next_try: Mutex<Duration>,
 }
@@ -43,6 +49,8 @@ impl Reserve {
             folder: folder.path().to_owned(),
             path: folder.reserve(),
             bytes,
+            start_path: folder.start_reserve(),
+            start_bytes: bytes / SHARE_OF_RESERVE,
             held: AtomicBool::new(bytes == 0),
             next_try: Mutex::new(Duration::ZERO),
         })
@@ -62,9 +70,13 @@ impl Reserve {
         self.take()
     }
 
-    /// Takes the reserve if the disk has room for it and some more.
+    /// Takes the reserves if the disk has room for them and some more.
     pub(crate) fn take(&self) -> bool {
-        let taken = self.try_take().unwrap_or_else(|e| {
+        let taken = self.try_take(&self.start_path, self.start_bytes).and_then(|small| {
+            let large = self.try_take(&self.path, self.bytes)?;
+            Ok(small && large)
+        });
+        let taken = taken.unwrap_or_else(|e| {
             if !is_full(&e) {
                 tracing::warn!(path = %self.path.display(), error = %e, "cannot keep room back on the disk");
             }
@@ -75,21 +87,21 @@ impl Reserve {
         taken
     }
 
-    fn try_take(&self) -> io::Result<bool> {
-        let file = match self.disk.open(&self.path, OpenHow::Write) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(&self.path, OpenHow::CreateNew)?,
+    fn try_take(&self, path: &Path, bytes: u64) -> io::Result<bool> {
+        let file = match self.disk.open(path, OpenHow::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.disk.open(path, OpenHow::CreateNew)?,
             opened => opened?,
         };
-        if file.len()? == self.bytes {
+        if file.len()? == bytes {
             return Ok(true);
         }
-        if self.free()? < self.bytes + self.bytes / 4 {
+        if self.free()? < bytes + bytes / 4 {
             return Ok(false);
         }
-        file.allocate(0, self.bytes)?;
+        file.allocate(0, bytes)?;
         // With the length set, no file system takes the room for a left-over beyond the end and frees it.
-        file.set_len(self.bytes)?;
-        file.allocate(0, self.bytes)?;
+        file.set_len(bytes)?;
+        file.allocate(0, bytes)?;
         Ok(true)
     }
 
@@ -99,25 +111,24 @@ impl Reserve {
             return false;
         }
         *self.next_try.lock() = self.clock.monotonic() + RETRY_INTERVAL;
-        self.empty()
+        tracing::warn!(path = %self.path.display(), bytes = self.bytes, "disk full: gave up the reserve, appends are refused");
+        self.empty(&self.path)
     }
 
-    /// Gives up what an earlier process kept back, when the disk has less than `bytes` left.
+    /// Gives up what an earlier process kept back, when the disk has less than `bytes` left: first the large one.
     pub(crate) fn give_if_short(&self, bytes: u64) {
-        if self.free().is_ok_and(|free| free < bytes) {
-            self.empty();
+        for path in [&self.path, &self.start_path] {
+            if self.free().is_ok_and(|free| free < bytes) {
+                self.empty(path);
+            }
         }
     }
 
-    fn empty(&self) -> bool {
-        let emptied = self
-            .disk
-            .open(&self.path, OpenHow::Write)
-            .and_then(|file| file.set_len(0));
-        if emptied.is_ok() {
-            tracing::warn!(path = %self.path.display(), bytes = self.bytes, "disk full: gave up the reserve, appends are refused");
-        }
-        emptied.is_ok()
+    fn empty(&self, path: &Path) -> bool {
+        self.disk
+            .open(path, OpenHow::Write)
+            .and_then(|file| file.set_len(0))
+            .is_ok()
     }
 
     /// What the disk has left.

@@ -4,7 +4,7 @@ use crate::{
     context::{Context, header},
     dedicated::{DedicatedFile, DedicatedLog},
     error::{Result, SegmentError},
-    flusher::Flusher,
+    flusher::{Demand, Flusher},
     folder::Folder,
     header::FileKind,
     identity,
@@ -39,7 +39,7 @@ use std::{
 };
 
 /// With less room than this the reserve of an earlier process is given up, so that the start can write.
-const START_BYTES: u64 = 4 << 20;
+const START_BYTES: u64 = 1 << 20;
 /// Longest wait for the flushes at the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(60);
 
@@ -104,7 +104,7 @@ impl SegmentStore {
             settings.reserve_bytes.0,
         )
         .map_err(|e| failed("statfs", e))?;
-        reserve.give_if_short(START_BYTES.min(space.total / 16));
+        reserve.give_if_short(START_BYTES.min(space.total / 128));
 
         let listed = match &before {
             Some(_) => manifest::read(disk, &folder, cluster)?,
@@ -314,8 +314,9 @@ impl SegmentStore {
         inner.context.closed.store(true, Ordering::Release);
         let logs: Vec<_> = inner.logs.lock().drain(..).filter_map(|log| log.upgrade()).collect();
         for log in logs {
-            log.demand(crate::flusher::Demand::Now);
+            log.demand(Demand::Now);
             log.idle().await;
+            log.enter_length();
         }
         inner.shared.idle().await;
         let shared = Arc::clone(&inner.shared);

@@ -52,12 +52,16 @@ pub struct Calls {
 
 /// The simulated file system. Cheap to clone; all clones are the same disk.
 #[derive(Clone)]
-pub struct SimDisk(Arc<Mutex<State>>);
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+    /// Which life's process uses this handle; none for the test's own, which outlives them all.
+    life: Option<u64>,
+}
 
 impl fmt::Debug for SimDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SimDisk")
-            .field("calls", &self.0.lock().calls)
+            .field("calls", &self.state.lock().calls)
             .finish_non_exhaustive()
     }
 }
@@ -117,7 +121,7 @@ struct State {
 impl SimDisk {
     /// An empty disk of one TiB whose misfortunes follow from `seed`.
     pub fn new(seed: u64) -> SimDisk {
-        SimDisk(Arc::new(Mutex::new(State {
+        let state = State {
             rng: SmallRng::seed_from_u64(seed),
             inodes: HashMap::new(),
             next_ino: 1,
@@ -132,47 +136,65 @@ impl SimDisk {
             capacity: 1 << 40,
             durable: true,
             calls: Calls::default(),
-        })))
+        };
+        SimDisk {
+            state: Arc::new(Mutex::new(state)),
+            life: None,
+        }
     }
 
-    /// As the shared handle that components take.
+    /// As the shared handle that components take, for the life of one process: after [`SimDisk::restart`] or [`SimDisk::kill`]
+    /// nothing that goes through it has any effect, and the next process takes a new one.
     pub fn shared(&self) -> DiskRef {
-        Arc::new(self.clone())
+        let life = Some(self.state.lock().life);
+        Arc::new(SimDisk {
+            state: Arc::clone(&self.state),
+            life,
+        })
+    }
+
+    /// The state, unless the process that uses this handle is gone.
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state.lock();
+        if self.life.is_some_and(|life| life != state.life) {
+            return Err(process_gone());
+        }
+        Ok(state)
     }
 
     /// Arms a fault. Several may be armed at once.
     pub fn arm(&self, fault: Fault) {
-        self.0.lock().faults.push(fault);
+        self.state.lock().faults.push(fault);
     }
 
     /// Takes back all faults that have not hit.
     pub fn disarm(&self) {
-        self.0.lock().faults.clear();
+        self.state.lock().faults.clear();
     }
 
     /// Sets the size of the disk in bytes; smaller than what is used makes it full.
     pub fn set_capacity(&self, bytes: u64) {
-        self.0.lock().capacity = bytes;
+        self.state.lock().capacity = bytes;
     }
 
     /// Says whether the disk claims to survive a power cut. Default true.
     pub fn set_durable(&self, durable: bool) {
-        self.0.lock().durable = durable;
+        self.state.lock().durable = durable;
     }
 
     /// Calls so far.
     pub fn calls(&self) -> Calls {
-        self.0.lock().calls
+        self.state.lock().calls
     }
 
     /// Cuts the power and switches it on again: what was not synced is gone or torn, every handle and lock is dead.
     pub fn restart(&self) {
-        self.0.lock().restart();
+        self.state.lock().restart();
     }
 
     /// Ends the process but not the machine: every handle and lock is dead, nothing is lost.
     pub fn kill(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.life += 1;
         state.locks.clear();
         state.faults.clear();
@@ -180,7 +202,7 @@ impl SimDisk {
 
     /// Inverts the bits of `mask` in one byte, in memory and on the platter.
     pub fn flip(&self, path: &Path, at: u64, mask: u8) {
-        self.0.lock().damage(path, |bytes| {
+        self.state.lock().damage(path, |bytes| {
             if let Some(byte) = bytes.get_mut(at as usize) {
                 *byte ^= mask;
             }
@@ -189,12 +211,12 @@ impl SimDisk {
 
     /// Cuts a file, in memory and on the platter, behind everybody's back.
     pub fn cut(&self, path: &Path, len: u64) {
-        self.0.lock().damage(path, |bytes| bytes.truncate(len as usize));
+        self.state.lock().damage(path, |bytes| bytes.truncate(len as usize));
     }
 
     /// Loses a file, name and all, behind everybody's back.
     pub fn lose(&self, path: &Path) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.seen.remove(path);
         state.platter.remove(path);
         state.pending.retain(|change| change.path != path);
@@ -311,6 +333,10 @@ impl State {
     }
 }
 
+fn process_gone() -> io::Error {
+    io::Error::other("the process that opened this is gone")
+}
+
 fn power_off() -> io::Error {
     io::Error::other("the power is off")
 }
@@ -370,7 +396,7 @@ fn apply_torn(rng: &mut SmallRng, bytes: &mut Vec<u8>, change: Change, survive: 
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, how: OpenHow) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         let ino = match (state.seen.get(path).copied(), how) {
             (Some(_), OpenHow::CreateNew) => return Err(ErrorKind::AlreadyExists.into()),
             (Some(ino), _) => {
@@ -398,7 +424,7 @@ impl Disk for SimDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         state.step()?;
         // Folders are durable at once: no promise of the engine hangs on their loss.
         state.dirs.extend(path.ancestors().map(Path::to_owned));
@@ -406,7 +432,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         state.step()?;
         state.calls.dir_syncs += 1;
         if state.hit(sync_count) {
@@ -423,7 +449,7 @@ impl Disk for SimDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         state.step()?;
         let ino = *state.seen.get(from).ok_or(ErrorKind::NotFound)?;
         state.rename_to(to, Some(ino), Some(from));
@@ -431,7 +457,7 @@ impl Disk for SimDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         state.step()?;
         if !state.seen.contains_key(path) {
             return Err(ErrorKind::NotFound.into());
@@ -441,7 +467,7 @@ impl Disk for SimDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<DiskEntry>> {
-        let state = self.0.lock();
+        let state = self.alive()?;
         state.read_ok()?;
         if !state.dirs.contains(path) {
             return Err(ErrorKind::NotFound.into());
@@ -462,7 +488,7 @@ impl Disk for SimDisk {
     }
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
-        let state = self.0.lock();
+        let state = self.alive()?;
         state.read_ok()?;
         let used = state.used();
         Ok(Space {
@@ -473,7 +499,7 @@ impl Disk for SimDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn fmt::Debug + Send + Sync>> {
-        let mut state = self.0.lock();
+        let mut state = self.alive()?;
         state.read_ok()?;
         if !state.locks.insert(path.to_owned()) {
             return Err(ErrorKind::WouldBlock.into());
@@ -507,7 +533,7 @@ impl fmt::Debug for SimLock {
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.state.lock();
         if state.life == self.life {
             state.locks.remove(&self.path);
         }
@@ -528,9 +554,9 @@ impl fmt::Debug for SimFile {
 
 impl SimFile {
     fn state(&self) -> io::Result<MutexGuard<'_, State>> {
-        let state = self.disk.0.lock();
+        let state = self.disk.state.lock();
         if state.life != self.life {
-            return Err(io::Error::other("the process that opened this file is gone"));
+            return Err(process_gone());
         }
         state.read_ok()?;
         Ok(state)

@@ -413,6 +413,18 @@ impl DedicatedLog {
         }
     }
 
+    /// Enters how long an unsealed log is by now, so that the next start notices when it is cut meanwhile.
+    pub(crate) fn enter_length(&self) {
+        let state = self.state.lock();
+        if state.entered && state.failed.is_none() && state.seal != Seal::Done {
+            let closed = Closed {
+                file: state.synced,
+                content: state.stable.0,
+            };
+            self.context.manifest.closed(self.segment.id, closed);
+        }
+    }
+
     fn close(&self, bytes: u64, end: u64) {
         // A write that found no room may have left bytes behind the end; reserved room goes, too.
         let ragged = self.file.data().len().is_ok_and(|len| len > bytes);
