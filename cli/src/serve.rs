@@ -1,0 +1,126 @@
+//! Components to a running server, and its end.
+//!
+//! 1. Settings are read, limits raised, the data folder made.
+//! 2. The metastore, then the engine (which locks, replays and recovers), then the doors.
+//! 3. One line on stdout says that it can serve.
+//! 4. SIGTERM or SIGINT: the doors close, calls under way may end, the engine drains; exit code 0. Dirty data stays in the data
+//!    folder, the next start goes on with it. A second signal ends it at once.
+
+use crate::{
+    args::ServeFlags,
+    config::{self, ServeSettings},
+    failure::{AtFile, Failure, Outcome},
+    limits,
+};
+use async_trait::async_trait;
+use forebay_flight_server::Server;
+use forebay_metastore::OpenOptions;
+use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk, failpoint};
+use forebay_understore::{StoreError, UnderStoreRef};
+use forebay_writeback::{Cache, Components, StoreOpener};
+use std::{io::Write, sync::Arc, time::Duration};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long calls under way may go on after the doors were closed.
+const DOORS_DRAIN_MAX: Duration = Duration::from_secs(15);
+
+/// Runs the server until it is told to end.
+pub(crate) async fn serve(flags: ServeFlags) -> Outcome {
+    let settings = config::resolve(flags)?;
+    failpoint::init().map_err(|error| Failure::usage(error.to_string()))?;
+    let open_files = limits::raise_open_files();
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %settings.cache.data.display(), open_files, "starting");
+    let mut signals = Signals::listen()?;
+    let server = tokio::select! {
+        running = start(settings) => running?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "told to end before it was ready");
+            return Ok(());
+        }
+    };
+    announce(&server.doors)?;
+    let name = signals.next().await;
+    tracing::info!(signal = name, "draining");
+    tokio::select! {
+        () = server.end() => Ok(()),
+        name = signals.next() => Err(Failure::failed(format!("a second {name} ended it before it was drained"))),
+    }
+}
+
+struct Running {
+    cache: Cache,
+    doors: Server,
+}
+
+impl Running {
+    async fn end(self) {
+        self.doors.shutdown(DOORS_DRAIN_MAX).await;
+        self.cache.shutdown().await;
+        tracing::info!("ended");
+    }
+}
+
+async fn start(settings: ServeSettings) -> Outcome<Running> {
+    let ServeSettings { cache, doors, meta_url, fsync } = settings;
+    // Before the engine makes its handles, else they count into nothing.
+    forebay_flight_server::install_metrics();
+    std::fs::create_dir_all(&cache.data).at(&cache.data).map_err(|failure| failure.about("--data"))?;
+    let meta = forebay_metastore::open(&meta_url, OpenOptions { fsync }).await;
+    let meta = meta.map_err(|error| Failure::failed(error.to_string()))?;
+    let timeout = cache.under_timeout;
+    let components = Components {
+        disk: RealDisk::shared(),
+        clock: RealClock::shared(),
+        chance: OsChance::shared(),
+        meta,
+        stores: Arc::new(Stores { timeout }),
+    };
+    let cache = Cache::open(cache, components).await.map_err(|error| Failure::failed(error.to_string()))?;
+    match Server::start(cache.clone(), doors).await {
+        Ok(doors) => Ok(Running { cache, doors }),
+        Err(error) => {
+            cache.shutdown().await;
+            Err(Failure::failed(error.to_string()))
+        }
+    }
+}
+
+/// The line that scripts wait for.
+fn announce(doors: &Server) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    let told = writeln!(out, "forebay ready flight={} http={}", doors.flight_url, doors.http_url).and_then(|()| out.flush());
+    told.map_err(|error| Failure::failed(format!("stdout: {error}")))
+}
+
+/// Opens under-stores for the engine.
+#[derive(Debug)]
+struct Stores {
+    timeout: Duration,
+}
+
+#[async_trait]
+impl StoreOpener for Stores {
+    async fn open(&self, url: &str) -> Result<UnderStoreRef, StoreError> {
+        let settings = forebay_understore::Settings { timeout: self.timeout, ..Default::default() };
+        forebay_understore::open(url, &settings).await
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Outcome<Self> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

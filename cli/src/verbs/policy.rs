@@ -1,0 +1,70 @@
+//! `policy set|get|explain`.
+
+use super::at;
+use crate::{
+    args::{Door, OnePath, Policy},
+    failure::{Failure, Outcome},
+    output::Output,
+};
+use serde_json::{Map, Value, json};
+
+pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> Outcome {
+    match policy {
+        Policy::Set { path, set } => {
+            let (client, path) = at(door, &path).await?;
+            let mut body = parse(&set)?;
+            body.insert("path".to_owned(), json!(path));
+            client.action("policy_set", Value::Object(body)).await?;
+            output.one(&json!({ "path": path }), |_| String::new())
+        }
+        Policy::Get(OnePath { path }) => {
+            let (client, path) = at(door, &path).await?;
+            let set = client.action("policy_get", json!({ "path": path })).await?.pop().unwrap_or_else(|| json!({}));
+            output.one(&set, |set| {
+                let pairs = set.as_object().into_iter().flatten();
+                pairs.map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join("\n")
+            })
+        }
+        Policy::Explain(OnePath { path }) => {
+            let (client, path) = at(door, &path).await?;
+            let mut series = output.series();
+            for row in client.action("policy_explain", json!({ "path": path })).await? {
+                series.push(&row, |row| {
+                    let of = |key| row.get(key).map(plain).unwrap_or_default();
+                    format!("{:<16} {:<12} {}", of("key"), of("value"), of("from"))
+                })?;
+            }
+            series.end()
+        }
+    }
+}
+
+/// `KEY=VALUE`: JSON where it reads as JSON (true, 3), else text; `KEY=` takes the policy away.
+fn parse(set: &[String]) -> Outcome<Map<String, Value>> {
+    set.iter()
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair:?}: write KEY=VALUE")))?;
+            let value = match value {
+                "" => Value::Null,
+                text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
+            };
+            Ok((key.to_owned(), value))
+        })
+        .collect()
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_json_where_they_read_so() {
+        let set = parse(&["pin=true".into(), "ttl=7d".into(), "versions_kept=4".into(), "ack=".into()]).unwrap();
+        assert_eq!(Value::Object(set), json!({ "pin": true, "ttl": "7d", "versions_kept": 4, "ack": null }));
+        assert!(parse(&["pin".into()]).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! `status`.
+
+use crate::{
+    args::{Door, Status as Flags},
+    connect,
+    failure::{Failure, Outcome},
+    output::Output,
+};
+use forebay_client::Status;
+use forebay_runtime::units::ByteSize;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+pub(super) async fn status(flags: Flags, door: &Door, output: &mut Output) -> Outcome {
+    let client = connect::connect(door).await?;
+    if flags.watch.is_some() && output.json() {
+        return Err(Failure::usage("--watch prints again and again; --json prints one document"));
+    }
+    loop {
+        // As the server says it: it may tell more than this client knows.
+        let said = client.action("status", json!({})).await?.pop().unwrap_or(Value::Null);
+        output.one(&said, text)?;
+        let Some(every) = flags.watch else { return Ok(()) };
+        output.line("")?;
+        output.flush()?;
+        tokio::time::sleep(every).await;
+    }
+}
+
+fn text(said: &Value) -> String {
+    match serde_json::from_value::<Status>(said.clone()) {
+        Ok(status) => lines(&status),
+        Err(_) => said.to_string(),
+    }
+}
+
+/// The numbers for people.
+pub(super) fn lines(status: &Status) -> String {
+    let size = |bytes| ByteSize(bytes).rounded();
+    let mut out = format!(
+        "version    {}\nack        {}\ndirty      {} in {} files, the oldest {:.1} s\npersisted  {} since the start\ncached     {}\nwork       {} queued, {} under way\n",
+        status.version,
+        status.ack,
+        size(status.dirty_bytes),
+        status.dirty_files,
+        status.oldest_dirty_seconds,
+        size(status.persisted_bytes),
+        size(status.cached_bytes),
+        status.queued,
+        status.uploading,
+    );
+    if status.mounts.is_empty() {
+        out.push_str("mounts     none: everything stays in the cache\n");
+    }
+    for mount in &status.mounts {
+        let _ = writeln!(out, "mount      {} = {} ({})", mount.path, mount.url, mount.state);
+    }
+    for blocked in &status.blocked {
+        let _ = writeln!(out, "blocked    {} since {}: {}", blocked.path, blocked.since, blocked.reason);
+    }
+    for conflict in &status.conflicts {
+        let _ = writeln!(out, "conflict   {} since {}: {}", conflict.path, conflict.since, conflict.reason);
+    }
+    out.truncate(out.trim_end().len());
+    out
+}
