@@ -62,6 +62,7 @@ impl Inner {
         self.tasks.spawn("collector", async move {
             let shutdown = inner.tasks.shutdown().clone();
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = inner.collect_for_ever() => {}
             }
@@ -70,6 +71,7 @@ impl Inner {
         self.tasks.spawn("tokens", async move {
             let shutdown = inner.tasks.shutdown().clone();
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {}
                 () = inner.prune_tokens_for_ever() => {}
             }

@@ -35,11 +35,9 @@ pub mod recovery;
 pub mod rows;
 pub mod settings;
 pub mod stats;
-mod stubs;
-mod stubs_datasets;
 
 pub use builder::{Components, StoreOpener};
 pub use cache::Cache;
 pub use error::{Error, ErrorKind, Result};
 pub use forebay_namespace::Path;
-pub use settings::{AckLevel, Settings};
+pub use settings::{AckLevel, MountSpec, PersistSettings, Settings};

@@ -5,8 +5,7 @@
 //! (`dataset`). Every change is one commit: a recursive delete cuts the directory off, and `collect` frees what lies under it.
 
 use crate::{
-    Cache, Error, Result, cache::Inner, clean::CleanReader, file::size_of, list, rows::Content,
-    stubs_datasets::DatasetGone,
+    Cache, Error, Result, cache::Inner, clean::CleanReader, dataset::DatasetGone, file::size_of, list, rows::Content,
 };
 use forebay_namespace::{Create, Ino, Inode, Kind, Node, NsError, Path, Plan, RenameHow, Unlinked};
 use forebay_runtime::clock::Timestamp;
@@ -85,7 +84,7 @@ pub struct Rename {
 impl Cache {
     /// What is at `path`. NotFound when nothing is.
     pub async fn stat(&self, path: &Path) -> Result<Stat> {
-        let node = self.inner.names.resolve(path).await?;
+        let node = self.inner.look(path).await?;
         let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         let mut stats = self.inner.stats_of(vec![(path.clone(), node)]).await?;
         Ok(stats.pop().expect("one answer for one node"))
@@ -123,6 +122,14 @@ impl Cache {
 }
 
 impl Inner {
+    /// What `path` leads to, a change outside included: a persisted file that someone else replaced shows what is there now.
+    pub(crate) async fn look(&self, path: &Path) -> Result<Option<Node>> {
+        match self.names.resolve(path).await? {
+            Some(node) => self.revalidate(path, node).await,
+            None => Ok(None),
+        }
+    }
+
     /// Denied below a read-only mount.
     pub(crate) fn check_writable(&self, path: &Path) -> Result<()> {
         match self.mounts.resolve(path) {

@@ -132,6 +132,7 @@ impl Cache {
         let inner = &self.inner;
         inner.files.gate.close();
         let commits = tokio::select! {
+            biased;
             () = inner.files.gate.empty() => 0,
             () = inner.components.clock.sleep(COMMIT_DRAIN_MAX) => inner.files.gate.inside(),
         };
@@ -162,6 +163,7 @@ impl Inner {
             loop {
                 inner.set_gauges();
                 tokio::select! {
+                    biased;
                     () = shutdown.cancelled() => return,
                     () = inner.components.clock.sleep(GAUGE_INTERVAL) => {}
                 }

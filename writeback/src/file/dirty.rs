@@ -308,7 +308,7 @@ mod tests {
             limit,
             Duration::from_secs(60),
             clock,
-            disk,
+            disk.shared(),
             PathBuf::from("/"),
         ))
     }

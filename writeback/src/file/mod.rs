@@ -11,15 +11,17 @@
 mod content;
 mod copy;
 mod dirty;
+mod place;
 mod reader;
+mod truncate;
 mod turns;
 mod writer;
 
 pub(crate) use content::{ContentWriter, SealedContent};
 pub use dirty::Dirty;
+pub(crate) use place::size_of;
 pub use reader::FileReader;
 pub(crate) use turns::COMMIT_DRAIN_MAX;
-pub(crate) use writer::size_of;
 pub use writer::{Accepted, Committed, FileWriter, WriteFile, WriteMode};
 
 use crate::{Result, cache::Inner, rows::Content};
@@ -70,6 +72,7 @@ impl Inner {
             }
             Ok(Content::Persisted { layout, .. }) => {
                 if let Some(layout) = layout {
+                    self.clean.forget_copy(stream);
                     self.segments.release(stream, &layout);
                 }
             }

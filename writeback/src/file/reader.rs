@@ -39,7 +39,7 @@ impl Cache {
     pub async fn read_file(&self, path: &Path) -> Result<FileReader> {
         let mut moved = 0;
         loop {
-            let node = self.inner.names.resolve(path).await?;
+            let node = self.inner.look(path).await?;
             let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
             match self.inner.read_node(path.to_string(), &node) {
                 // Replaced and freed between the two steps: the name leads elsewhere now. The same row twice is a loss.

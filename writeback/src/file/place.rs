@@ -1,0 +1,282 @@
+//! The place of a content: one transaction makes a name lead to it, queues its upload and keeps the client's token.
+//!
+//! Writers of one path do not see each other before the commit; commits take turns. The last overwrite wins. An append whose
+//! ground was changed by another is copied anew behind what is there now; one that named its offset is refused instead.
+
+use super::{Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode, copy};
+use crate::{
+    AckLevel, Error, ErrorKind, Result,
+    cache::Inner,
+    rows::{self, Content, FileWritten, TokenRow},
+};
+use forebay_metastore::{Check, Key};
+use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
+use std::sync::Arc;
+
+/// A content is written once, so every file has this generation; a new content is a new inode.
+pub(super) const GENERATION: u32 = 1;
+
+/// Where a content goes, and what must be true of the name then.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub(super) path: Path,
+    pub(super) how: WriteFile,
+    pub(super) level: AckLevel,
+    pub(super) ground: Ground,
+}
+
+/// What the new content takes the place of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Whatever is there.
+    Any,
+    /// Exactly this content ([`FileReader::identity`]; `None`: nothing), whose first `len` bytes are the first of the new one.
+    Exactly { identity: Option<String>, len: u64 },
+}
+
+/// How one try to commit ended.
+#[derive(Debug)]
+pub(crate) enum Tried {
+    /// The name leads to the new content.
+    Done { replaced: Option<Node> },
+    /// The token has committed before.
+    Repeated(Committed),
+    /// Another content lies there than the one copied from.
+    Moved,
+}
+
+impl Inner {
+    /// Seals `content` and gives it its name.
+    pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
+        let _entered = self.enter()?;
+        let mut sealed = content.seal().await?;
+        self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
+        let _turn = self.files.turns.take(&target.path).await;
+        let mut attempts = self.attempts(format!("write {}", target.path));
+        loop {
+            match self.try_write(&target, &sealed).await {
+                Ok(Tried::Done { replaced }) => {
+                    let size = sealed.len;
+                    self.written(sealed, replaced);
+                    self.reach(forebay_runtime::crash_point!("committed-not-acked"))?;
+                    return Ok(Committed {
+                        level: target.level,
+                        size,
+                    });
+                }
+                Ok(Tried::Repeated(answer)) => return Ok(answer),
+                Ok(Tried::Moved) => {
+                    attempts.after(Error::lost()).await?;
+                    (sealed, target.ground) = self.copy_anew(&target, &sealed).await?;
+                }
+                Err(error) if error.kind() == ErrorKind::Deadline => {
+                    sealed.in_doubt();
+                    return Err(error);
+                }
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    /// After the commit that names `sealed`: it stays, what it replaced goes.
+    pub(crate) fn written(&self, sealed: SealedContent, replaced: Option<Node>) {
+        sealed.keep();
+        if let Some(node) = replaced {
+            self.discard_node(&node);
+        }
+        self.persist.wake();
+    }
+
+    /// Plans and commits once.
+    pub(crate) async fn try_write(&self, target: &Target, sealed: &SealedContent) -> Result<Tried> {
+        let Target {
+            path,
+            how,
+            level,
+            ground,
+        } = target;
+        let token = self.file_token(path, how.token.as_deref()).await?;
+        if let Token::Known(answer) = token {
+            return Ok(Tried::Repeated(answer));
+        }
+        let ino = Ino(sealed.stream().0);
+        let planned = self.names.plan_create(path, create(how, sealed, ino)).await?;
+        check_target(path, how, planned.replaced.as_ref())?;
+        if let Ground::Exactly { identity, .. } = ground
+            && *identity != planned.replaced.as_ref().and_then(|node| self.identity_of(node))
+        {
+            return Ok(Tried::Moved);
+        }
+        let mut plan = planned.plan;
+        let work = self
+            .persist
+            .plan_put(&mut plan, ino, GENERATION, path, planned.replaced.as_ref())
+            .await?;
+        let content = Content::Sealed {
+            layout: sealed.layout.clone(),
+            work,
+            crc: sealed.crc,
+        }
+        .encode();
+        plan.amend(ino, |inode| {
+            inode.content = content;
+            if let Some(Node::Row { inode: old, .. }) = &planned.replaced {
+                (inode.uid, inode.gid, inode.xattrs) = (old.uid, old.gid, old.xattrs.clone());
+                inode.mode = how.mode_bits.unwrap_or(old.mode);
+            }
+        })?;
+        self.plan_token(
+            &mut plan,
+            path,
+            token,
+            FileWritten {
+                level: *level,
+                size: sealed.len,
+            },
+        );
+        self.commit(plan).await?;
+        Ok(Tried::Done {
+            replaced: planned.replaced,
+        })
+    }
+
+    /// An append whose ground has changed: what is there now, then the bytes that were written.
+    async fn copy_anew(self: &Arc<Self>, target: &Target, sealed: &SealedContent) -> Result<(SealedContent, Ground)> {
+        let Ground::Exactly { len: old_len, .. } = target.ground else {
+            return Err(Error::internal(format!(
+                "{}: a write without ground can not lose it",
+                target.path
+            )));
+        };
+        let path = &target.path;
+        let own = self.read_sealed(path.to_string(), sealed)?;
+        let now = self.look(path).await?;
+        let now = now.map(|node| self.read_node(path.to_string(), &node)).transpose()?;
+        let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, None);
+        let (ground, _) = copy_ground(now.as_ref(), &mut content).await?;
+        copy::range(&own, old_len..own.size(), &mut content).await?;
+        Ok((content.seal().await?, ground))
+    }
+}
+
+/// Copies what is there to the front of `content`. Answers the ground and the appends it took.
+pub(super) async fn copy_ground(old: Option<&FileReader>, content: &mut ContentWriter) -> Result<(Ground, u64)> {
+    let (identity, len) = (old.map(FileReader::identity), old.map_or(0, FileReader::size));
+    let appends = match old {
+        Some(old) => copy::range(old, 0..len, content).await?,
+        None => 0,
+    };
+    Ok((Ground::Exactly { identity, len }, appends))
+}
+
+fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Create {
+    let replace = if how.mode == WriteMode::Create {
+        Replace::Never
+    } else {
+        Replace::File
+    };
+    Create {
+        mode: how.mode_bits.unwrap_or(0o644) & 0o7777,
+        size: sealed.len,
+        generation: GENERATION,
+        token: how.token.clone(),
+        parents: true,
+        replace,
+        ino: Some(ino),
+        ..Create::default()
+    }
+}
+
+/// Whether the write may meet what is there.
+pub(super) fn check_target(path: &Path, how: &WriteFile, there: Option<&Node>) -> Result<()> {
+    if path.is_root() || there.is_some_and(Node::is_dir) {
+        return Err(Error::precondition(format!(
+            "{path}: is a directory; a file can not take its place"
+        )));
+    }
+    if how.mode == WriteMode::Create && there.is_some() {
+        return Err(Error::exists(format!(
+            "{path}: exists already; overwrite it, or choose another name"
+        )));
+    }
+    let size = there.map_or(0, size_of);
+    match how.offset {
+        Some(offset) if offset != size => Err(Error::precondition(format!(
+            "{path}: has {size} bytes, and the write expects {offset}; look at what is there, then write at {size}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn size_of(node: &Node) -> u64 {
+    match node {
+        Node::Row { inode, .. } => inode.size,
+        Node::Base { entry, .. } => entry.size,
+    }
+}
+
+/// An unknown outcome names what to ask with.
+pub(super) fn with_token(error: Error, path: &Path, token: Option<&str>) -> Error {
+    if error.kind() != ErrorKind::Deadline {
+        return error;
+    }
+    match token {
+        Some(token) => Error::deadline(format!("{path}: outcome unknown, ask with token {token} ({error})")),
+        None => Error::deadline(format!(
+            "{path}: outcome unknown, and the write had no token: stat it to find out ({error})"
+        )),
+    }
+}
+
+/// What is known of a write's token.
+#[derive(Debug)]
+pub(crate) enum Token {
+    /// The write has none.
+    Unnamed,
+    /// Not seen before; its row is written with the commit.
+    New(Key, Check),
+    /// It has committed.
+    Known(Committed),
+}
+
+impl Inner {
+    pub(super) async fn file_token(&self, path: &Path, token: Option<&str>) -> Result<Token> {
+        let Some(token) = token else { return Ok(Token::Unnamed) };
+        let scope = token_scope(path);
+        let key = rows::token_key(&scope, token)?;
+        let found = self
+            .components
+            .meta
+            .get(std::slice::from_ref(&key))
+            .await?
+            .pop()
+            .flatten();
+        let Some(entry) = found else {
+            let check = Check::Absent(key.clone());
+            return Ok(Token::New(key, check));
+        };
+        let row: TokenRow = rows::decode(&entry.value)?;
+        if row.scope != scope {
+            // Another path with the same hash: that one's token is given up rather than mistaken for ours.
+            let check = Check::At(key.clone(), entry.version);
+            return Ok(Token::New(key, check));
+        }
+        let FileWritten { level, size } = rows::decode(&row.result)?;
+        Ok(Token::Known(Committed { level, size }))
+    }
+
+    fn plan_token(&self, plan: &mut Plan, path: &Path, token: Token, answer: FileWritten) {
+        let Token::New(key, check) = token else { return };
+        let result = rows::encode(&answer).to_vec();
+        let row = TokenRow {
+            scope: token_scope(path),
+            at: self.components.clock.now().0,
+            result,
+        };
+        plan.check(check).put(key, rows::encode(&row));
+    }
+}
+
+fn token_scope(path: &Path) -> Vec<u8> {
+    [b"file:".as_slice(), &path.as_bytes()].concat()
+}

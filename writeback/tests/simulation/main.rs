@@ -1,0 +1,48 @@
+//! The engine in a world that a seed decides: actors write, append, rename, delete and read while disk, metastore and under-store
+//! fail, the process is killed and the power is cut; then everything must be what was acknowledged, here and in the under-store.
+//!
+//! `FOREBAY_SIM_SEEDS=N` runs N seeds (default: a few), `FOREBAY_SEED=S` begins with seed S; a failure names its seed, and the
+//! same seed gives the same history again.
+
+mod actor;
+mod model;
+mod run;
+mod shared;
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Seeds of a quick run.
+const SEEDS: u64 = 10;
+
+fn from_env(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text}: not a number"))
+    })
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_any_fault_and_arrives_in_the_under_store() {
+    let first = from_env("FOREBAY_SEED", 1);
+    for seed in first..first + from_env("FOREBAY_SIM_SEEDS", SEEDS) {
+        let outcome = std::panic::catch_unwind(|| run::run(seed));
+        match outcome {
+            Ok(report) => println!("seed {seed}: {report}"),
+            Err(panic) => {
+                eprintln!("failed with FOREBAY_SEED={seed} FOREBAY_SIM_SEEDS=1");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_seed_twice_gives_the_same_history() {
+    let seed = from_env("FOREBAY_SEED", 7);
+    println!("seed {seed}");
+    let (first, second) = (run::run(seed).history, run::run(seed).history);
+    for (at, (a, b)) in first.iter().zip(&second).enumerate() {
+        assert_eq!(a, b, "the histories differ from line {at} on");
+    }
+    assert_eq!(first.len(), second.len());
+    assert!(first.len() > 50, "hardly anything happened");
+}

@@ -1,0 +1,251 @@
+//! One seed: lives of the cache with faults between and in them, then the reckoning.
+
+use crate::{
+    actor::{Actor, may_fail},
+    shared::Shared,
+    support::{World, at},
+};
+use forebay_metastore::mem;
+use forebay_runtime::{
+    chance::{Chance, SeededChance},
+    clock::Clock,
+    disk,
+};
+use forebay_understore::{StoreError, memory::FaultRates};
+use forebay_writeback::{Cache, Error};
+use parking_lot::Mutex;
+use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
+
+/// Lives with faults.
+const LIVES: usize = 6;
+/// Most time of one life.
+const LIFE_MAX: Duration = Duration::from_millis(2_500);
+/// In which all work must be done once nothing fails any more.
+const PERSIST_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What happened, line by line.
+#[derive(Clone, Debug, Default)]
+pub struct History(Arc<Mutex<Vec<String>>>);
+
+impl History {
+    pub fn note(&self, line: &str) {
+        self.0.lock().push(line.to_owned());
+    }
+}
+
+/// What a run was worth.
+#[derive(Debug)]
+pub struct Report {
+    pub history: Vec<String>,
+    acked: u64,
+    disk_faults: u64,
+    store_faults: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report {
+            history,
+            acked,
+            disk_faults,
+            store_faults,
+        } = self;
+        write!(
+            f,
+            "{} events, {acked} acknowledged, {disk_faults} disk and {store_faults} store faults",
+            history.len()
+        )
+    }
+}
+
+pub fn run(seed: u64) -> Report {
+    let chance = SeededChance::new(seed ^ 0x5eed);
+    let mut world = World::new(seed);
+    let history = History::default();
+    let roots = ["/kept/zero", "/local/one", "/kept/two/deep", "/local/three"];
+    let mut actors: Vec<Actor> = roots
+        .iter()
+        .enumerate()
+        .map(|(nth, root)| Actor::new(&format!("actor {nth}"), (*root).to_owned(), seed * 16 + nth as u64))
+        .collect();
+    let shared = Shared::new("/kept/shared", seed * 16 + 15);
+    for life in 0..LIVES {
+        history.note(&format!("life {life}"));
+        world.live(async |world| {
+            let cache = begin(world, &mut actors, &shared).await;
+            arm(world, &*chance);
+            let time = Duration::from_micros(chance.below(LIFE_MAX.as_micros() as u64));
+            let acting = actors.iter_mut().map(|actor| boxed(actor.act(&cache, &history)));
+            let fighting = (0..3).map(|who| boxed(shared.fight(who, &cache, &history)));
+            let all = futures::future::join_all(acting.chain(fighting).collect::<Vec<_>>());
+            tokio::select! {
+                biased;
+                _ = all => {}
+                () = world.clock.sleep(time) => {}
+            }
+        });
+        calm(&world);
+        // Sometimes only the process dies, sometimes the machine.
+        if chance.below(3) > 0 {
+            world.cut_power();
+        } else {
+            world.disk.disarm();
+        }
+    }
+    reckon(&mut world, &mut actors, &shared);
+    let acked = actors.iter().map(|actor| actor.acked).sum();
+    let (disk_faults, store_faults) = (world.disk.calls().faults, world.store.faults());
+    Report {
+        history: std::mem::take(&mut *history.0.lock()),
+        acked,
+        disk_faults,
+        store_faults,
+    }
+}
+
+fn boxed<'a>(future: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Future<Output = ()> + 'a>> {
+    Box::pin(future)
+}
+
+/// Opens and compares everything with what was acknowledged.
+async fn begin(world: &World, actors: &mut [Actor], shared: &Shared) -> Cache {
+    let cache = world
+        .open()
+        .await
+        .unwrap_or_else(|error| panic!("seed {}: open: {error}", world.seed));
+    for actor in actors {
+        patiently(async || cache.mkdir(&at(&actor.root), true).await).await;
+        patiently(async || actor.check(&cache).await).await;
+    }
+    patiently(async || shared.check(&cache, true).await).await;
+    cache
+}
+
+/// Again and again while faults explain the failure.
+async fn patiently(mut what: impl AsyncFnMut() -> Result<(), Error>) {
+    for _ in 0..1000 {
+        match what().await {
+            Ok(()) => return,
+            Err(error) => assert!(may_fail(&error), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it fails for ever");
+}
+
+/// What goes wrong in this life.
+fn arm(world: &World, chance: &SeededChance) {
+    world.store.set_rates(FaultRates {
+        unavailable: 60,
+        lost_answer: 40,
+        hang: 10,
+        short_read: 20,
+        wrong_body: 20,
+    });
+    if chance.below(4) == 0 {
+        world
+            .store
+            .set_away(Some(StoreError::Unavailable("the store is away".into())));
+    }
+    match chance.below(4) {
+        0 => world.disk.arm(disk::Fault::PowerOff(1 + chance.below(400))),
+        1 => world.disk.arm(disk::Fault::Sync(1 + chance.below(60))),
+        2 => world.disk.arm(disk::Fault::Write(1 + chance.below(200))),
+        _ => {}
+    }
+    let fate = SeededChance::new(chance.u64());
+    world.meta.set_hook(move |call| match (call, fate.below(100)) {
+        (mem::Call::Commit(_), 0) => mem::Fault::UnknownCommitted,
+        (mem::Call::Commit(_), 1) => mem::Fault::UnknownLost,
+        (_, 2) => mem::Fault::Unavailable,
+        _ => mem::Fault::None,
+    });
+}
+
+/// Nothing goes wrong any more.
+fn calm(world: &World) {
+    world.store.set_rates(FaultRates::default());
+    world.store.set_away(None);
+    world.meta.clear_hook();
+}
+
+/// Once faults stop, cache and under-store are what was acknowledged.
+fn reckon(world: &mut World, actors: &mut [Actor], shared: &Shared) {
+    world.live(async |world| {
+        let cache = begin(world, actors, shared).await;
+        cache
+            .wait_persisted(&at("/kept"), PERSIST_MAX)
+            .await
+            .unwrap_or_else(|error| panic!("seed {}: {error}", world.seed));
+        let status = cache.status().await.unwrap();
+        assert!(
+            status.blocked.is_empty() && status.conflicts.is_empty(),
+            "{:?} {:?}",
+            status.blocked,
+            status.conflicts
+        );
+        for actor in actors.iter_mut() {
+            actor.check(&cache).await.unwrap();
+        }
+        compare(world, actors, shared);
+        check_dirty(&cache, actors).await;
+        cache.shutdown().await;
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = begin(world, actors, shared).await;
+        check_dirty(&cache, actors).await;
+    });
+    assert_eq!(world.store.open_uploads(), 0, "uploads were left behind");
+}
+
+/// The under-store has exactly the files under its mount.
+fn compare(world: &World, actors: &[Actor], shared: &Shared) {
+    let mut expected = BTreeMap::new();
+    for actor in actors {
+        let Some(prefix) = actor.root.strip_prefix("/kept/") else {
+            continue;
+        };
+        expected.extend(
+            actor
+                .model
+                .files()
+                .map(|(path, bytes)| (format!("{prefix}/{path}"), bytes.clone())),
+        );
+    }
+    expected.extend(shared.value().map(|value| ("shared".to_owned(), value)));
+    let found: BTreeMap<String, Vec<u8>> = world
+        .store
+        .contents()
+        .into_iter()
+        .map(|(key, bytes)| (key, bytes.to_vec()))
+        .collect();
+    let keys: std::collections::BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let size = |map: &BTreeMap<String, Vec<u8>>, key: &String| map.get(key).map(Vec::len);
+    let wrong: Vec<String> = keys
+        .into_iter()
+        .filter(|key| expected.get(*key) != found.get(*key))
+        .map(|key| {
+            format!(
+                "\n  {key}: {:?} bytes in the store, expected {:?}",
+                size(&found, key),
+                size(&expected, key)
+            )
+        })
+        .collect();
+    assert!(wrong.is_empty(), "the under-store differs:{}", wrong.concat());
+}
+
+/// What no mount covers is dirty, and nothing else.
+async fn check_dirty(cache: &Cache, actors: &[Actor]) {
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let local = || actors.iter().filter(|actor| actor.root.starts_with("/local"));
+    let bytes: u64 = local().map(|actor| actor.model.bytes()).sum();
+    let files: usize = local().map(|actor| actor.model.files().count()).sum();
+    let status = cache.status().await.unwrap();
+    assert_eq!(
+        (status.dirty_files, status.dirty_bytes),
+        (files as u64, bytes),
+        "the dirty ledger is wrong"
+    );
+}
