@@ -109,8 +109,14 @@ impl Budget {
             self.publish(&state);
             id
         };
-        let mut place = Place { budget: self, id, left: false };
-        let permit = permit.await.expect("a waiter leaves the line only by a grant or with its place");
+        let mut place = Place {
+            budget: self,
+            id,
+            left: false,
+        };
+        let permit = permit
+            .await
+            .expect("a waiter leaves the line only by a grant or with its place");
         place.left = true;
         permit
     }
