@@ -224,7 +224,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("data", DataType::LargeBinary, true)]));
         let bytes = Bytes::from(vec![7u8; 100_000]);
         let got = values(&batch(&schema, bytes.clone()).unwrap()).unwrap();
-        assert_eq!(got, [bytes.clone()]);
+        assert_eq!(got, std::slice::from_ref(&bytes));
         assert_eq!(got[0].as_ptr(), bytes.as_ptr());
     }
 

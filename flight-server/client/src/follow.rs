@@ -15,6 +15,8 @@ pub struct Follow {
     client: Client,
     command: ReadCommand,
     scan: Scan,
+    /// Since when no batch came but errors.
+    broken: Option<Instant>,
     ended: bool,
 }
 
@@ -32,6 +34,7 @@ impl Client {
             client: self.clone(),
             command,
             scan,
+            broken: None,
             ended: false,
         })
     }
@@ -60,7 +63,10 @@ impl Follow {
         }
         loop {
             match self.scan.next().await {
-                Some(Ok(batch)) => return Ok(Some(batch)),
+                Some(Ok(batch)) => {
+                    self.broken = None;
+                    return Ok(Some(batch));
+                }
                 Some(Err(error)) if error.kind() == ErrorKind::Unavailable && self.token().is_some() => {
                     tracing::info!(%error, token = ?self.token(), "following again");
                     self.reconnect(error).await.inspect_err(|_| self.ended = true)?;
@@ -81,7 +87,8 @@ impl Follow {
     }
 
     async fn reconnect(&mut self, error: Error) -> Result<()> {
-        if self.client.options().retry_for.is_zero() {
+        let broken = *self.broken.get_or_insert_with(Instant::now);
+        if broken.elapsed() >= self.client.options().retry_for {
             return Err(error);
         }
         let command = ReadCommand {
@@ -90,9 +97,7 @@ impl Follow {
         };
         // A server that has just come back may cut streams again: a pause keeps this from being a storm.
         sleep(Duration::from_millis(50)).await;
-        let started = Instant::now();
         let info = self.client.info_of(&command).await?;
-        tracing::debug!(after = ?started.elapsed(), "connected again");
         self.scan = self.client.scan_info(&info, &command);
         Ok(())
     }

@@ -53,8 +53,8 @@ pub struct Put {
 /// The schema is only known with the first batch.
 #[derive(Debug)]
 enum Start {
-    Waiting(WriteCommand),
-    Running(Encoder),
+    Waiting(Box<WriteCommand>),
+    Running(Box<Encoder>),
     Ended,
 }
 
@@ -135,7 +135,7 @@ impl Client {
         Put {
             token: command.token.clone(),
             compression,
-            start: Start::Waiting(command),
+            start: Start::Waiting(Box::new(command)),
             out,
             progress,
             acks: with_acks.then_some(Acks(acks)),
@@ -173,7 +173,8 @@ impl Put {
     /// Says the schema before there is a batch, for a put that may have none.
     pub fn begin(&mut self, schema: SchemaRef) -> Result<()> {
         if let Start::Waiting(command) = &self.start {
-            self.start = Start::Running(Encoder::new(schema, command.to_descriptor(), self.compression)?);
+            let encoder = Encoder::new(schema, command.to_descriptor(), self.compression)?;
+            self.start = Start::Running(Box::new(encoder));
             tracing::trace!(token = self.token(), "put begins");
         }
         Ok(())

@@ -29,9 +29,12 @@ pub struct Scan {
 
 enum State {
     Idle(Box<Reading>),
-    Busy(Pin<Box<dyn Future<Output = (Box<Reading>, Result<Option<Chunk>>)> + Send>>),
+    Busy(Pin<Box<dyn Future<Output = Step> + Send>>),
     Ended,
 }
+
+/// The reading comes back with what it found.
+type Step = (Box<Reading>, Result<Option<Chunk>>);
 
 /// What is read and how far.
 struct Reading {

@@ -1,0 +1,7 @@
+//! The connector against a real server: the binary that FOREBAY_BIN names, else `target/release/forebay`.
+
+#[path = "../../../../flight-server/client/tests/support/mod.rs"]
+mod support;
+
+mod objects;
+mod queries;

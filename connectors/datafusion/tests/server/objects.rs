@@ -1,0 +1,242 @@
+//! The promises of the `ObjectStore` trait, one by one.
+
+use crate::support::Server;
+use bytes::Bytes;
+use forebay_datafusion::ForebayStore;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{
+    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
+    path::Path,
+};
+
+async fn store(server: &Server) -> ForebayStore {
+    ForebayStore::new(server.client().await)
+}
+
+async fn keys(store: &ForebayStore, prefix: Option<&str>) -> Vec<String> {
+    let prefix = prefix.map(Path::from);
+    let mut keys: Vec<String> = store
+        .list(prefix.as_ref())
+        .map_ok(|m| m.location.to_string())
+        .try_collect()
+        .await
+        .unwrap();
+    keys.sort();
+    keys
+}
+
+async fn content(store: &ForebayStore, key: &str) -> Bytes {
+    store
+        .get(&Path::parse(key).unwrap())
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn objects_are_put_read_in_ranges_and_deleted() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("a/b/data.bin");
+    store
+        .put(
+            &path,
+            PutPayload::from_iter([Bytes::from_static(b"arbitrary "), Bytes::from_static(b"data")]),
+        )
+        .await
+        .unwrap();
+    assert_eq!(content(&store, "a/b/data.bin").await, "arbitrary data");
+    assert_eq!(store.get_range(&path, 3..7).await.unwrap(), "itra");
+    assert_eq!(store.get_ranges(&path, &[0..2, 10..14]).await.unwrap(), ["ar", "data"]);
+    let tail = GetOptions::new().with_range(Some(GetRange::Suffix(4)));
+    assert_eq!(
+        store.get_opts(&path, tail).await.unwrap().bytes().await.unwrap(),
+        "data"
+    );
+    let from = GetOptions::new().with_range(Some(GetRange::Offset(10)));
+    assert_eq!(
+        store.get_opts(&path, from).await.unwrap().bytes().await.unwrap(),
+        "data"
+    );
+    let beyond = GetOptions::new().with_range(Some(GetRange::Bounded(100..200)));
+    assert!(store.get_opts(&path, beyond).await.is_err());
+    let meta = store.head(&path).await.unwrap();
+    assert_eq!((meta.size, meta.location), (14, path.clone()));
+    store.delete(&path).await.unwrap();
+    assert!(matches!(store.head(&path).await, Err(Error::NotFound { .. })));
+    assert!(matches!(store.delete(&path).await, Err(Error::NotFound { .. })));
+    store.put(&path, PutPayload::default()).await.unwrap();
+    assert_eq!(content(&store, "a/b/data.bin").await, "");
+}
+
+#[tokio::test]
+async fn a_create_fails_where_something_is_and_an_update_is_not_offered() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("once");
+    let made = store.put_opts(&path, "a".into(), PutMode::Create.into()).await.unwrap();
+    let again = store.put_opts(&path, "b".into(), PutMode::Create.into()).await;
+    assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
+    assert_eq!(content(&store, "once").await, "a");
+    let update = PutOptions::from(PutMode::Update(made.into()));
+    assert!(matches!(
+        store.put_opts(&path, "c".into(), update).await,
+        Err(Error::NotImplemented { .. })
+    ));
+}
+
+#[tokio::test]
+async fn an_etag_changes_with_the_content_and_conditions_hold() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("tagged");
+    let first = store.put(&path, "one".into()).await.unwrap().e_tag.unwrap();
+    assert_eq!(store.head(&path).await.unwrap().e_tag.as_ref(), Some(&first));
+    let second = store.put(&path, "two".into()).await.unwrap().e_tag.unwrap();
+    assert_ne!(first, second);
+    let matches = |tag: &str| GetOptions::new().with_if_match(Some(tag.to_owned()));
+    assert!(store.get_opts(&path, matches(&second)).await.is_ok());
+    assert!(matches!(
+        store.get_opts(&path, matches(&first)).await,
+        Err(Error::Precondition { .. })
+    ));
+    let unless = GetOptions::new().with_if_none_match(Some(second));
+    assert!(matches!(
+        store.get_opts(&path, unless).await,
+        Err(Error::NotModified { .. })
+    ));
+}
+
+#[tokio::test]
+async fn keys_are_listed_as_they_were_put() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let all = [
+        "HELLO%2Ffoo.parquet",
+        "%Q.parquet",
+        "foo bar/I contain spaces",
+        "foo/x.json",
+        "foo.bar/y.json",
+        "🇦🇺/$shenanigans@@~.txt",
+    ];
+    for key in all {
+        store.put(&Path::parse(key).unwrap(), "x".into()).await.unwrap();
+    }
+    let mut expected: Vec<_> = all.map(str::to_owned).into();
+    expected.sort();
+    assert_eq!(keys(&store, None).await, expected);
+    assert!(matches!(
+        store.head(&Path::from("HELLO/foo.parquet")).await,
+        Err(Error::NotFound { .. })
+    ));
+    // A prefix is whole components; a file has nothing under it.
+    assert_eq!(keys(&store, Some("foo")).await, ["foo/x.json"]);
+    assert!(keys(&store, Some("foo/x.json")).await.is_empty() && keys(&store, Some("none")).await.is_empty());
+    let listed = store.list_with_delimiter(None).await.unwrap();
+    let mut prefixes: Vec<_> = listed.common_prefixes.iter().map(Path::as_ref).collect();
+    prefixes.sort_unstable();
+    assert_eq!(prefixes, ["foo", "foo bar", "foo.bar", "🇦🇺"]);
+    assert_eq!(listed.objects.len(), 2);
+    let after: Vec<_> = store
+        .list_with_offset(None, &Path::from("foo.bar/y.json"))
+        .try_collect()
+        .await
+        .unwrap();
+    assert!(
+        after.iter().all(|m| m.location > Path::from("foo.bar/y.json")) && after.len() == 2,
+        "{after:?}"
+    );
+}
+
+#[tokio::test]
+async fn many_are_deleted_and_each_answer_is_in_its_place() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    for key in ["a", "c"] {
+        store.put(&Path::from(key), "x".into()).await.unwrap();
+    }
+    let wanted = ["a", "b", "c"].map(Path::from);
+    let answers: Vec<_> = store
+        .delete_stream(stream::iter(wanted.clone()).map(Ok).boxed())
+        .collect()
+        .await;
+    assert_eq!(answers[0].as_ref().unwrap(), &wanted[0]);
+    assert!(matches!(answers[1], Err(Error::NotFound { .. })));
+    assert_eq!(answers[2].as_ref().unwrap(), &wanted[2]);
+}
+
+#[tokio::test]
+async fn copies_and_renames_replace_or_refuse() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let (cats, dogs, nested) = (Path::from("cats"), Path::from("dogs"), Path::from("new/nested/pets"));
+    store.put(&cats, "cats".into()).await.unwrap();
+    store.put(&dogs, "dogs".into()).await.unwrap();
+    assert!(matches!(
+        store.copy_if_not_exists(&cats, &dogs).await,
+        Err(Error::AlreadyExists { .. })
+    ));
+    assert!(matches!(
+        store.rename_if_not_exists(&cats, &dogs).await,
+        Err(Error::AlreadyExists { .. })
+    ));
+    store.copy_if_not_exists(&cats, &nested).await.unwrap();
+    assert_eq!(content(&store, "new/nested/pets").await, "cats");
+    store.copy(&cats, &dogs).await.unwrap();
+    assert_eq!(content(&store, "dogs").await, "cats");
+    store.rename(&cats, &Path::from("other/cats")).await.unwrap();
+    assert_eq!(keys(&store, None).await, ["dogs", "new/nested/pets", "other/cats"]);
+    for answer in [store.copy(&cats, &dogs).await, store.rename(&cats, &dogs).await] {
+        assert!(matches!(answer, Err(Error::NotFound { .. })), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_multipart_upload_is_visible_at_its_completion_only() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("big/upload");
+    let part = |k: u8| Bytes::from(vec![k; 3_000_000]);
+    let mut upload = store.put_multipart(&path).await.unwrap();
+    let (first, second) = (upload.put_part(part(1).into()), upload.put_part(part(2).into()));
+    // Parts are in the order of the calls, in whatever order they are waited for.
+    second.await.unwrap();
+    assert!(matches!(store.head(&path).await, Err(Error::NotFound { .. })));
+    first.await.unwrap();
+    upload.complete().await.unwrap();
+    assert!(content(&store, "big/upload").await == [part(1), part(2)].concat());
+
+    let mut given_up = store.put_multipart(&path).await.unwrap();
+    given_up.put_part(part(3).into()).await.unwrap();
+    given_up.abort().await.unwrap();
+    let mut dropped = store.put_multipart(&Path::from("dropped")).await.unwrap();
+    dropped.put_part(part(3).into()).await.unwrap();
+    drop(dropped);
+    assert!(content(&store, "big/upload").await.len() == 6_000_000);
+    assert_eq!(keys(&store, None).await, ["big/upload"]);
+
+    let mut writer = WriteMultipart::new(store.put_multipart(&path).await.unwrap());
+    for k in 0..20 {
+        writer.wait_for_capacity(2).await.unwrap();
+        writer.write(&vec![k; 1_000_000]);
+    }
+    writer.finish().await.unwrap();
+    let expected: Vec<u8> = (0..20).flat_map(|k| vec![k; 1_000_000]).collect();
+    assert!(content(&store, "big/upload").await == expected);
+}
+
+#[tokio::test]
+async fn an_object_reaches_the_under_store_under_its_own_name() {
+    let server = Server::start(true);
+    let store = store(&server).await;
+    store.put(&Path::from("lake/a/b"), "lake".into()).await.unwrap();
+    server
+        .client()
+        .await
+        .wait_persisted("/lake", std::time::Duration::from_secs(30))
+        .await
+        .unwrap();
+    assert_eq!(std::fs::read(server.lake().join("a/b")).unwrap(), b"lake");
+}
