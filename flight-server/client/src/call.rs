@@ -165,10 +165,7 @@ impl Client {
     {
         let mut request = http::Request::builder()
             .method(http::Method::POST)
-            .uri(format!(
-                "{}/arrow.flight.protocol.FlightService/{method}",
-                self.shared.origin
-            ))
+            .uri(format!("/arrow.flight.protocol.FlightService/{method}"))
             .header(header::CONTENT_TYPE, "application/grpc")
             .header(header::TE, "trailers")
             .body(Body::new(StreamBody::new(frames)))

@@ -48,6 +48,8 @@ pub struct Put {
     acks: Option<Acks>,
     /// Carries the call; `None` once it was waited for.
     task: Option<JoinHandle<Result<PutDone>>>,
+    /// The server ended the call well before all was sent: it knows the token, and the unit is there already.
+    done: Option<PutDone>,
 }
 
 /// The schema is only known with the first batch.
@@ -140,6 +142,7 @@ impl Client {
             progress,
             acks: with_acks.then_some(Acks(acks)),
             task: Some(task),
+            done: None,
         }
     }
 }
@@ -164,7 +167,7 @@ impl Put {
     pub async fn send_with_metadata(&mut self, batch: &RecordBatch, app_metadata: &[u8]) -> Result<()> {
         self.begin(batch.schema())?;
         let Start::Running(encoder) = &mut self.start else {
-            return Err(self.ended().await);
+            return self.ended().await;
         };
         let frames = encoder.batch(batch, app_metadata)?;
         self.hand_over(Outgoing::Batch(frames)).await
@@ -210,10 +213,10 @@ impl Put {
         self.send_schema_of_an_empty_put().await?;
         self.acks = None;
         self.hand_over(Outgoing::Finish).await?;
-        let task = self
-            .task
-            .take()
-            .ok_or_else(|| Error::new(ErrorKind::Precondition, "this put has ended"))?;
+        if let Some(done) = self.done.take() {
+            return Ok(done);
+        }
+        let task = self.task.take().ok_or_else(over)?;
         let unknown = |e: Error| match e.kind() {
             ErrorKind::Unavailable => Error::new(ErrorKind::Unknown, format!("the outcome is unknown: {e}")),
             _ => e,
@@ -250,22 +253,24 @@ impl Put {
     async fn hand_over(&mut self, outgoing: Outgoing) -> Result<()> {
         match self.out.send(outgoing).await {
             Ok(()) => Ok(()),
-            Err(_) => Err(self.ended().await),
+            Err(_) => self.ended().await,
         }
     }
 
-    /// Why the call ended before its time.
-    async fn ended(&mut self) -> Error {
+    /// The call ended before its time: well, or why not.
+    async fn ended(&mut self) -> Result<()> {
         self.start = Start::Ended;
-        let over = || Error::new(ErrorKind::Precondition, "this put has ended");
         match self.task.take() {
-            Some(task) => joined(task.await)
-                .err()
-                .unwrap_or_else(over)
-                .with_token(self.token.clone()),
-            None => over(),
+            Some(task) => self.done = Some(joined(task.await).map_err(|e| e.with_token(self.token.clone()))?),
+            None if self.done.is_none() => return Err(over()),
+            None => {}
         }
+        Ok(())
     }
+}
+
+fn over() -> Error {
+    Error::new(ErrorKind::Precondition, "this put has ended")
 }
 
 impl Acks {
