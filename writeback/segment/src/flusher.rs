@@ -78,6 +78,7 @@ impl Flusher {
         loop {
             if *self.demand.lock() == Some(Demand::Soon) {
                 tokio::select! {
+                    biased;
                     () = self.clock.sleep(self.delay) => {}
                     () = self.hurry.notified() => {}
                 }

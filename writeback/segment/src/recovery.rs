@@ -120,12 +120,21 @@ impl Found {
     }
 }
 
+/// A record that belongs to a stream and to no layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extra {
+    pub(crate) segment: SegmentId,
+    /// Where its payload lies.
+    pub(crate) at: u64,
+    pub(crate) len: u64,
+}
+
 /// The streams of a folder, and what is dead.
 #[derive(Debug, Default)]
 pub(crate) struct Assembled {
     pub(crate) streams: HashMap<StreamId, RecoveredStream>,
-    /// Records without a payload that a stream needs.
-    pub(crate) empty: HashMap<StreamId, Vec<(SegmentId, u64)>>,
+    /// Records of a stream that its layout does not name: those without a payload, and those that do not continue it.
+    pub(crate) extra: HashMap<StreamId, Vec<Extra>>,
     /// Places of payloads in shared segments that nobody needs.
     dead: HashMap<SegmentId, Vec<(u64, u64)>>,
     /// Dedicated segments that nobody needs.
@@ -136,7 +145,7 @@ pub(crate) struct Assembled {
 #[derive(Debug, Default)]
 struct Packed {
     extents: Vec<Extent>,
-    empty: Vec<(SegmentId, u64)>,
+    extra: Vec<Extra>,
     appends: Vec<Append>,
     len: u64,
     crc: u32,
@@ -144,13 +153,20 @@ struct Packed {
 }
 
 impl Packed {
-    fn add(&mut self, id: SegmentId, entry: &Entry, note: &Bytes) -> bool {
-        if (entry.offset, entry.number) != (self.len, self.appends.len() as u64) {
-            return false;
-        }
+    fn add(&mut self, id: SegmentId, entry: &Entry, note: &Bytes) {
         let (at, len) = (entry.head().payload_at(entry.at), u64::from(entry.payload_len));
+        if (entry.offset, entry.number) != (self.len, self.appends.len() as u64) {
+            // What came between was never acknowledged, or the caller gave it up. Only the caller's row knows: kept until it
+            // says so.
+            self.extra.push(Extra { segment: id, at, len });
+            return;
+        }
         match entry.payload_len {
-            0 => self.empty.push((id, at)),
+            0 => self.extra.push(Extra {
+                segment: id,
+                at,
+                len: 0,
+            }),
             _ => self.extents.push(Extent {
                 segment: id,
                 at,
@@ -165,7 +181,6 @@ impl Packed {
         self.crc = combine(self.crc, entry.payload_crc, len);
         self.len += len;
         self.sealed = false;
-        true
     }
 
     fn layout(extents: Vec<Extent>) -> Layout {
@@ -190,8 +205,11 @@ impl Assembled {
         for (id, scan) in &found.logs {
             assembled.log(&mut packed, *id, scan);
         }
-        for (stream, packed) in packed.into_iter().filter(|(_, packed)| !packed.appends.is_empty()) {
-            assembled.empty.insert(stream, packed.empty);
+        for (stream, packed) in packed {
+            assembled.extra.insert(stream, packed.extra);
+            if packed.appends.is_empty() {
+                continue;
+            }
             let recovered = RecoveredStream {
                 layout: Packed::layout(packed.extents),
                 appends: packed.appends,
@@ -205,12 +223,7 @@ impl Assembled {
 
     fn record(&mut self, packed: &mut HashMap<StreamId, Packed>, id: SegmentId, entry: &Entry, note: &Bytes) {
         match entry.kind {
-            Kind::Append => {
-                // A record that does not continue its stream: what came between was never acknowledged.
-                if !packed.entry(entry.stream).or_default().add(id, entry, note) {
-                    self.dead_record(id, entry.head().payload_at(entry.at), entry.payload_len.into());
-                }
-            }
+            Kind::Append => packed.entry(entry.stream).or_default().add(id, entry, note),
             Kind::Seal => {
                 if let Some(stream) = packed.get_mut(&entry.stream) {
                     stream.sealed = stream.len == entry.offset;
@@ -261,8 +274,8 @@ impl Assembled {
         for extent in packed.extents {
             self.dead_record(extent.segment, extent.at, extent.len.into());
         }
-        for (id, at) in packed.empty {
-            self.dead_record(id, at, 0);
+        for extra in packed.extra {
+            self.dead_record(extra.segment, extra.at, extra.len);
         }
     }
 
@@ -305,7 +318,6 @@ impl Repair<'_> {
             }
             let closed = self.close_shared(&scan, id, &mut found.notes)?;
             if !closed_before(&id) {
-                // A record may have been read that was written and not yet flushed when the process ended.
                 self.sync(&*scan.file, &scan.path)?;
             }
             segment.readable.store(scan.end, Ordering::Relaxed);
@@ -353,6 +365,9 @@ impl Repair<'_> {
         }
         // Room that was reserved behind the end goes with the tail.
         scan.file.set_len(scan.end).map_err(|e| failed("cut", e))?;
+        // What was read may have been written and not yet flushed when the process ended. A footer says of all records
+        // before it that they are durable: it may not reach the disk before them.
+        self.sync(&*scan.file, &scan.path)?;
         let file = SharedFile {
             id,
             path: scan.path.clone(),
@@ -417,8 +432,12 @@ impl Repair<'_> {
         file.sync_data().map_err(|e| SegmentError::disk("fdatasync", path, e))
     }
 
-    /// Removes what is of no use. What cannot be removed stays for the next start.
-    pub(crate) fn sweep(&self, found: &mut Found) {
+    /// Removes what is of no use. What cannot be removed stays for the next start. Durable when this returns: a log that was given up
+    /// here, and came back after a later power cut, could have more of its stream than what was acknowledged meanwhile.
+    pub(crate) fn sweep(&self, found: &mut Found) -> Result<()> {
+        if found.litter.is_empty() {
+            return Ok(());
+        }
         for path in std::mem::take(&mut found.litter) {
             match self.disk.remove(&path) {
                 Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -426,6 +445,14 @@ impl Repair<'_> {
                 }
                 _ => {}
             }
+        }
+        let folder = self.folder.path();
+        match self.fsync {
+            true => self
+                .disk
+                .sync_dir(folder)
+                .map_err(|e| SegmentError::disk("fsync", folder, e)),
+            false => Ok(()),
         }
     }
 }

@@ -131,14 +131,15 @@ impl SharedLog {
         let rolled = self.make_room(&mut tail, head.record_len())?;
         let active = tail.current.as_mut().expect("just made room in it");
         head.synced = active.synced;
+        let segment = active.segment.id;
         let at = match self.write(active, &head, append.note, append.chunks) {
             Ok(at) => at,
+            Err(e) if e.is_full() && active.take_back() => return Err(e),
             Err(e) => {
-                return Err(if e.is_full() {
-                    e
-                } else {
-                    self.write_failed(&mut tail, &e)
-                });
+                let poisoned = self.write_failed(&mut tail, &e);
+                // Its record may lie on the disk whole. Were the stream to go on elsewhere, a start would find both.
+                append.stream.poison(segment, &poisoned.to_string());
+                return Err(poisoned);
             }
         };
         let extent = Extent {
@@ -176,7 +177,7 @@ impl SharedLog {
             ..Head::bare(kind, active.synced)
         };
         if let Err(e) = self.write(active, &head, &Bytes::new(), &[])
-            && !e.is_full()
+            && !(e.is_full() && active.take_back())
         {
             self.write_failed(&mut tail, &e);
         }
@@ -353,7 +354,7 @@ impl SharedLog {
         if active.end == active.synced && active.end + HEADER_BYTES <= active.allocated {
             let head = Head::bare(Kind::Mark, active.synced);
             if let Err(e) = self.write(active, &head, &Bytes::new(), &[]) {
-                // The next append finds out whether the disk still takes writes.
+                // A mark that nobody counts on does no harm. The next append finds out whether the disk still takes writes.
                 tracing::warn!(path = %active.file.path.display(), error = %e, "cannot note down how far a flush went");
             }
         }
@@ -474,6 +475,14 @@ impl Active {
                 appends,
             }),
         }
+    }
+
+    /// Takes back what a write that found no room left behind the end: a record that was refused must not turn up at the next
+    /// start, in the place of one that was acknowledged later. False when the disk refuses even that.
+    fn take_back(&mut self) -> bool {
+        self.allocated = self.end;
+        self.segment.file_bytes.store(self.end, Ordering::Relaxed);
+        self.file.file.set_len(self.end).is_ok()
     }
 
     fn round(&mut self, full: bool) -> Round {

@@ -4,6 +4,7 @@ use crate::{
     dedicated::DedicatedFile,
     layout::{Extent, SegmentId, Stable, StableWatch, StreamId},
     reclaim::Reclaimer,
+    recovery::Extra,
     table::{Segment, SharedFile},
 };
 use parking_lot::Mutex;
@@ -21,8 +22,8 @@ pub(crate) struct StreamState {
 #[derive(Debug, Default)]
 struct Places {
     packed: Vec<Placed>,
-    /// Records without a payload: their notes are needed as long as the stream is not sealed.
-    empty: Vec<(Arc<Segment>, u64)>,
+    /// Records that no layout will name, as those without a payload: the next start needs them all the same.
+    extra: Vec<(Arc<Segment>, Extra)>,
     dedicated: Option<Arc<DedicatedFile>>,
 }
 
@@ -95,14 +96,26 @@ impl StreamState {
     pub(crate) fn add_packed(&self, placed: Placed) {
         let mut places = self.places.lock();
         if placed.extent.len == 0 {
-            places.empty.push((placed.segment, placed.extent.at));
+            let extra = Extra {
+                segment: placed.extent.segment,
+                at: placed.extent.at,
+                len: 0,
+            };
+            places.extra.push((placed.segment, extra));
         } else {
             places.packed.push(placed);
         }
     }
 
-    pub(crate) fn add_empty(&self, segment: Arc<Segment>, at: u64) {
-        self.places.lock().empty.push((segment, at));
+    pub(crate) fn add_extra(&self, segment: Arc<Segment>, extra: Extra) {
+        self.places.lock().extra.push((segment, extra));
+    }
+
+    pub(crate) fn take_extra(&self) -> Vec<Extra> {
+        std::mem::take(&mut self.places.lock().extra)
+            .into_iter()
+            .map(|(_, extra)| extra)
+            .collect()
     }
 
     pub(crate) fn packed(&self) -> Vec<Placed> {
@@ -138,14 +151,9 @@ impl StreamState {
                 reclaimer.push(segment);
             }
         }
-        self.release_empty(reclaimer);
-    }
-
-    /// Lets the records go that held nothing but a note.
-    pub(crate) fn release_empty(&self, reclaimer: &Reclaimer) {
-        let empty = std::mem::take(&mut self.places.lock().empty);
-        for (segment, at) in empty {
-            if segment.release(at, 0) {
+        let extra = std::mem::take(&mut self.places.lock().extra);
+        for (segment, extra) in extra {
+            if segment.release(extra.at, extra.len) {
                 reclaimer.push(segment);
             }
         }

@@ -13,7 +13,7 @@ use crate::{
     reader::Reader,
     reclaim::Reclaimer,
     record::Kind,
-    recovery::{Assembled, Found, Recovered, RecoveredStream, Repair, read_all},
+    recovery::{Assembled, Extra, Found, Recovered, RecoveredStream, Repair, read_all},
     reserve::Reserve,
     scan::{Depth, Scanner},
     settings::{Open, Settings},
@@ -55,16 +55,11 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<SharedLog>,
     /// Logs that may still have something to flush at the end.
     logs: Mutex<Vec<Weak<DedicatedLog>>>,
-    /// What the start found and nobody claimed yet.
-    unclaimed: Mutex<HashMap<StreamId, Unclaimed>>,
+    /// Where the streams lie that the start found and nobody claimed yet.
+    unclaimed: Mutex<HashMap<StreamId, Layout>>,
+    /// Records of sealed or unclaimed streams that no layout names; they go with the stream.
+    extra: Mutex<HashMap<StreamId, Vec<Extra>>>,
     lock: Mutex<Option<Box<dyn Debug + Send + Sync>>>,
-}
-
-/// A recovered stream that is not resumed, released or retained yet.
-#[derive(Debug, Default)]
-pub(crate) struct Unclaimed {
-    layout: Option<Layout>,
-    pub(crate) empty: Vec<(SegmentId, u64)>,
 }
 
 impl SegmentStore {
@@ -152,7 +147,7 @@ impl SegmentStore {
         let (mut found, assembled) = read_folder(&scanner, &listed, &entries)?;
         let known = repair.run(&listed, &mut found, &assembled)?;
         let manifest = Arc::new(rewrite(known)?);
-        repair.sweep(&mut found);
+        repair.sweep(&mut found)?;
         reserve.take();
         if let Some(node) = before
             .and_then(|b| b.members.into_iter().next())
@@ -189,22 +184,19 @@ impl SegmentStore {
             segments_made: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         });
-        let Assembled { streams, mut empty, .. } = assembled;
-        let unclaimed = streams.iter().map(|(id, found)| {
-            let empty = empty.remove(id).unwrap_or_default();
-            (
-                *id,
-                Unclaimed {
-                    layout: Some(found.layout.clone()),
-                    empty,
-                },
-            )
-        });
+        let Assembled { streams, extra, .. } = assembled;
+        let layout_of = |id| streams.get(id).map_or(Layout::Empty, |found| found.layout.clone());
+        let unclaimed = streams
+            .keys()
+            .chain(extra.keys())
+            .map(|id| (*id, layout_of(id)))
+            .collect();
         let inner = Inner {
             shared: SharedLog::new(Arc::clone(&context), shared_flusher),
             context,
             logs: Mutex::default(),
-            unclaimed: Mutex::new(unclaimed.collect()),
+            unclaimed: Mutex::new(unclaimed),
+            extra: Mutex::new(extra),
             lock: Mutex::new(Some(lock)),
         };
         Ok((
@@ -229,8 +221,8 @@ impl SegmentStore {
 
     /// Goes on with a recovered stream behind its durable end. A dedicated stream that was sealed takes no more appends.
     pub fn resume(&self, stream: StreamId, found: RecoveredStream) -> Result<Writer> {
-        let claimed = self.inner.unclaimed.lock().remove(&stream).unwrap_or_default();
-        Writer::resume(Arc::clone(&self.inner), stream, found, claimed)
+        self.inner.unclaimed.lock().remove(&stream);
+        Writer::resume(Arc::clone(&self.inner), stream, found)
     }
 
     /// Reads a sealed stream. Stays good after a release.
@@ -255,9 +247,9 @@ impl SegmentStore {
     /// Gives up the bytes of a sealed stream, after the caller's row no longer names them. Files are reclaimed off the hot path;
     /// open readers and followers stay good. Doing it twice is fine.
     pub fn release(&self, stream: StreamId, layout: &Layout) {
-        let claimed = self.inner.unclaimed.lock().remove(&stream).unwrap_or_default();
-        for (segment, at) in claimed.empty {
-            self.inner.release_record(segment, at, 0);
+        self.inner.unclaimed.lock().remove(&stream);
+        for extra in self.inner.take_extra(stream) {
+            self.inner.release_record(extra.segment, extra.at, extra.len);
         }
         match layout {
             Layout::Empty => {}
@@ -277,18 +269,15 @@ impl SegmentStore {
 
     /// After recovery: everything that was found and is neither in `live`, resumed nor released is garbage. Returns when its files are gone.
     pub async fn retain(&self, live: &HashSet<StreamId>) {
-        let garbage: Vec<_> = {
-            let mut unclaimed = self.inner.unclaimed.lock();
-            std::mem::take(&mut *unclaimed)
-                .into_iter()
-                .filter(|(stream, _)| !live.contains(stream))
-                .collect()
-        };
-        for (stream, found) in garbage {
-            for (segment, at) in found.empty {
-                self.inner.release_record(segment, at, 0);
-            }
-            self.release(stream, &found.layout.unwrap_or(Layout::Empty));
+        let unclaimed = std::mem::take(&mut *self.inner.unclaimed.lock());
+        let mut garbage: Vec<_> = unclaimed
+            .into_iter()
+            .filter(|(stream, _)| !live.contains(stream))
+            .collect();
+        // In an order that a seed decides alone.
+        garbage.sort_by_key(|(stream, _)| *stream);
+        for (stream, layout) in garbage {
+            self.release(stream, &layout);
         }
         self.inner.context.reclaimer.idle().await;
     }
@@ -370,6 +359,18 @@ impl Inner {
             Arc::clone(&context.clock),
             context.settings.flush_delay,
         )
+    }
+
+    /// The records of a stream that no layout names; the caller sees to them from now on.
+    pub(crate) fn take_extra(&self, stream: StreamId) -> Vec<Extra> {
+        self.extra.lock().remove(&stream).unwrap_or_default()
+    }
+
+    /// Keeps records that no layout names until their stream is released.
+    pub(crate) fn keep_extra(&self, stream: StreamId, extra: Vec<Extra>) {
+        if !extra.is_empty() {
+            self.extra.lock().entry(stream).or_default().extend(extra);
+        }
     }
 
     fn release_record(&self, segment: SegmentId, at: u64, len: u64) {

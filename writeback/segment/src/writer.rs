@@ -17,7 +17,7 @@ use crate::{
     recovery::RecoveredStream,
     shared::Packed,
     state::{Placed, StreamState},
-    store::{Inner, Unclaimed},
+    store::Inner,
     sums::{BLOCK_BYTES, Blocks},
 };
 use bytes::Bytes;
@@ -77,12 +77,7 @@ impl Writer {
         }
     }
 
-    pub(crate) fn resume(
-        store: Arc<Inner>,
-        stream: StreamId,
-        found: RecoveredStream,
-        claimed: Unclaimed,
-    ) -> Result<Writer> {
+    pub(crate) fn resume(store: Arc<Inner>, stream: StreamId, found: RecoveredStream) -> Result<Writer> {
         let (written, appends) = (found.layout.len(), found.appends.len() as u64);
         let state = StreamState::new(
             stream,
@@ -103,9 +98,9 @@ impl Writer {
                 Place::packed(&found)
             }
         };
-        for (segment, at) in claimed.empty {
-            if let Some(segment) = store.context.table.get(segment) {
-                state.add_empty(segment, at);
+        for extra in store.take_extra(stream) {
+            if let Some(segment) = store.context.table.get(extra.segment) {
+                state.add_extra(segment, extra);
             }
         }
         Ok(Writer {
@@ -314,7 +309,7 @@ impl Writer {
                 self.store
                     .shared
                     .hint(Kind::Seal, self.state.id, self.written, self.appends);
-                self.state.release_empty(&self.store.context.reclaimer);
+                self.store.keep_extra(self.state.id, self.state.take_extra());
                 let extents: Vec<Extent> = self.state.packed().into_iter().map(|placed| placed.extent).collect();
                 Ok(if extents.is_empty() {
                     Layout::Empty

@@ -44,6 +44,8 @@ struct History {
     next: u64,
     restarts: u32,
     faulty: bool,
+    /// Tell every step: `TRACE=1 SEED=… SEEDS=1`.
+    trace: bool,
 }
 
 impl History {
@@ -60,6 +62,13 @@ impl History {
             next: 1,
             restarts: 0,
             faulty: false,
+            trace: std::env::var_os("TRACE").is_some(),
+        }
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.trace {
+            println!("{}", what());
         }
     }
 
@@ -112,6 +121,7 @@ impl History {
         let added = writer
             .append(&[content.slice(..half), content.slice(half..)], note.clone())
             .await;
+        self.say(|| format!("{stream} append {len}: {added:?}"));
         let expected = self.model.get_mut(&stream).unwrap();
         match added {
             Ok(_) => expected.appends.push((content, note)),
@@ -132,6 +142,7 @@ impl History {
     }
 
     fn acknowledged(&mut self, stream: StreamId, appends: Result<u64, SegmentError>) {
+        self.say(|| format!("{stream} acknowledged: {appends:?}"));
         let expected = self.model.get_mut(&stream).unwrap();
         match appends {
             Ok(appends) => {
@@ -173,6 +184,7 @@ impl History {
         let sealed = writer.seal().await;
         self.acknowledged(stream, sealed.clone().map(|_| self.model[&stream].appends.len() as u64));
         let Ok(layout) = sealed else { return };
+        self.say(|| format!("{stream} sealed: {layout:?}"));
         assert_eq!(layout.len(), content.len() as u64, "seed {}", self.seed);
         for found in [
             read(&self.store, stream, &layout).await,
@@ -188,6 +200,7 @@ impl History {
 
     fn discard(&mut self) {
         let Some(stream) = self.some_writer() else { return };
+        self.say(|| format!("{stream} discarded"));
         self.writers.remove(&stream).unwrap().0.discard();
         self.model.get_mut(&stream).unwrap().given_up = true;
     }
@@ -205,18 +218,22 @@ impl History {
         let n = sealed.len();
         let (stream, expected) = sealed.into_iter().nth(seed % n).unwrap();
         expected.given_up = true;
-        self.store.release(*stream, expected.sealed.as_ref().unwrap());
+        let (stream, layout) = (*stream, expected.sealed.clone().unwrap());
+        self.store.release(stream, &layout);
+        self.say(|| format!("{stream} released"));
     }
 
     fn arm(&mut self) {
         self.faulty = true;
         let n = 1 + self.below(12);
-        self.bench.disk.arm(match self.below(4) {
+        let fault = match self.below(4) {
             0 => Fault::Sync(n),
             1 => Fault::Write(n),
             2 => Fault::Full(n),
             _ => Fault::PowerOff(n),
-        });
+        };
+        self.say(|| format!("arm {fault:?}"));
+        self.bench.disk.arm(fault);
     }
 
     /// Ends the process, with or without the power, and starts again, perhaps at the second or third attempt.
@@ -226,7 +243,9 @@ impl History {
             let expected = self.model.get_mut(&stream).unwrap();
             expected.acked = expected.acked.max(stable);
         }
-        match self.below(6) {
+        let how = self.below(6);
+        self.say(|| format!("restart, way {how}"));
+        match how {
             0 if !self.faulty => self.store.shutdown().await,
             1 | 2 => self.bench.disk.kill(),
             _ => self.bench.disk.restart(),
@@ -235,7 +254,12 @@ impl History {
         self.restarts += 1;
         for _ in 0..self.below(3) {
             self.bench.disk.arm(Fault::PowerOff(self.below(25)));
-            drop(self.bench.try_open().await);
+            let attempt = self
+                .bench
+                .try_open()
+                .await
+                .map(|(_, recovered)| recovered.streams.len());
+            self.say(|| format!("attempt: {attempt:?}"));
             self.bench.disk.restart();
         }
         // A power cut may have been left over from before the kill.
@@ -254,6 +278,10 @@ impl History {
     async fn compare(&mut self, recovered: Recovered) {
         let mut streams = recovered.streams;
         let (mut live, mut resume) = (HashSet::new(), Vec::new());
+        for (stream, found) in &streams {
+            let lens: Vec<u64> = found.appends.iter().map(|a| a.range.end - a.range.start).collect();
+            self.say(|| format!("found {stream}: {lens:?} sealed {} {:?}", found.sealed, found.layout));
+        }
         for (stream, expected) in &mut self.model {
             let found = streams.remove(stream);
             if expected.given_up {
@@ -286,7 +314,9 @@ impl History {
             }
         }
         for (stream, found) in resume {
-            if self.chance.u64() % 3 > 0 {
+            let go_on = self.chance.u64() % 3 > 0;
+            self.say(|| format!("{stream} resumed: {go_on}"));
+            if go_on {
                 let sealed_for_good = found.sealed && matches!(found.layout, Layout::Dedicated { .. });
                 let mut writer = self.store.resume(stream, found).unwrap();
                 if sealed_for_good {
