@@ -3,7 +3,11 @@
 //! Dictionary ids are always those that `arrow-ipc` assigns to a schema; [`crate::service`] sees to it that stored messages
 //! have them. The stock Flight encoder is not used: it copies bodies, cuts batches, and in 59.3 writes large lists as lists.
 
-use crate::{error, reply::Said, service::view::Lens};
+use crate::{
+    error,
+    reply::Said,
+    service::view::{Lens, StreamSchema},
+};
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_ipc::{
@@ -31,8 +35,20 @@ pub(crate) static FILE_SCHEMA: LazyLock<SchemaRef> =
 
 /// A schema as an encapsulated message, as FlightInfo and SchemaResult carry it.
 pub(crate) fn encapsulated_schema(schema: &Schema) -> Result<Bytes, Status> {
+    encapsulated(Encoder::new(schema).1)
+}
+
+/// A schema message as an encapsulated one.
+pub(crate) fn encapsulated_message(header: &Bytes) -> Result<Bytes, Status> {
+    encapsulated(EncodedData {
+        ipc_message: header.to_vec(),
+        arrow_data: vec![],
+    })
+}
+
+fn encapsulated(encoded: EncodedData) -> Result<Bytes, Status> {
     let mut bytes = Vec::new();
-    write_message(&mut bytes, Encoder::new(schema).1, &IpcWriteOptions::default()).map_err(failed)?;
+    write_message(&mut bytes, encoded, &IpcWriteOptions::default()).map_err(failed)?;
     Ok(bytes.into())
 }
 
@@ -180,23 +196,28 @@ pub(crate) struct Translator {
 }
 
 impl Translator {
-    /// Shows batches as they are stored.
-    pub(crate) fn whole(schema: &Schema) -> Result<(Self, Said), Status> {
-        Self::with(schema, None)
+    /// Shows batches as they are stored. Also the message that opens the stream.
+    pub(crate) fn whole(schema: &StreamSchema) -> Result<(Self, Said), Status> {
+        let opening = IpcMessage {
+            header: schema.message.clone(),
+            ..IpcMessage::default()
+        };
+        let (encoder, _) = Encoder::new(&schema.schema);
+        Ok((Self { encoder, view: None }, message(opening)?))
     }
 
-    /// Shows what the lens lets through of batches of `schema`.
+    /// Shows what the lens lets through of batches of `schema`. Also the message that opens the stream.
     pub(crate) fn through(lens: Lens, schema: &Schema) -> Result<(Self, Said), Status> {
         let decoder = Decoder::new(schema)?;
-        let shown = Arc::clone(lens.schema());
-        Self::with(&shown, Some((lens, decoder)))
-    }
-
-    /// The translator, and the schema message that opens the stream.
-    fn with(shown: &Schema, view: Option<(Lens, Decoder)>) -> Result<(Self, Said), Status> {
-        let (encoder, schema) = Encoder::new(shown);
-        let opening = message(owned(schema, Bytes::new()))?;
-        Ok((Self { encoder, view }, opening))
+        let (encoder, shown) = Encoder::new(lens.schema());
+        let opening = message(owned(shown, Bytes::new()))?;
+        Ok((
+            Self {
+                encoder,
+                view: Some((lens, decoder)),
+            },
+            opening,
+        ))
     }
 
     /// Whether nothing more will be shown.

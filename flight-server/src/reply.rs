@@ -273,7 +273,7 @@ mod tests {
         };
         let (data, told) = frames(said(Some(Status::aborted("lost: ü\n")))).await;
         assert_eq!((data.len(), &told["grpc-status"]), (1, &HeaderValue::from_static("10")));
-        assert_eq!(told["grpc-message"], "lost%3A%20%C3%BC%0A");
+        assert_eq!(told["grpc-message"], "lost:%20%C3%BC%0A");
         assert!(!told.contains_key("forebay-version"));
         assert_eq!(frames(said(None)).await.1["forebay-version"], "3");
     }

@@ -40,6 +40,13 @@ fn ten() -> RecordBatch {
     RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), ("s", Arc::new(names) as ArrayRef)]).unwrap()
 }
 
+fn stream_schema(schema: &SchemaRef) -> StreamSchema {
+    StreamSchema {
+        schema: Arc::clone(schema),
+        message: Encoder::new(schema).1.ipc_message.into(),
+    }
+}
+
 /// The batch as a stored item.
 fn item(batch: &RecordBatch, note: &'static [u8]) -> PartItem {
     let (mut encoder, _) = Encoder::new(&batch.schema());
@@ -56,7 +63,7 @@ fn a_stored_batch_goes_out_as_the_very_bytes_it_is_stored_in() {
         body: vec![body.clone()],
         app_metadata: Bytes::from_static(b"note"),
     };
-    let (mut translator, _) = Translator::whole(&ten().schema()).unwrap();
+    let (mut translator, _) = Translator::whole(&stream_schema(&ten().schema())).unwrap();
     let said = translator.item(PartItem::Batch(item.clone(), 10)).unwrap();
     let [Said::Message(pieces)] = &said[..] else {
         panic!("one message")
@@ -97,7 +104,7 @@ fn a_view_shows_columns_and_rows_of_stored_batches_with_their_notes() {
 fn decoded_batches_send_their_dictionaries_again_after_others_went_by() {
     let column: arrow_array::DictionaryArray<arrow_array::types::Int32Type> = ["x", "y"].into_iter().collect();
     let batch = RecordBatch::try_from_iter([("d", Arc::new(column) as ArrayRef)]).unwrap();
-    let (mut translator, _) = Translator::whole(&batch.schema()).unwrap();
+    let (mut translator, _) = Translator::whole(&stream_schema(&batch.schema())).unwrap();
     let decoded = || PartItem::Decoded(batch.clone(), Bytes::new());
     assert_eq!(translator.item(decoded()).unwrap().len(), 2, "dictionary and batch");
     assert_eq!(
@@ -144,8 +151,13 @@ fn schemas_keep_types_and_metadata() {
         ),
     ];
     let schema = Schema::new_with_metadata(fields, of);
-    let (_, opening) = Translator::whole(&schema).unwrap();
+    let shown = stream_schema(&Arc::new(schema.clone()));
+    let (_, opening) = Translator::whole(&shown).unwrap();
     assert_eq!(schema_of(&parsed(vec![opening])[0]), schema);
+    assert_eq!(
+        encapsulated_message(&shown.message).unwrap(),
+        encapsulated_schema(&schema).unwrap()
+    );
     let encapsulated = encapsulated_schema(&schema).unwrap();
     assert_eq!(encapsulated[..4], [0xFF; 4]);
     assert_eq!(

@@ -6,11 +6,10 @@ use crate::{
     encode::{self, FILE_BATCH_BYTES, Translator},
     error,
     reply::Said,
-    service::view::View,
+    service::view::{StreamSchema, View},
     tickets::{Piece, State, Ticket},
 };
 use arrow_flight::Ticket as Shown;
-use arrow_schema::SchemaRef;
 use forebay_protocol::{path::WirePath, resume::ResumeToken};
 use forebay_writeback::{
     Cache, Error,
@@ -41,21 +40,29 @@ pub(super) async fn get(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
         Piece::Part { of, schema, part, skip } => {
             let schema = match door.views.recall(schema) {
                 Some(schema) => schema,
-                None => plan(&door, &path, &of).await?.schema,
+                None => stream_schema(&plan(&door, &path, &of).await?),
             };
             let items = door.cache.read_part(&part, skip).await.map_err(error::engine)?;
             batches(&door, &schema, &view, items)
         }
         Piece::Whole { of, skip } => {
             let plan = plan(&door, &path, &of).await?;
-            let items = parts_in_order(door.cache.clone(), plan.parts, skip);
-            batches(&door, &plan.schema, &view, items)
+            batches(
+                &door,
+                &stream_schema(&plan),
+                &view,
+                parts_in_order(door.cache.clone(), plan.parts, skip),
+            )
         }
         Piece::Follow { session, from } => {
             let spec = follow_spec(session, from)?;
             let at = engine::path(&path)?;
             let followed = door.cache.follow(&at, spec).await.map_err(error::engine)?;
-            Ok(batches(&door, &followed.schema, &view, followed.items)?.endless())
+            let schema = StreamSchema {
+                schema: followed.schema,
+                message: followed.schema_message,
+            };
+            Ok(batches(&door, &schema, &view, followed.items)?.endless())
         }
         Piece::File { offset, length } => {
             let reader = door
@@ -81,13 +88,18 @@ pub(super) fn follow_spec(session: Option<String>, from: Option<String>) -> Resu
 }
 
 async fn plan(door: &Door, path: &WirePath, of: &State) -> Result<DatasetPlan, Status> {
-    let plan = door
-        .cache
-        .dataset(&engine::path(path)?, engine::at(of))
-        .await
-        .map_err(error::engine)?;
-    door.views.remember(&plan.schema);
+    let plan = door.cache.dataset(&engine::path(path)?, engine::at(of)).await;
+    let plan = plan.map_err(error::engine)?;
+    door.views.remember(&stream_schema(&plan));
     Ok(plan)
+}
+
+/// The schema that a plan's stored messages follow.
+pub(super) fn stream_schema(plan: &DatasetPlan) -> StreamSchema {
+    StreamSchema {
+        schema: Arc::clone(&plan.schema),
+        message: plan.schema_message.clone(),
+    }
 }
 
 /// Part after part, each opened when the one before has been read.
@@ -109,11 +121,11 @@ fn parts_in_order(cache: Cache, parts: Vec<PartRef>, skip: u64) -> Items {
 }
 
 /// The stream of a dataset's items as `view` shows them.
-fn batches(door: &Door, schema: &SchemaRef, view: &View, items: Items) -> Result<Answer, Status> {
+fn batches(door: &Door, schema: &StreamSchema, view: &View, items: Items) -> Result<Answer, Status> {
     let (translator, opening) = if view.is_whole() {
         Translator::whole(schema)?
     } else {
-        Translator::through(door.views.lens(view, schema)?, schema)?
+        Translator::through(door.views.lens(view, &schema.schema)?, &schema.schema)?
     };
     let shown = Shows {
         items,

@@ -9,7 +9,7 @@ use crate::{
     tickets::{Piece, State, Ticket},
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, SchemaResult, Ticket as Shown};
-use arrow_schema::{Schema, SchemaRef};
+use bytes::Bytes;
 use forebay_protocol::{
     command::{PathKind, ReadCommand},
     info::InfoNote,
@@ -17,7 +17,7 @@ use forebay_protocol::{
     resume::{Counted, ResumeToken},
 };
 use forebay_writeback::{
-    ErrorKind, Path,
+    Path,
     dataset::{At, DatasetPlan, PartRef, SessionId},
     names::StatKind,
 };
@@ -36,9 +36,9 @@ pub(super) async fn info(door: Arc<Door>, call: Call) -> Result<Answer, Status> 
 pub(super) async fn schema(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let descriptor: FlightDescriptor = call.messages.only().await?;
     let read = Read::understand(&door, &call.principal, &descriptor).await?;
-    let shown = read.shown_schema(&door)?;
-    let schema = encode::encapsulated_schema(&shown)?;
-    Answer::one(&SchemaResult { schema })
+    Answer::one(&SchemaResult {
+        schema: read.shown_schema(&door)?,
+    })
 }
 
 /// A read as it was asked for, and what there is.
@@ -110,12 +110,11 @@ impl Read {
         }
     }
 
-    /// The schema of what its streams deliver.
-    fn shown_schema(&self, door: &Door) -> Result<SchemaRef, Status> {
+    /// The schema of what its streams deliver, encapsulated.
+    fn shown_schema(&self, door: &Door) -> Result<Bytes, Status> {
         match self.plan() {
-            None => Ok(Arc::clone(&FILE_SCHEMA)),
-            Some(plan) if self.view.is_whole() => Ok(Arc::clone(&plan.schema)),
-            Some(plan) => Ok(Arc::clone(door.views.lens(&self.view, &plan.schema)?.schema())),
+            None => encode::encapsulated_schema(&FILE_SCHEMA),
+            Some(plan) => shown_schema(door, plan, &self.view),
         }
     }
 
@@ -126,14 +125,20 @@ impl Read {
         principal: &Principal,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let schema = self.shown_schema(door)?;
         let (total_records, total_bytes) = self.totals();
         let endpoint = self
             .pieces(door)
             .into_iter()
             .map(|piece| self.endpoint(door, principal, piece))
             .collect();
-        flight_info(descriptor, &schema, endpoint, total_records, total_bytes, &self.note()?)
+        Ok(flight_info(
+            descriptor,
+            self.shown_schema(door)?,
+            endpoint,
+            total_records,
+            total_bytes,
+            &self.note()?,
+        ))
     }
 
     fn pieces(&self, door: &Door) -> Vec<Piece> {
@@ -226,7 +231,7 @@ fn note(path: WirePath, plan: &DatasetPlan, counted: impl Fn(&PartRef) -> bool) 
 
 /// One endpoint a part, from the first batch that was not read before.
 pub(super) fn part_pieces(door: &Door, plan: &DatasetPlan, of: &State, skip: u64) -> Vec<Piece> {
-    let schema = door.views.remember(&plan.schema);
+    let schema = door.views.remember(&get::stream_schema(plan));
     let mut left = skip;
     let mut pieces = Vec::with_capacity(plan.parts.len());
     for part in &plan.parts {
@@ -258,21 +263,29 @@ pub(super) fn endpoint(door: &Door, principal: &Principal, ticket: Ticket) -> Fl
 
 pub(super) fn flight_info(
     descriptor: FlightDescriptor,
-    schema: &Schema,
+    schema: Bytes,
     endpoint: Vec<FlightEndpoint>,
     total_records: i64,
     total_bytes: i64,
     note: &InfoNote,
-) -> Result<FlightInfo, Status> {
-    Ok(FlightInfo {
-        schema: encode::encapsulated_schema(schema)?,
+) -> FlightInfo {
+    FlightInfo {
+        schema,
         flight_descriptor: Some(descriptor),
         endpoint,
         total_records,
         total_bytes,
         ordered: true,
         app_metadata: serde_json::to_vec(note).expect("plain data has a JSON form").into(),
-    })
+    }
+}
+
+/// The schema that `view` shows of a plan, encapsulated.
+pub(super) fn shown_schema(door: &Door, plan: &DatasetPlan, view: &View) -> Result<Bytes, Status> {
+    match view.is_whole() {
+        true => encode::encapsulated_message(&plan.schema_message),
+        false => encode::encapsulated_schema(door.views.lens(view, &plan.schema)?.schema()),
+    }
 }
 
 fn view(command: &ReadCommand) -> View {
@@ -370,23 +383,9 @@ async fn find_followed(door: &Door, path: &Path, command: &ReadCommand) -> Resul
         Some(session) => At::Session(SessionId(session.clone())),
         None => At::Follow,
     };
-    if let Some(wait) = command.wait {
-        return door.cache.wait_dataset(path, at, wait.0).await.map_err(error::engine);
-    }
-    let from = command.from.as_ref().map(ToString::to_string);
-    let spec = get::follow_spec(command.session.clone(), from)?;
-    let schema = door.cache.follow(path, spec).await.map_err(error::engine)?.schema;
-    match door.cache.dataset(path, at).await {
-        Ok(plan) => Ok(plan),
-        // Nothing to count yet: what is live has a schema and no batch.
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(DatasetPlan {
-            path: path.clone(),
-            schema,
-            version: None,
-            session: command.session.clone().map(SessionId),
-            live: true,
-            parts: vec![],
-        }),
-        Err(e) => Err(error::engine(e)),
-    }
+    let plan = match command.wait {
+        None => door.cache.dataset(path, at).await,
+        Some(wait) => door.cache.wait_dataset(path, at, wait.0).await,
+    };
+    plan.map_err(error::engine)
 }

@@ -8,14 +8,14 @@ use super::{Answer, Call, Door, engine, info};
 use crate::{
     auth::{Principal, Right},
     error,
+    service::view::View,
     tickets::{Piece, Poll, State, Ticket},
 };
 use arrow_flight::{FlightDescriptor, FlightEndpoint, PollInfo};
-use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use forebay_protocol::{command::ReadCommand, info::InfoNote};
 use forebay_writeback::{
-    ErrorKind,
+    Error, ErrorKind, Path,
     dataset::{At, DatasetPlan, SessionId},
 };
 use std::{sync::Arc, time::Duration};
@@ -142,7 +142,7 @@ async fn answer(
         parts,
         batches,
     };
-    let info = info::flight_info(descriptor.clone(), &schema, endpoints, rows, bytes, &note)?;
+    let info = info::flight_info(descriptor.clone(), schema, endpoints, rows, bytes, &note);
     let next = (state == "live").then(|| {
         let signed = door.office.poll(principal.name(), &Poll { told, ..poll });
         FlightDescriptor::new_cmd([MARK, &signed].concat())
@@ -158,7 +158,7 @@ async fn answer(
 
 /// What a poll sees.
 struct Seen {
-    schema: SchemaRef,
+    schema: Bytes,
     endpoints: Vec<FlightEndpoint>,
     rows: i64,
     bytes: i64,
@@ -178,31 +178,24 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
             .map_err(error::engine)?;
         plans.push((plan, State::Version(head)));
     }
-    let session = State::Session(poll.session.clone());
-    let state = match door
-        .cache
-        .dataset(&path, At::Session(SessionId(poll.session.clone())))
-        .await
-    {
+    let state = match session_plan(door, &path, &poll.session).await {
         Ok(plan) => {
             let state = if plan.live { "live" } else { "published" };
-            plans.push((plan, session));
+            plans.push((plan, State::Session(poll.session.clone())));
             state
         }
-        // It has no schema yet, or is gone.
-        Err(e) if e.kind() == ErrorKind::NotFound && poll.told == 0 => "live",
         Err(e) if matches!(e.kind(), ErrorKind::Aborted | ErrorKind::NotFound) => "aborted",
         Err(e) => return Err(error::engine(e)),
     };
-    let Some(schema) = plans.last().map(|(plan, _)| Arc::clone(&plan.schema)) else {
+    let Some((last, _)) = plans.last() else {
         return Err(error::status(Code::Aborted, "the session was aborted"));
     };
-    let view = crate::service::view::View {
+    let view = View {
         columns: command.columns.clone(),
         filter: command.filter.clone(),
         limit: None,
     };
-    let shown = door.views.lens(&view, &schema)?;
+    let schema = info::shown_schema(door, last, &view)?;
     let pieces: Vec<Piece> = plans
         .iter()
         .flat_map(|(plan, of)| info::part_pieces(door, plan, of, 0))
@@ -215,15 +208,37 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
         };
         info::endpoint(door, principal, ticket)
     });
+    let endpoints = endpoints.collect();
     let parts = || plans.iter().flat_map(|(plan, _)| &plan.parts);
     let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     Ok(Seen {
-        schema: Arc::clone(shown.schema()),
-        endpoints: endpoints.collect(),
+        schema,
+        endpoints,
         rows: count(parts().map(|part| part.rows).sum()),
         bytes: count(parts().map(|part| part.bytes).sum()),
         parts: parts().count() as u64,
         batches: parts().map(|part| part.batches).sum(),
         state,
     })
+}
+
+/// A session's parts that have ended, in the order of delivery: what is told once never grows and never moves.
+async fn session_plan(door: &Door, path: &Path, session: &str) -> Result<DatasetPlan, Error> {
+    let session = SessionId(session.to_owned());
+    let mut followed = door.cache.dataset(path, At::Follow).await;
+    if let Ok(plan) = &mut followed
+        && plan.live
+        && plan.session.as_ref() == Some(&session)
+    {
+        plan.parts.retain(|part| part.live.is_some());
+        return followed;
+    }
+    // It has ended, or is not the oldest that is live.
+    let mut plan = door.cache.dataset(path, At::Session(session)).await?;
+    if plan.live {
+        // A growing part shows no rows yet; what comes behind it is told after it.
+        let ended = plan.parts.iter().take_while(|part| part.rows > 0).count();
+        plan.parts.truncate(ended);
+    }
+    Ok(plan)
 }

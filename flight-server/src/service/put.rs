@@ -51,7 +51,6 @@ pub(super) async fn put(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let unknown = Unknown {
         token: command.token.clone(),
     };
-    let session = command.session.clone();
     let (sink, stable) = open(&door, command, message(first))
         .await
         .map_err(|status| unknown.name(status))?;
@@ -59,7 +58,7 @@ pub(super) async fn put(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let acks = Arc::new(Acks::new(sink.repeated()));
     let cancelled = CancellationToken::new();
     let (done, ended) = oneshot::channel();
-    let level = sink.level();
+    let (level, session) = (sink.level(), sink.session());
     let write = write(sink, messages, Arc::clone(&acks), cancelled.clone());
     door.tasks.spawn("put", async move {
         let result = AssertUnwindSafe(write)

@@ -7,6 +7,7 @@ use crate::error;
 use arrow_array::{Array, BooleanArray, RecordBatch, cast::AsArray};
 use arrow_schema::{DataType, Schema, SchemaRef};
 use arrow_select::filter::filter_record_batch;
+use bytes::Bytes;
 use datafusion::{
     common::DFSchema,
     physical_plan::PhysicalExpr,
@@ -60,13 +61,22 @@ impl View {
 /// Understands views; remembers schemas.
 pub(crate) struct Views {
     sql: SessionContext,
-    seen: Mutex<VecDeque<(u64, SchemaRef)>>,
+    seen: Mutex<VecDeque<(u64, StreamSchema)>>,
 }
 
 impl fmt::Debug for Views {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Views").finish_non_exhaustive()
     }
+}
+
+/// The schema of stored messages.
+#[derive(Clone, Debug)]
+pub(crate) struct StreamSchema {
+    /// What it says.
+    pub(crate) schema: SchemaRef,
+    /// The message that carries it, as it was first sent.
+    pub(crate) message: Bytes,
 }
 
 /// A view of one schema, ready to be applied. Its limit counts down.
@@ -92,27 +102,27 @@ impl Views {
     }
 
     /// Remembers a schema; the number names it for [`Views::recall`].
-    pub(crate) fn remember(&self, schema: &SchemaRef) -> u64 {
+    pub(crate) fn remember(&self, schema: &StreamSchema) -> u64 {
         let mut hasher = DefaultHasher::new();
-        schema.hash(&mut hasher);
+        schema.message.hash(&mut hasher);
         let name = hasher.finish();
         let mut seen = self.seen.lock();
         if !seen.iter().any(|(known, _)| *known == name) {
             if seen.len() >= SCHEMAS_MAX {
                 seen.pop_front();
             }
-            seen.push_back((name, Arc::clone(schema)));
+            seen.push_back((name, schema.clone()));
         }
         name
     }
 
     /// The schema of that number, if it has not been forgotten.
-    pub(crate) fn recall(&self, name: u64) -> Option<SchemaRef> {
+    pub(crate) fn recall(&self, name: u64) -> Option<StreamSchema> {
         self.seen
             .lock()
             .iter()
             .find(|(known, _)| *known == name)
-            .map(|(_, schema)| Arc::clone(schema))
+            .map(|(_, schema)| schema.clone())
     }
 
     /// Makes `view` ready for batches of `schema`. INVALID_ARGUMENT names what is wrong.
@@ -456,12 +466,15 @@ mod tests {
     #[test]
     fn schemas_are_recalled_until_many_others_came() {
         let views = Views::new();
-        let schema = |k: usize| Arc::new(Schema::new(vec![Field::new(format!("c{k}"), DataType::Int64, true)]));
+        let schema = |k: usize| StreamSchema {
+            schema: ten().schema(),
+            message: k.to_be_bytes().to_vec().into(),
+        };
         let first = views.remember(&schema(0));
-        assert_eq!(views.recall(first), Some(schema(0)));
+        assert_eq!(views.recall(first).unwrap().message, schema(0).message);
         (1..=SCHEMAS_MAX).for_each(|k| {
             views.remember(&schema(k));
         });
-        assert_eq!(views.recall(first), None);
+        assert!(views.recall(first).is_none());
     }
 }

@@ -45,6 +45,14 @@ impl Sink {
         }
     }
 
+    /// The session that it writes into, its own or a named one.
+    pub(super) fn session(&self) -> Option<String> {
+        match self {
+            Self::Dataset { writer, .. } => writer.session().map(|session| session.0),
+            Self::File { .. } => None,
+        }
+    }
+
     /// The level that its batches are acknowledged at.
     pub(super) fn level(&self) -> AckLevel {
         match self {
