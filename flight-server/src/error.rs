@@ -88,6 +88,11 @@ pub(crate) fn ticket(error: TicketError) -> Status {
     status(Code::Unauthenticated, &error.to_string())
 }
 
+/// The server is on its way out; another attempt meets the next one.
+pub(crate) fn shutting_down() -> Status {
+    status(Code::Unavailable, "the server is shutting down; come back soon")
+}
+
 /// A handler panicked: the text went to the log with the panic.
 pub(crate) fn panicked() -> Status {
     status(Code::Internal, "a defect of the server; its log says where")

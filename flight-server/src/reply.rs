@@ -144,14 +144,11 @@ impl<S: Stream<Item = Result<Said, Status>> + Unpin> Outbox<S> {
     /// What the call says next, or that its time is up.
     fn poll_said(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Said, Status>>> {
         if self.deadline.as_mut().is_some_and(|at| at.poll_unpin(cx).is_ready()) {
-            let text = "the call's deadline passed; what it wrote and was not told committed is not visible";
+            let text = "the call's deadline passed; whether a write was committed is told to whoever repeats it with its token";
             return Poll::Ready(Some(Err(error::status(Code::DeadlineExceeded, text))));
         }
         if self.stop.as_mut().is_some_and(|stop| stop.poll_unpin(cx).is_ready()) {
-            return Poll::Ready(Some(Err(error::status(
-                Code::Unavailable,
-                "the server is shutting down; come back soon",
-            ))));
+            return Poll::Ready(Some(Err(error::shutting_down())));
         }
         self.said.poll_next_unpin(cx)
     }

@@ -23,7 +23,7 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use listen::{Accepted, Listener, Stream};
 use std::{sync::Arc, time::Duration};
-use tls::Tls;
+use tls::{Acceptor, Tls};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -86,7 +86,8 @@ impl Server {
 
         let connections = Connections::new(metrics::handles().connections.clone());
         let (for_flight, for_pages) = (Arc::clone(&door), Arc::clone(&door));
-        let (c, t) = (connections.clone(), tls.clone());
+        let speaking = |protocol: &[u8]| tls.as_ref().map(|tls| tls.speaking(protocol));
+        let (c, t) = (connections.clone(), speaking(b"h2"));
         tasks.spawn(
             "flight",
             accept(tasks.clone(), flight, c, t, move |accepted| {
@@ -96,9 +97,13 @@ impl Server {
         let router = http::router(for_pages);
         tasks.spawn(
             "http",
-            accept(tasks.clone(), pages, connections, tls, move |accepted| {
-                serve_pages(router.clone(), accepted)
-            }),
+            accept(
+                tasks.clone(),
+                pages,
+                connections,
+                speaking(b"http/1.1"),
+                move |accepted| serve_pages(router.clone(), accepted),
+            ),
         );
         Ok(Server {
             flight_url,
@@ -127,7 +132,7 @@ struct Ready {
 }
 
 /// Accepts until shutdown; each connection is a task that ends with it.
-async fn accept<F, Fut>(tasks: Tasks, listener: Listener, connections: Connections, tls: Option<Tls>, serve: F)
+async fn accept<F, Fut>(tasks: Tasks, listener: Listener, connections: Connections, tls: Option<Acceptor>, serve: F)
 where
     F: Fn(Ready) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send,
@@ -159,7 +164,7 @@ where
 }
 
 /// The TLS handshake, where there is TLS.
-async fn greet(accepted: Accepted, lease: connections::Lease, tls: Option<Tls>, tasks: Tasks) -> Option<Ready> {
+async fn greet(accepted: Accepted, lease: connections::Lease, tls: Option<Acceptor>, tasks: Tasks) -> Option<Ready> {
     let Accepted { stream, from } = accepted;
     let (stream, certificate) = match tls {
         None => (stream, None),

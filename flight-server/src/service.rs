@@ -176,7 +176,7 @@ impl Door {
                 reply::stream(headers, said, Bounds { deadline, stop }, observed)
             }
             Err(status) => {
-                tracing::debug!(method = method.name(), code = ?status.code(), text = status.message(), "refused");
+                told_off(peer, method, &status);
                 observed.ended(status.code());
                 reply::refusal(&status)
             }
@@ -215,6 +215,12 @@ impl Door {
         }
     }
 
+    /// Waits for what may take for ever, but not beyond the beginning of a drain.
+    async fn unless_draining<T>(&self, wait: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let ended = self.draining.run_until_cancelled(wait).await;
+        ended.unwrap_or_else(|| Err(error::shutting_down()))
+    }
+
     /// Runs `work` to its end even when the client goes away: an operation that has begun to change something finishes its own
     /// book-keeping. A panic in it is INTERNAL.
     async fn finish<T, F>(&self, name: &'static str, work: F) -> Result<T, Status>
@@ -231,8 +237,18 @@ impl Door {
             // The client may be gone; the work is done all the same.
             let _ = done.send(ended);
         });
-        told.await
-            .unwrap_or_else(|_| Err(error::status(Code::Unavailable, "the server is shutting down")))
+        told.await.unwrap_or_else(|_| Err(error::shutting_down()))
+    }
+}
+
+/// A refusal in the log; one for who asked is worth a line by default, so that a guess at tokens or tickets is seen.
+fn told_off(peer: &Peer, method: Method, status: &Status) {
+    let (code, text, method) = (status.code(), status.message(), method.name());
+    match code {
+        Code::Unauthenticated | Code::PermissionDenied => {
+            tracing::info!(from = peer.from, method, ?code, text, "denied");
+        }
+        _ => tracing::debug!(from = peer.from, method, ?code, text, "refused"),
     }
 }
 

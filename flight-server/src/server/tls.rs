@@ -10,9 +10,14 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{io, path::Path, sync::Arc};
 use tokio_rustls::TlsAcceptor;
 
-/// Accepts TLS connections.
-#[derive(Clone)]
+/// What TLS is made of.
 pub(super) struct Tls {
+    config: ServerConfig,
+}
+
+/// Accepts TLS connections of one door.
+#[derive(Clone)]
+pub(super) struct Acceptor {
     acceptor: TlsAcceptor,
 }
 
@@ -38,18 +43,26 @@ impl Tls {
         };
         let certs = certificates("certificate", &files.cert)?;
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| file("private key", &files.key, error))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring offers what TLS 1.2 and 1.3 need")
             .with_client_cert_verifier(verifier)
             .with_single_cert(certs, key)
             .map_err(|error| file("certificate", &files.cert, error))?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-        })
+        Ok(Self { config })
     }
 
+    /// Speaks this protocol (as ALPN names it) within TLS.
+    pub(super) fn speaking(&self, protocol: &[u8]) -> Acceptor {
+        let mut config = self.config.clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Acceptor {
+            acceptor: TlsAcceptor::from(Arc::new(config)),
+        }
+    }
+}
+
+impl Acceptor {
     /// The handshake; the name in the client's certificate where it showed one.
     pub(super) async fn accept(&self, stream: Stream) -> io::Result<(Stream, Option<String>)> {
         let stream = self.acceptor.accept(stream).await?;

@@ -322,7 +322,8 @@ async fn persist(door: &Door, by: &Principal, body: action::Wait) -> Result<Answ
 }
 
 async fn wait_persisted(door: &Door, path: &Path, timeout: Duration) -> Result<Answer, Status> {
-    door.cache.wait_persisted(path, timeout).await.map_err(error::engine)?;
+    let waited = async { door.cache.wait_persisted(path, timeout).await.map_err(error::engine) };
+    door.unless_draining(waited).await?;
     one(&action::PersistState {
         state: "persisted".to_owned(),
     })

@@ -110,7 +110,7 @@ fn parts_in_order(cache: Cache, parts: Vec<PartRef>, skip: u64) -> Items {
         .filter_map(|part| {
             let skipped = skip.min(part.batches);
             skip -= skipped;
-            (skipped < part.batches).then_some((part, skipped))
+            (skipped == 0 || skipped < part.batches).then_some((part, skipped))
         })
         .collect();
     let opened = stream::iter(wanted).then(move |(part, skip)| {

@@ -29,13 +29,17 @@ const UNKNOWN: i64 = -1;
 
 pub(super) async fn info(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let descriptor: FlightDescriptor = call.messages.only().await?;
-    let read = Read::understand(&door, &call.principal, &descriptor).await?;
+    let read = door
+        .unless_draining(Read::understand(&door, &call.principal, &descriptor))
+        .await?;
     Answer::one(&read.info(&door, &call.principal, descriptor)?)
 }
 
 pub(super) async fn schema(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let descriptor: FlightDescriptor = call.messages.only().await?;
-    let read = Read::understand(&door, &call.principal, &descriptor).await?;
+    let read = door
+        .unless_draining(Read::understand(&door, &call.principal, &descriptor))
+        .await?;
     Answer::one(&SchemaResult {
         schema: read.shown_schema(&door)?,
     })

@@ -41,7 +41,9 @@ pub(super) async fn poll(door: Arc<Door>, call: Call) -> Result<Answer, Status> 
 
 /// The first poll of a read: when nothing is live it is also the last.
 async fn first(door: &Door, principal: &Principal, descriptor: FlightDescriptor) -> Result<Answer, Status> {
-    let read = info::Read::understand(door, principal, &descriptor).await?;
+    let read = door
+        .unless_draining(info::Read::understand(door, principal, &descriptor))
+        .await?;
     let command = ReadCommand::from_descriptor(&descriptor).map_err(error::invalid)?;
     let live = read
         .plan()

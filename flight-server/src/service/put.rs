@@ -267,7 +267,7 @@ impl Answers {
         tokio::select! {
             biased;
             result = ended => {
-                let gone = || Err(error::status(Code::Unavailable, "the server is shutting down"));
+                let gone = || Err(error::shutting_down());
                 self.result = Some(result.unwrap_or_else(|_| gone()));
             }
             () = acks.more(stable) => {}
