@@ -326,8 +326,8 @@ mod tests {
 
     #[test]
     fn what_leaves_the_tree_or_breaks_a_limit_is_refused() {
-        let long = ["x".repeat(240); 17].concat();
-        let deep = format!("/{}", [&long[..240]; 17].join("/"));
+        let name = "x".repeat(240);
+        let deep = format!("/{}", [&name[..]; 17].join("/"));
         for text in [
             "",
             "r/set",
