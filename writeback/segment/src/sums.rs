@@ -136,7 +136,7 @@ impl State {
 }
 
 /// Sums up what a writer appends.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Blocks {
     /// Of the block that is not complete yet.
     open: Crc,

@@ -28,6 +28,8 @@ use std::sync::Arc;
 const PACKED_APPENDS_MAX: u64 = 256;
 /// Appends up to this are copied on the spot, larger ones on a thread that may block.
 const INLINE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of one write call: a larger one holds the file's lock in the kernel for so long that the flush beside it starves.
+const PIECE_BYTES: usize = 512 << 10;
 /// Most bytes of notes that wait in memory for a flush.
 const NOTE_BYTES_WAITING_MAX: u64 = 64 << 20;
 
@@ -222,19 +224,9 @@ impl Writer {
             log.write(chunks, offset)?;
             blocks.add(chunks);
         } else {
-            let (log, chunks) = (Arc::clone(log), chunks.to_vec());
-            let mut summed = std::mem::replace(blocks, Blocks::new());
-            let (written, summed) = task::blocking(move || {
-                let written = log.write(&chunks, offset);
-                if written.is_ok() {
-                    // While the bytes are still in the processor's cache.
-                    summed.add(&chunks);
-                }
-                (written, summed)
-            })
-            .await;
-            *blocks = summed;
-            written?;
+            let (log, chunks, mut summed) = (Arc::clone(log), chunks.to_vec(), blocks.clone());
+            // Should it fail, the sums stay as they were.
+            *blocks = task::blocking(move || write_pieces(&log, &chunks, offset, &mut summed).map(|()| summed)).await?;
         }
         let added = Appended {
             blocks: blocks.take_done(),
@@ -408,6 +400,30 @@ impl Place {
             large: false,
         }
     }
+}
+
+/// Writes chunks one piece after the other and sums each up while it is still in the processor's cache.
+fn write_pieces(log: &DedicatedLog, chunks: &[Bytes], mut offset: u64, blocks: &mut Blocks) -> Result<()> {
+    let (mut piece, mut len) = (Vec::new(), 0);
+    let mut write = |piece: &mut Vec<Bytes>, len: usize| {
+        log.write(piece, offset)?;
+        blocks.add(piece);
+        offset += len as u64;
+        piece.clear();
+        Ok(())
+    };
+    for chunk in chunks {
+        let mut rest = chunk.clone();
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(PIECE_BYTES - len));
+            len += part.len();
+            piece.push(part);
+            if len == PIECE_BYTES {
+                write(&mut piece, std::mem::take(&mut len))?;
+            }
+        }
+    }
+    write(&mut piece, len)
 }
 
 /// Makes a dedicated segment and copies into it what the stream has packed.
