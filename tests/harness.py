@@ -15,6 +15,8 @@ import threading
 import time
 from pathlib import Path
 
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")  # else a fork for the server trips over gRPC's own threads
+
 import grpc
 import pyarrow as pa
 import pyarrow.flight as fl
@@ -118,14 +120,14 @@ class Client:
         if self._channel:
             self._channel.close()
 
-    def act(self, name, timeout=None, **body):
-        options = fl.FlightCallOptions(timeout=timeout)
+    def act(self, name, deadline=None, **body):
+        options = fl.FlightCallOptions(timeout=deadline)
         return [json.loads(r.body.to_pybytes()) for r in self.flight.do_action(fl.Action(name, json.dumps(body).encode()), options)]
 
     def put(self, path, *batches, schema=None, metadata=None, timeout=None, **keys):
         """DoPut; the PutResults. Raises what the call's status says."""
         where = descriptor(path, **keys)
-        writer, reader = self.flight.do_put(where, schema or batches[0].schema, fl.FlightCallOptions(timeout=timeout))
+        writer, reader = self.flight.do_put(where, batches[0].schema if schema is None else schema, fl.FlightCallOptions(timeout=timeout))
         answers = []
 
         def drain():
@@ -222,7 +224,7 @@ def protobuf(**parts):
 def ipc_messages(batches, schema=None, options=None):
     """The Arrow messages [(header, body), …] of a stream: the schema first."""
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema or batches[0].schema, options=options) as writer:
+    with pa.ipc.new_stream(sink, batches[0].schema if schema is None else schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
     reader = pa.ipc.MessageReader.open_stream(sink.getvalue())

@@ -15,7 +15,7 @@ class Cli:
 
     def run(self, *args, code=0, stdin=b"", **env):
         """Runs a verb; its stdout. Fails when it ends with another code than `code`."""
-        done = forebay(*args, stdin=stdin, FOREBAY_ADDR=self.server.flight, **env)
+        done = forebay(*args, stdin=stdin, **{"FOREBAY_ADDR": self.server.flight, **env})
         assert done.returncode == code, f"{args}: {done.returncode}: {done.stderr.decode()[-2000:]}"
         return done.stdout
 
@@ -28,7 +28,7 @@ class Cli:
 
     def refused(self, code, *args, **keys):
         """Ends with `code`, says why on stderr and nothing on stdout; what it says."""
-        done = forebay(*args, stdin=keys.pop("stdin", b""), FOREBAY_ADDR=self.server.flight, **keys)
+        done = forebay(*args, **{"FOREBAY_ADDR": self.server.flight, **keys})
         assert done.returncode == code, f"{args}: {done.returncode}: {done.stderr.decode()[-2000:]}"
         assert done.stdout == b"" and done.stderr.startswith(b"forebay: "), (args, done)
         return done.stderr.decode()

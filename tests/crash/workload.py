@@ -98,7 +98,7 @@ class Worker:
         if (path := self.some_path(after)) is None:
             return None
         del after.files[path]
-        return lambda c: c.act("delete", timeout=60, path=path)
+        return lambda c: c.act("delete", deadline=60, path=path)
 
     def rename(self, after):
         if (path := self.some_path(after)) is None:
@@ -107,7 +107,7 @@ class Worker:
         if to == path:
             return None
         after.files[to] = after.files.pop(path)
-        return lambda c: c.act("rename", timeout=60, **{"from": path, "to": to, "replace": True, "parents": True})
+        return lambda c: c.act("rename", deadline=60, **{"from": path, "to": to, "replace": True, "parents": True})
 
     def rename_folder(self, after):
         source = f"{self.folder}/sub/"
@@ -117,14 +117,14 @@ class Worker:
         target = f"{self.folder}/moved{self.random.randrange(1 << 30)}"
         for path in moving:
             after.files[f"{target}/{path[len(source):]}"] = after.files.pop(path)
-        return lambda c: c.act("rename", timeout=60, **{"from": source[:-1], "to": target})
+        return lambda c: c.act("rename", deadline=60, **{"from": source[:-1], "to": target})
 
     def truncate(self, after):
         if (path := self.some_path(after)) is None:
             return None
         size = self.random.choice([0, 10, 5000, len(after.files[path]) // 2])
         after.files[path] = after.files[path][:size].ljust(size, b"\0")
-        return lambda c: c.act("truncate", timeout=60, path=path, size=size)
+        return lambda c: c.act("truncate", deadline=60, path=path, size=size)
 
     def batches(self, count):
         out, ids = [], []
@@ -148,10 +148,10 @@ class Worker:
             after.ids += ids
 
         def call(client):
-            [begun] = client.act("begin", timeout=60, path=self.dataset)
+            [begun] = client.act("begin", deadline=60, path=self.dataset)
             for batches, _ in parts:
                 client.put(self.dataset, *batches, session=begun["session"], timeout=60)
-            client.act("publish", timeout=60, session=begun["session"])
+            client.act("publish", deadline=60, session=begun["session"])
 
         return call
 

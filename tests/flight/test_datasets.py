@@ -212,7 +212,7 @@ class TestSchemas:
     def test_zero_rows_and_zero_batches(self, client, path):
         client.put(path, schema=rows(0, 1).schema)
         assert client.info(path).schema == rows(0, 1).schema and client.batches(path) == []
-        client.put(path, rows(0, 0))
+        client.put(path, rows(0, 1).slice(0, 0))
         assert client.info(path).total_records == 0
         assert sum(b.num_rows for b in client.batches(path)) == 0
 

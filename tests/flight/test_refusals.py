@@ -1,8 +1,11 @@
 """Wrong requests: the documented code, a text, and nothing changed. Malformed messages never hurt the server."""
 
 import struct
+import threading
+import time
 import uuid
 
+import grpc
 import pyarrow as pa
 import pytest
 
@@ -99,14 +102,26 @@ def test_a_message_that_claims_two_gigabytes(client, server, path):
     assert not client.exists(path)
 
 
-def test_a_writer_that_vanishes_leaves_nothing(server, client, path):
-    writer_client = server.client()
-    writer, reader = writer_client.flight.do_put(descriptor(path), ROW.schema)
-    writer.write_batch(ROW)
-    reader.read()
-    del writer, reader
-    writer_client.close()
+@pytest.mark.parametrize("how", ["cancels", "is cut off"])
+def test_a_writer_that_vanishes_leaves_nothing(server, client, path, how):
+    """(A pyarrow writer that is only forgotten ends its call well, and so commits.)"""
+    channel = grpc.insecure_channel(server.flight.split("://")[1])
+    go_on = threading.Event()
+    messages = [flight_data(h, b, descriptor(path) if k == 0 else None) for k, (h, b) in enumerate(ipc_messages([ROW]))]
+
+    def say():
+        yield from messages
+        go_on.wait(20)
+
+    call = channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")(say())
+    assert b"stable" in next(call), "the batch was acknowledged"
+    call.cancel() if how == "cancels" else channel.close()
+    go_on.set()
+    time.sleep(0.2)
     assert not client.exists(path)
+    code, _, _ = client.call("GetFlightInfo", descriptor(path, follow=True, wait="100ms").serialize())
+    assert code == "NOT_FOUND", "its session is gone too"
+    channel.close()
 
 
 def test_forged_tickets(client, path):
