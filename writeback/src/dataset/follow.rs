@@ -243,6 +243,8 @@ struct Tail {
     position: usize,
     /// The part that is being read.
     part: Option<Open>,
+    /// Parts of which batches were read: none of them may be taken back.
+    read: Vec<u32>,
     ready: VecDeque<PartItem>,
 }
 
@@ -276,7 +278,7 @@ enum Step {
 impl Tail {
     fn new(inner: Arc<Inner>, live: Arc<Live>, skip: u64) -> Self {
         let changed = live.changed();
-        Self { inner, live, changed, skip, position: 0, part: None, ready: VecDeque::new() }
+        Self { inner, live, changed, skip, position: 0, part: None, read: Vec::new(), ready: VecDeque::new() }
     }
 
     async fn next(&mut self) -> Result<Option<PartItem>> {
@@ -332,7 +334,7 @@ impl Tail {
     }
 
     fn part_done(&mut self) {
-        self.part = None;
+        self.read.extend(self.part.take().filter(|part| part.batches > 0).map(|part| part.number));
         self.position += 1;
     }
 
@@ -343,25 +345,22 @@ impl Tail {
         if let Phase::Aborted(why) = &state.phase {
             return Err(Error::aborted(format!("session {id} was aborted: {why}")));
         }
+        let counts = |number: &u32| {
+            let excluded = matches!(&state.phase, Phase::Published { excluded, .. } if excluded.contains(number));
+            let part = state.parts.get(number).filter(|_| !excluded);
+            part.filter(|part| !matches!(part.state, LivePartState::Dropped))
+        };
+        let open = self.part.as_ref().filter(|open| open.batches > 0).map(|open| &open.number);
+        if let Some(gone) = self.read.iter().chain(open).find(|number| counts(number).is_none()) {
+            return Err(Error::aborted(format!("part {gone} of session {id}, of which batches were delivered, was taken back")));
+        }
         let Some(number) = state.order.get(self.position).copied() else {
             return Ok(match state.phase {
                 Phase::Published { .. } => Step::End,
                 _ => Step::Wait,
             });
         };
-        let excluded = matches!(&state.phase, Phase::Published { excluded, .. } if excluded.contains(&number));
-        let part = state.parts.get(&number).filter(|part| !matches!(part.state, LivePartState::Dropped) && !excluded);
-        let Some(part) = part else {
-            return match self.part.as_ref().is_some_and(|open| open.batches > 0) {
-                true => Err(Error::aborted(format!("part {number} of session {id}, of which batches were delivered, was taken back"))),
-                false => Ok(Step::PartDone),
-            };
-        };
-        if let Phase::Published { excluded, .. } = &state.phase
-            && let Some(read) = state.order[..self.position].iter().find(|number| excluded.contains(number))
-        {
-            return Err(Error::aborted(format!("part {read} of session {id} was delivered and did not count at the publish")));
-        }
+        let Some(part) = counts(&number) else { return Ok(Step::PartDone) };
         let ended = match &part.state {
             LivePartState::Ended(ended) => Some(ended.clone()),
             _ => None,
@@ -386,6 +385,7 @@ impl Tail {
             (_, Some(ended)) if self.skip >= ended.batches => {
                 // Read before, all of it.
                 self.skip -= ended.batches;
+                self.read.extend((ended.batches > 0).then_some(number));
                 self.position += 1;
                 return Ok(());
             }
@@ -408,16 +408,21 @@ impl Tail {
                 self.ready.extend(items);
                 Ok(())
             }
-            // Its bytes may have moved on (a Parquet part that was encoded): go on from there, at the same batch.
             Err(error) => {
                 let (number, batches) = (open.number, open.batches);
-                let ended = match self.live.look().parts.get(&number).map(|part| part.state.clone()) {
-                    Some(LivePartState::Ended(ended)) => ended,
-                    _ => return Err(error),
-                };
-                let items = self.inner.ended_items(&self.live, number, &ended, batches).await?;
-                self.part = Some(Open { number, from: From::Sealed(items), batches });
-                Ok(())
+                let state = self.live.look().parts.get(&number).map(|part| part.state.clone());
+                match state {
+                    // Its bytes have moved on (a Parquet part that was encoded): go on from there, at the same batch.
+                    Some(LivePartState::Ended(ended)) => {
+                        let items = self.inner.ended_items(&self.live, number, &ended, batches).await?;
+                        self.part = Some(Open { number, from: From::Sealed(items), batches });
+                        Ok(())
+                    }
+                    // Taken back: the next step says so.
+                    Some(LivePartState::Dropped) | None => Ok(()),
+                    Some(LivePartState::Open) if matches!(self.live.phase(), Phase::Aborted(_)) => Ok(()),
+                    Some(LivePartState::Open) => Err(error),
+                }
             }
         }
     }
@@ -427,6 +432,7 @@ impl Tail {
         let gone = || Error::internal("a session vanished");
         let Some(mut stable) = stable else { return self.changed.changed().await.map_err(|_| gone()) };
         tokio::select! {
+            biased;
             changed = self.changed.changed() => changed.map_err(|_| gone()),
             changed = stable.changed() => match changed {
                 Ok(()) => Ok(()),

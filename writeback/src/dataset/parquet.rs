@@ -15,7 +15,7 @@ use crate::{
     cache::Inner,
     file::{ContentWriter, SealedContent},
 };
-use arrow_array::RecordBatch;
+use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field, Schema, SchemaRef};
 use bytes::Bytes;
 use forebay_runtime::task;
@@ -219,7 +219,10 @@ impl ParquetIndex {
         let metadata = guarded(&source.name(), || {
             Ok(ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::default())?)
         })?;
-        let schema = StoredSchema::encode(metadata.schema())?;
+        // What we noted for ourselves is no part of the schema.
+        let mut of_schema = metadata.schema().metadata().clone();
+        of_schema.remove(BATCHES_KEY);
+        let schema = StoredSchema::encode(&Schema::new_with_metadata(metadata.schema().fields().clone(), of_schema))?;
         let (counts, ours) = row_counts(metadata.metadata());
         Ok(Self { metadata, schema, counts, ours })
     }
@@ -340,9 +343,9 @@ impl Cutter {
         let next = std::panic::AssertUnwindSafe(self.stream.try_next()).catch_unwind().await;
         let next = next.map_err(|panic| Error::data_loss(format!("{}: {}", self.name, task::panic_text(panic.as_ref()))))?;
         let Some(batch) = next.map_err(|error| Error::data_loss(format!("{}: {error}", self.name)))? else { return Ok(None) };
-        // The file's own metadata may differ from the dataset's; its columns do not.
-        let schema = Arc::clone(&self.schema);
-        guarded(&self.name, || batch.with_schema(schema)).map(Some)
+        // The file's own metadata may say more than the schema; its columns do not.
+        let (schema, rows) = (Arc::clone(&self.schema), RecordBatchOptions::new().with_row_count(Some(batch.num_rows())));
+        guarded(&self.name, || RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &rows)).map(Some)
     }
 }
 

@@ -78,6 +78,8 @@ struct Put {
     dictionaries: BTreeMap<i64, Vec<IpcMessage>>,
     batches: u64,
     acks: watch::Sender<StableBatches>,
+    /// As long as the put lives somebody listens: without anyone the watching task ends.
+    _listens: watch::Receiver<StableBatches>,
     /// Why it can only be taken back.
     broken: Option<Error>,
     /// Whether its end was decided; else the drop takes it back.
@@ -284,6 +286,7 @@ impl Inner {
         let wanted = live.keys.compression.filter(|_| live.keys.format == Format::Arrow);
         let encoder = wanted.and_then(codec).map(|codec| Encoder::new(codec, schema)).transpose()?;
         let number = live.begin_put(target.task.as_ref())?;
+        let (acks, listens) = watch::channel(StableBatches::default());
         Ok(Put {
             inner: Arc::clone(self),
             live: Arc::clone(live),
@@ -298,7 +301,8 @@ impl Inner {
             done: Vec::new(),
             dictionaries: BTreeMap::new(),
             batches: 0,
-            acks: watch::Sender::default(),
+            acks,
+            _listens: listens,
             broken: None,
             ended: false,
             joined: false,
@@ -446,6 +450,7 @@ impl Put {
                     return;
                 }
                 tokio::select! {
+                    biased;
                     changed = stable.changed() => if changed.is_err() { return },
                     // The put and everyone who waits for it are gone.
                     () = acks.closed() => return,

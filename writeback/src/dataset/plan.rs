@@ -44,6 +44,7 @@ impl Cache {
                 return Err(error);
             }
             tokio::select! {
+                biased;
                 _ = changed.changed() => {}
                 // Files that others write tell nobody.
                 () = clock.sleep(left.min(Duration::from_millis(500))) => {}

@@ -266,8 +266,9 @@ impl Inner {
         let names: Vec<_> =
             parts.iter().enumerate().map(|(k, part)| part_name(k, &live.id.0, part.ended.format)).collect();
         let files = names.iter().zip(*parts).map(|(name, part)| (name.clone(), create(&part.ended))).collect();
-        planner.create_all(&live.path, files).await?;
-        if parts.is_empty() && !before.exists {
+        if !parts.is_empty() {
+            planner.create_all(&live.path, files).await?;
+        } else if !before.exists {
             planner.create(&live.path, Create { parents: true, ..Create::dir() }).await?;
         }
         let marker = live.path.join(SUCCESS)?;

@@ -90,9 +90,9 @@ impl Sessions {
         self.state.lock().by_path.contains_key(path)
     }
 
-    /// All of them.
+    /// All of them, by path, older ones first.
     pub(crate) fn all(&self) -> Vec<Arc<Live>> {
-        self.state.lock().by_id.values().cloned().collect()
+        self.state.lock().by_path.values().flatten().cloned().collect()
     }
 
     pub(crate) fn count(&self) -> u64 {

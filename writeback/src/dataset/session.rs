@@ -358,6 +358,7 @@ impl Inner {
         loop {
             let pause = self.expire_idle().await;
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.components.clock.sleep(pause) => {}
             }

@@ -198,6 +198,7 @@ impl Inner {
                 tracing::warn!(%error, "pruning aborted sessions failed; trying again");
             }
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = self.datasets.sweep.notified() => {}
                 () = self.components.clock.sleep(SWEEP_RETRY) => {}
