@@ -36,7 +36,14 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Door {
     /// The server: grpc://HOST:PORT, grpc+tls://HOST:PORT or grpc+unix:///PATH.
-    #[arg(long, global = true, env = "FOREBAY_ADDR", default_value = "grpc://127.0.0.1:47470", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "FOREBAY_ADDR",
+        default_value = "grpc://127.0.0.1:47470",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub(crate) addr: String,
     /// A file that holds the bearer token (else FOREBAY_TOKEN).
     #[arg(long, global = true, env = "FOREBAY_TOKEN_FILE", value_name = "FILE")]
@@ -62,7 +69,9 @@ pub(crate) enum Verb {
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<ServeFlags>),
     /// Write a local file, folder or stdin to a path; safe in the cache when it returns.
-    #[command(after_help = "Examples:\n  forebay put model.bin /models/v1/\n  forebay put -r ./shards /train/shards\n  tar c dir | forebay put - /backup/dir.tar\n  forebay put log.txt /logs/today --mode append")]
+    #[command(
+        after_help = "Examples:\n  forebay put model.bin /models/v1/\n  forebay put -r ./shards /train/shards\n  tar c dir | forebay put - /backup/dir.tar\n  forebay put log.txt /logs/today --mode append"
+    )]
     Put(Put),
     /// Copy a file or, with -r, everything under a directory to a local path (- is stdout).
     #[command(after_help = "Examples:\n  forebay get /models/v1/model.bin .\n  forebay get -r /train/shards ./shards")]
@@ -70,14 +79,18 @@ pub(crate) enum Verb {
     /// Print files.
     Cat(Paths),
     /// List a directory.
-    #[command(after_help = "Examples:\n  forebay ls\n  forebay ls -lR /train\n  forebay ls /train --json | jq -r '.[].path'")]
+    #[command(
+        after_help = "Examples:\n  forebay ls\n  forebay ls -lR /train\n  forebay ls /train --json | jq -r '.[].path'"
+    )]
     Ls(Ls),
     /// Tell what is at a path.
     Stat(OnePath),
     /// Make a directory.
     Mkdir(Mkdir),
     /// Rename a file or a whole directory, in one step however much lies under it.
-    #[command(after_help = "Examples:\n  forebay mv /tmp/out /warehouse/out\n  forebay mv -f new.bin /models/current.bin")]
+    #[command(
+        after_help = "Examples:\n  forebay mv /tmp/out /warehouse/out\n  forebay mv -f new.bin /models/current.bin"
+    )]
     Mv(Mv),
     /// Copy within the cache.
     Cp(Cp),
@@ -90,7 +103,11 @@ pub(crate) enum Verb {
     /// Tell what is dirty, cached, on its way, blocked.
     Status(Status),
     /// Bring what is under a path to the under-store now, or decide what is blocked or in conflict.
-    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = "Examples:\n  forebay persist /models --wait --timeout 5min\n  forebay persist retry /models/v1\n  forebay persist keep-mine /models/v1/model.bin")]
+    #[command(
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true,
+        after_help = "Examples:\n  forebay persist /models --wait --timeout 5min\n  forebay persist retry /models/v1\n  forebay persist keep-mine /models/v1/model.bin"
+    )]
     Persist(Persist),
     /// Bring what is under a path into the cache.
     Load(Waiting),
@@ -421,7 +438,9 @@ pub(crate) enum Dataset {
         version: Option<u64>,
     },
     /// Begin a session; prints its id.
-    #[command(after_help = "Example:\n  s=$(forebay dataset begin /features/day=1 --mode overwrite)\n  … write parts with session=$s …\n  forebay dataset publish $s --success-file")]
+    #[command(
+        after_help = "Example:\n  s=$(forebay dataset begin /features/day=1 --mode overwrite)\n  … write parts with session=$s …\n  forebay dataset publish $s --success-file"
+    )]
     Begin(Begin),
     /// Make a session's parts the next version; prints its number.
     Publish {
@@ -440,7 +459,9 @@ pub(crate) enum Dataset {
         session: String,
     },
     /// Follow a dataset as it is written, to its publish: one line per batch, or its rows.
-    #[command(after_help = "Examples:\n  forebay dataset follow /features/day=1 --wait 1min\n  forebay dataset follow /features/day=1 --from 3:120 --rows")]
+    #[command(
+        after_help = "Examples:\n  forebay dataset follow /features/day=1 --wait 1min\n  forebay dataset follow /features/day=1 --from 3:120 --rows"
+    )]
     Follow(Follow),
     /// The versions that are kept.
     Versions(OnePath),
@@ -497,7 +518,9 @@ pub(crate) struct Follow {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Under {
     /// Bind an under-store to a path.
-    #[command(after_help = "Example:\n  forebay under add /ceph 's3://bucket/prefix?endpoint=http://rgw:7480'\nSecrets come from the server's environment, never from the URL.")]
+    #[command(
+        after_help = "Example:\n  forebay under add /ceph 's3://bucket/prefix?endpoint=http://rgw:7480'\nSecrets come from the server's environment, never from the URL."
+    )]
     Add {
         /// The path.
         path: String,
@@ -522,7 +545,9 @@ pub(crate) struct Fsck {
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
     /// Add an entry to a file of users; prints the new user's token, which is stored only as a hash.
-    #[command(after_help = "Examples:\n  forebay user add ada --users users.toml --allow r:/features --allow rw:/scratch\n  printf %s \"$PASSWORD\" | forebay user add ops --users users.toml --admin --password-stdin")]
+    #[command(
+        after_help = "Examples:\n  forebay user add ada --users users.toml --allow r:/features --allow rw:/scratch\n  printf %s \"$PASSWORD\" | forebay user add ops --users users.toml --admin --password-stdin"
+    )]
     Add(UserAdd),
 }
 
@@ -626,16 +651,23 @@ mod tests {
 
     #[test]
     fn persist_takes_a_path_or_a_decision() {
-        let Verb::Persist(persist) = parse("forebay persist /a --wait").unwrap().verb else { panic!() };
+        let Verb::Persist(persist) = parse("forebay persist /a --wait").unwrap().verb else {
+            panic!()
+        };
         assert!(persist.wait && persist.path.as_deref() == Some("/a"));
-        let Verb::Persist(persist) = parse("forebay persist keep-mine /a").unwrap().verb else { panic!() };
+        let Verb::Persist(persist) = parse("forebay persist keep-mine /a").unwrap().verb else {
+            panic!()
+        };
         assert!(matches!(persist.resolve, Some(Resolve::KeepMine(OnePath { path })) if path == "/a"));
         assert!(parse("forebay persist").is_err());
     }
 
     #[test]
     fn connection_flags_may_stand_before_and_after_the_verb() {
-        for line in ["forebay --json --addr grpc://h:1 status", "forebay status --addr grpc://h:1 --json"] {
+        for line in [
+            "forebay --json --addr grpc://h:1 status",
+            "forebay status --addr grpc://h:1 --json",
+        ] {
             let cli = parse(line).unwrap();
             assert!(cli.door.json && cli.door.addr == "grpc://h:1", "{line}");
         }
@@ -643,7 +675,11 @@ mod tests {
 
     #[test]
     fn verbs_of_a_later_build_swallow_what_follows() {
-        for line in ["forebay mount /mnt --mode dataset --read-only", "forebay cluster status", "forebay unmount /mnt"] {
+        for line in [
+            "forebay mount /mnt --mode dataset --read-only",
+            "forebay cluster status",
+            "forebay unmount /mnt",
+        ] {
             assert!(parse(line).is_ok(), "{line}");
         }
     }

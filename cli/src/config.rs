@@ -169,7 +169,12 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
     let meta_url = meta_url.unwrap_or_else(|| format!("sqlite:{}", data.join(SQLITE_FILE).display()));
     let doors = doors(&flags, &file, &data)?;
     let cache = cache(flags, file, data, fsync)?;
-    Ok(ServeSettings { cache, doors, meta_url, fsync })
+    Ok(ServeSettings {
+        cache,
+        doors,
+        meta_url,
+        fsync,
+    })
 }
 
 fn read(path: &FilePath) -> Outcome<File> {
@@ -182,9 +187,15 @@ fn read(path: &FilePath) -> Outcome<File> {
 fn refuse_absent(flags: &ServeFlags, file: &File) -> Outcome {
     let absent = [
         (flags.fuse.is_some() || file.fuse.dir.is_some(), "--fuse (fuse.dir)"),
-        (flags.advertise.is_some() || file.server.advertise.is_some(), "--advertise (server.advertise)"),
+        (
+            flags.advertise.is_some() || file.server.advertise.is_some(),
+            "--advertise (server.advertise)",
+        ),
         (flags.zone.is_some() || file.node.zone.is_some(), "--zone (node.zone)"),
-        (flags.cluster_key.is_some() || file.node.cluster_key.is_some(), "--cluster-key (node.cluster_key)"),
+        (
+            flags.cluster_key.is_some() || file.node.cluster_key.is_some(),
+            "--cluster-key (node.cluster_key)",
+        ),
     ];
     match absent.into_iter().find(|(given, _)| *given) {
         Some((_, what)) => Err(Failure::absent(what)),
@@ -225,7 +236,11 @@ fn doors(flags: &ServeFlags, file: &File, data: &FilePath) -> Outcome<ServerSett
     doors.tls = match (cert, key) {
         (Some(cert), Some(key)) => Some(TlsSettings { cert, key, client_ca }),
         (None, None) if client_ca.is_none() => None,
-        _ => return Err(Failure::usage("TLS needs both --tls-cert (tls.cert) and --tls-key (tls.key)")),
+        _ => {
+            return Err(Failure::usage(
+                "TLS needs both --tls-cert (tls.cert) and --tls-key (tls.key)",
+            ));
+        }
     };
     Ok(doors)
 }
@@ -259,10 +274,12 @@ fn ack(text: &str) -> Outcome<AckLevel> {
         "memory" => Ok(AckLevel::Memory),
         "local" => Ok(AckLevel::Local),
         "persisted" => Ok(AckLevel::Persisted),
-        _ if text.starts_with("replicated") => {
-            Err(Failure::absent(&format!("--ack {text} (write.ack): one node keeps one copy; level {text}")))
-        }
-        _ => Err(Failure::usage(format!("--ack {text:?} (write.ack): levels are memory, local and persisted"))),
+        _ if text.starts_with("replicated") => Err(Failure::absent(&format!(
+            "--ack {text} (write.ack): one node keeps one copy; level {text}"
+        ))),
+        _ => Err(Failure::usage(format!(
+            "--ack {text:?} (write.ack): levels are memory, local and persisted"
+        ))),
     }
 }
 
@@ -280,7 +297,9 @@ fn persist(table: &PersistTable, defaults: PersistSettings) -> Outcome<PersistSe
         return Err(Failure::usage("persist.part_size: between 5MiB and 5GiB"));
     }
     if !(1..=256).contains(&settings.files_parallel) || !(1..=256).contains(&settings.parts_parallel) {
-        return Err(Failure::usage("persist.files_parallel, persist.parts_parallel: between 1 and 256"));
+        return Err(Failure::usage(
+            "persist.files_parallel, persist.parts_parallel: between 1 and 256",
+        ));
     }
     Ok(settings)
 }
@@ -320,7 +339,11 @@ fn mount(path: &str, url: &str, read_only: bool) -> Outcome<MountSpec> {
     if url.is_empty() {
         return Err(Failure::usage("the URL is empty"));
     }
-    Ok(MountSpec { path, url: url.to_owned(), read_only })
+    Ok(MountSpec {
+        path,
+        url: url.to_owned(),
+        read_only,
+    })
 }
 
 #[cfg(test)]
@@ -331,7 +354,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("forebay.toml");
         std::fs::write(&path, text).unwrap();
-        resolve(ServeFlags { config: Some(path), ..flags })
+        resolve(ServeFlags {
+            config: Some(path),
+            ..flags
+        })
     }
 
     #[test]
@@ -384,16 +410,39 @@ mod tests {
             key = "/k"
             client_ca = "/ca"
         "#;
-        let ServeSettings { cache, doors, meta_url, fsync } = with_file(text, ServeFlags::default()).unwrap();
-        assert_eq!((cache.data, meta_url.as_str(), cache.node.as_str()), ("/d".into(), "sqlite:/m", "n1"));
-        assert_eq!((doors.listen.to_string(), doors.http.to_string()), ("127.0.0.1:1".into(), "127.0.0.1:2".into()));
+        let ServeSettings {
+            cache,
+            doors,
+            meta_url,
+            fsync,
+        } = with_file(text, ServeFlags::default()).unwrap();
+        assert_eq!(
+            (cache.data, meta_url.as_str(), cache.node.as_str()),
+            ("/d".into(), "sqlite:/m", "n1")
+        );
+        assert_eq!(
+            (doors.listen.to_string(), doors.http.to_string()),
+            ("127.0.0.1:1".into(), "127.0.0.1:2".into())
+        );
         assert!(doors.insecure && fsync && cache.mounts[0].read_only && cache.ack == AckLevel::Memory);
-        assert_eq!((cache.dirty_max, cache.cache_max), (Some(ByteSize::mib(64)), Some(ByteSize::gib(1))));
-        assert_eq!((cache.stall_max, cache.under_timeout), (Duration::from_millis(100), Duration::from_secs(3)));
-        assert_eq!((cache.session_timeout, cache.versions_kept), (Duration::from_secs(60), 5));
+        assert_eq!(
+            (cache.dirty_max, cache.cache_max),
+            (Some(ByteSize::mib(64)), Some(ByteSize::gib(1)))
+        );
+        assert_eq!(
+            (cache.stall_max, cache.under_timeout),
+            (Duration::from_millis(100), Duration::from_secs(3))
+        );
+        assert_eq!(
+            (cache.session_timeout, cache.versions_kept),
+            (Duration::from_secs(60), 5)
+        );
         assert_eq!((cache.persist.files_parallel, cache.persist.parts_parallel), (2, 3));
         assert_eq!(cache.segment.flush_delay, Duration::from_millis(1));
-        assert_eq!((doors.users, doors.tls.unwrap().client_ca), (Some("/u".into()), Some("/ca".into())));
+        assert_eq!(
+            (doors.users, doors.tls.unwrap().client_ca),
+            (Some("/u".into()), Some("/ca".into()))
+        );
     }
 
     #[test]
@@ -406,16 +455,25 @@ mod tests {
         };
         let text = "data.dir = '/file'\nwrite.dirty_max = '2MiB'\n[[mount]]\npath = '/lake'\nurl = 'file:///file'\n";
         let settings = with_file(text, flags).unwrap().cache;
-        assert_eq!((settings.data, settings.dirty_max), ("/flag".into(), Some(ByteSize::mib(1))));
+        assert_eq!(
+            (settings.data, settings.dirty_max),
+            ("/flag".into(), Some(ByteSize::mib(1)))
+        );
         assert_eq!(settings.mounts.len(), 1);
         assert_eq!(settings.mounts[0].url, "file:///flag");
     }
 
     #[test]
     fn a_mount_path_may_hold_an_equals_sign() {
-        let flags = ServeFlags { under: vec!["/day=1=s3://b/p?endpoint=http://h:1".into()], ..ServeFlags::default() };
+        let flags = ServeFlags {
+            under: vec!["/day=1=s3://b/p?endpoint=http://h:1".into()],
+            ..ServeFlags::default()
+        };
         let mounts = resolve(flags).unwrap().cache.mounts;
-        assert_eq!((mounts[0].path.to_string(), mounts[0].url.as_str()), ("/day=1".into(), "s3://b/p?endpoint=http://h:1"));
+        assert_eq!(
+            (mounts[0].path.to_string(), mounts[0].url.as_str()),
+            ("/day=1".into(), "s3://b/p?endpoint=http://h:1")
+        );
     }
 
     #[test]
@@ -426,7 +484,10 @@ mod tests {
             ("[write]\nstall_max = 3", "stall_max"),
             ("[write]\nack = 'sure'", "sure"),
             ("[[mount]]\npath = 'lake'\nurl = 'file:///x'", "lake"),
-            ("[[mount]]\npath = '/a'\nurl = 'file:///x'\n[[mount]]\npath = '/a'\nurl = 'file:///y'", "twice"),
+            (
+                "[[mount]]\npath = '/a'\nurl = 'file:///x'\n[[mount]]\npath = '/a'\nurl = 'file:///y'",
+                "twice",
+            ),
             ("tls.cert = '/c'", "tls.key"),
             ("persist.part_size = '1MiB'", "part_size"),
             ("data.dir = ['/a', '/a']", "twice"),
@@ -437,15 +498,27 @@ mod tests {
             assert!(failure.text().contains(named), "{text}: {}", failure.text());
             assert_eq!(failure.code(), 2, "{text}");
         }
-        let missing = resolve(ServeFlags { config: Some("/no/such/file".into()), ..ServeFlags::default() });
+        let missing = resolve(ServeFlags {
+            config: Some("/no/such/file".into()),
+            ..ServeFlags::default()
+        });
         assert!(missing.unwrap_err().text().contains("/no/such/file"));
     }
 
     #[test]
     fn what_a_later_build_has_says_so() {
-        for text in ["fuse.dir = '/m'", "node.zone = 'z'", "data.dir = ['/a', '/b']", "write.ack = 'replicated(2)'"] {
+        for text in [
+            "fuse.dir = '/m'",
+            "node.zone = 'z'",
+            "data.dir = ['/a', '/b']",
+            "write.ack = 'replicated(2)'",
+        ] {
             let failure = with_file(text, ServeFlags::default()).unwrap_err();
-            assert!(failure.text().contains("not in this build"), "{text}: {}", failure.text());
+            assert!(
+                failure.text().contains("not in this build"),
+                "{text}: {}",
+                failure.text()
+            );
             assert_eq!(failure.code(), 1, "{text}");
         }
     }

@@ -10,7 +10,8 @@ const TOKEN_VARIABLE: &str = "FOREBAY_TOKEN";
 
 /// Connects as the flags and the environment say.
 pub(crate) async fn connect(door: &Door) -> Outcome<Client> {
-    Ok(Client::connect(&door.addr, options(door)?).await?)
+    let connected = Client::connect(&door.addr, options(door)?).await;
+    connected.map_err(|error| Failure::from(error).about(&door.addr))
 }
 
 fn options(door: &Door) -> Outcome<Options> {
@@ -29,11 +30,17 @@ fn options(door: &Door) -> Outcome<Options> {
 
 /// The door to use and the path on it: `/path`, or `forebay://host:port/path`, which names the server too.
 pub(crate) fn locate(door: &Door, text: &str) -> Outcome<(Door, WirePath)> {
-    let Some((scheme, rest)) = text.split_once("://") else { return Ok((door.clone(), path(text)?)) };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok((door.clone(), path(text)?));
+    };
     let grpc = match scheme {
         "forebay" => "grpc",
         "forebay+tls" => "grpc+tls",
-        _ => return Err(Failure::usage(format!("{text:?}: a path begins with / or forebay://HOST:PORT/"))),
+        _ => {
+            return Err(Failure::usage(format!(
+                "{text:?}: a path begins with / or forebay://HOST:PORT/"
+            )));
+        }
     };
     let (host, at) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let addr = format!("{grpc}://{host}");
@@ -42,7 +49,10 @@ pub(crate) fn locate(door: &Door, text: &str) -> Outcome<(Door, WirePath)> {
 
 /// A path as typed; one trailing slash is let pass.
 pub(crate) fn path(text: &str) -> Outcome<WirePath> {
-    let trimmed = text.strip_suffix('/').filter(|trimmed| !trimmed.is_empty()).unwrap_or(text);
+    let trimmed = text
+        .strip_suffix('/')
+        .filter(|trimmed| !trimmed.is_empty())
+        .unwrap_or(text);
     Ok(WirePath::parse(trimmed)?)
 }
 
@@ -52,7 +62,9 @@ mod tests {
     use clap::Parser;
 
     fn door() -> Door {
-        crate::args::Cli::try_parse_from(["forebay", "--addr", "grpc://here:1", "doctor"]).unwrap().door
+        crate::args::Cli::try_parse_from(["forebay", "--addr", "grpc://here:1", "doctor"])
+            .unwrap()
+            .door
     }
 
     #[test]

@@ -14,22 +14,35 @@ pub(crate) struct Failure {
 impl Failure {
     /// Exit code 1.
     pub(crate) fn failed(text: impl Into<String>) -> Self {
-        Self { code: 1, text: text.into(), quiet: false }
+        Self {
+            code: 1,
+            text: text.into(),
+            quiet: false,
+        }
     }
 
     /// Exit code 2: the command or the configuration is wrong.
     pub(crate) fn usage(text: impl Into<String>) -> Self {
-        Self { code: 2, ..Self::failed(text) }
+        Self {
+            code: 2,
+            ..Self::failed(text)
+        }
     }
 
     /// Exit code 4.
     pub(crate) fn exists(text: impl Into<String>) -> Self {
-        Self { code: 4, ..Self::failed(text) }
+        Self {
+            code: 4,
+            ..Self::failed(text)
+        }
     }
 
     /// Exit code 6.
     pub(crate) fn unavailable(text: impl Into<String>) -> Self {
-        Self { code: 6, ..Self::failed(text) }
+        Self {
+            code: 6,
+            ..Self::failed(text)
+        }
     }
 
     /// What is documented for a later build.
@@ -39,12 +52,19 @@ impl Failure {
 
     /// Ends with `code`; everything was said already.
     pub(crate) fn silent(code: u8) -> Self {
-        Self { code, text: String::new(), quiet: true }
+        Self {
+            code,
+            text: String::new(),
+            quiet: true,
+        }
     }
 
     /// What it was about, put before what went wrong.
     pub(crate) fn about(self, what: impl fmt::Display) -> Self {
-        Self { text: format!("{what}: {}", self.text), ..self }
+        Self {
+            text: format!("{what}: {}", self.text),
+            ..self
+        }
     }
 
     pub(crate) fn code(&self) -> u8 {
@@ -66,7 +86,11 @@ impl Failure {
 impl From<forebay_client::Error> for Failure {
     fn from(error: forebay_client::Error) -> Self {
         let token = error.token().map(|token| format!("; ask again with --token {token}"));
-        Self { code: error.exit_code(), text: format!("{error}{}", token.unwrap_or_default()), quiet: false }
+        Self {
+            code: error.exit_code(),
+            text: format!("{error}{}", token.unwrap_or_default()),
+            quiet: false,
+        }
     }
 }
 
@@ -93,7 +117,11 @@ impl<T> AtFile<T> for std::io::Result<T> {
                 std::io::ErrorKind::PermissionDenied => 5,
                 _ => 1,
             };
-            Failure { code, text: format!("{}: {error}", path.display()), quiet: false }
+            Failure {
+                code,
+                text: format!("{}: {error}", path.display()),
+                quiet: false,
+            }
         })
     }
 }

@@ -31,7 +31,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let default_level = if matches!(cli.verb, Verb::Serve(_)) { "info" } else { "error" };
+    let default_level = if matches!(cli.verb, Verb::Serve(_)) {
+        "info"
+    } else {
+        "error"
+    };
     start_logs(default_level);
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

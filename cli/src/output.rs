@@ -13,7 +13,10 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
-        Self { json, out: io::BufWriter::new(io::stdout()) }
+        Self {
+            json,
+            out: io::BufWriter::new(io::stdout()),
+        }
     }
 
     pub(crate) fn json(&self) -> bool {

@@ -9,7 +9,7 @@
 use crate::{
     args::ServeFlags,
     config::{self, ServeSettings},
-    failure::{AtFile, Failure, Outcome},
+    failure::{Failure, Outcome},
     limits,
 };
 use async_trait::async_trait;
@@ -61,10 +61,16 @@ impl Running {
 }
 
 async fn start(settings: ServeSettings) -> Outcome<Running> {
-    let ServeSettings { cache, doors, meta_url, fsync } = settings;
+    let ServeSettings {
+        cache,
+        doors,
+        meta_url,
+        fsync,
+    } = settings;
     // Before the engine makes its handles, else they count into nothing.
     forebay_flight_server::install_metrics();
-    std::fs::create_dir_all(&cache.data).at(&cache.data).map_err(|failure| failure.about("--data"))?;
+    let made = std::fs::create_dir_all(&cache.data);
+    made.map_err(|error| Failure::failed(format!("--data {}: {error}", cache.data.display())))?;
     let meta = forebay_metastore::open(&meta_url, OpenOptions { fsync }).await;
     let meta = meta.map_err(|error| Failure::failed(error.to_string()))?;
     let timeout = cache.under_timeout;
@@ -75,7 +81,9 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
         meta,
         stores: Arc::new(Stores { timeout }),
     };
-    let cache = Cache::open(cache, components).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let cache = Cache::open(cache, components)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     match Server::start(cache.clone(), doors).await {
         Ok(doors) => Ok(Running { cache, doors }),
         Err(error) => {
@@ -88,7 +96,8 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
 /// The line that scripts wait for.
 fn announce(doors: &Server) -> Outcome {
     let mut out = std::io::stdout().lock();
-    let told = writeln!(out, "forebay ready flight={} http={}", doors.flight_url, doors.http_url).and_then(|()| out.flush());
+    let told =
+        writeln!(out, "forebay ready flight={} http={}", doors.flight_url, doors.http_url).and_then(|()| out.flush());
     told.map_err(|error| Failure::failed(format!("stdout: {error}")))
 }
 
@@ -101,7 +110,10 @@ struct Stores {
 #[async_trait]
 impl StoreOpener for Stores {
     async fn open(&self, url: &str) -> Result<UnderStoreRef, StoreError> {
-        let settings = forebay_understore::Settings { timeout: self.timeout, ..Default::default() };
+        let settings = forebay_understore::Settings {
+            timeout: self.timeout,
+            ..Default::default()
+        };
         forebay_understore::open(url, &settings).await
     }
 }
@@ -113,8 +125,12 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Outcome<Self> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {

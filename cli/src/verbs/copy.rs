@@ -37,9 +37,17 @@ struct Copied {
 
 impl Copied {
     fn text(&self) -> String {
-        let level = self.level.as_ref().map_or(String::new(), |level| format!(", safe at level {level}"));
+        let level = self
+            .level
+            .as_ref()
+            .map_or(String::new(), |level| format!(", safe at level {level}"));
         let files = if self.files == 1 { "file" } else { "files" };
-        format!("{}: {} {files}, {}{level}", self.path, self.files, ByteSize(self.bytes).rounded())
+        format!(
+            "{}: {} {files}, {}{level}",
+            self.path,
+            self.files,
+            ByteSize(self.bytes).rounded()
+        )
     }
 
     fn add(mut self, Done { bytes, level }: Done) -> Self {
@@ -91,19 +99,37 @@ pub(super) async fn put(put: Put, door: &Door, output: &mut Output) -> Outcome {
 }
 
 fn options(put: &Put) -> FileOptions {
-    let Put { mode, offset, ack, token, .. } = put;
-    FileOptions { mode: (*mode).into(), offset: *offset, ack: *ack, token: token.clone() }
+    let Put {
+        mode,
+        offset,
+        ack,
+        token,
+        ..
+    } = put;
+    FileOptions {
+        mode: (*mode).into(),
+        offset: *offset,
+        ack: *ack,
+        token: token.clone(),
+    }
 }
 
 async fn put_stdin(client: &Client, put: &Put, path: WirePath) -> Outcome<Copied> {
     if put.path.ends_with('/') {
-        return Err(Failure::usage(format!("{}: what comes from stdin has no name of its own", put.path)));
+        return Err(Failure::usage(format!(
+            "{}: what comes from stdin has no name of its own",
+            put.path
+        )));
     }
     let bar = progress::bytes(path.to_string(), None);
     let to = (&path, options(put));
     let (done, bytes) = transfer::upload(client, tokio::io::stdin(), Path::new("stdin"), to, &bar).await?;
     let level = done.level.map(|level| level.to_string());
-    Ok(Copied { path: path.to_string(), ..Copied::default() }.add(Done { bytes, level }))
+    Ok(Copied {
+        path: path.to_string(),
+        ..Copied::default()
+    }
+    .add(Done { bytes, level }))
 }
 
 async fn put_file(client: &Client, put: &Put, path: WirePath) -> Outcome<Copied> {
@@ -111,16 +137,28 @@ async fn put_file(client: &Client, put: &Put, path: WirePath) -> Outcome<Copied>
     let total = fs::metadata(&put.local).await.at(&put.local)?.len();
     let bar = progress::bytes(path.to_string(), Some(total));
     let done = upload_one(client, &put.local, &path, options(put), &bar).await?;
-    Ok(Copied { path: path.to_string(), ..Copied::default() }.add(done))
+    Ok(Copied {
+        path: path.to_string(),
+        ..Copied::default()
+    }
+    .add(done))
 }
 
 /// Where the local file or folder goes: into an existing directory, or one that `/` at the end asks for, under its own name.
 async fn target(client: &Client, put: &Put, path: WirePath) -> Outcome<WirePath> {
     let local = std::path::absolute(&put.local).at(&put.local)?;
-    let name = local.file_name().ok_or_else(|| Failure::usage(format!("{}: has no name", put.local.display())))?;
+    let name = local
+        .file_name()
+        .ok_or_else(|| Failure::usage(format!("{}: has no name", put.local.display())))?;
     let asked = put.path.ends_with('/') && !path.is_root();
-    let is_dir = asked || path.is_root() || matches!(client.stat(&path.to_string()).await, Ok(found) if found.kind == EntryKind::Dir);
-    if is_dir { Ok(path.join(name.as_bytes())?) } else { Ok(path) }
+    let is_dir = asked
+        || path.is_root()
+        || matches!(client.stat(&path.to_string()).await, Ok(found) if found.kind == EntryKind::Dir);
+    if is_dir {
+        Ok(path.join(name.as_bytes())?)
+    } else {
+        Ok(path)
+    }
 }
 
 async fn upload_one(
@@ -133,12 +171,18 @@ async fn upload_one(
     let file = fs::File::open(local).await.at(local)?;
     let uploaded = transfer::upload(client, file, local, (path, options), bar).await;
     let (done, bytes) = uploaded.map_err(|failure| failure.about(path))?;
-    Ok(Done { bytes, level: done.level.map(|level| level.to_string()) })
+    Ok(Done {
+        bytes,
+        level: done.level.map(|level| level.to_string()),
+    })
 }
 
 async fn put_folder(client: &Client, put: &Put, path: WirePath) -> Outcome<Copied> {
     if !put.recursive {
-        return Err(Failure::usage(format!("{}: is a folder; put it with -r", put.local.display())));
+        return Err(Failure::usage(format!(
+            "{}: is a folder; put it with -r",
+            put.local.display()
+        )));
     }
     if put.token.is_some() || put.offset.is_some() {
         return Err(Failure::usage("--token and --offset belong to one file"));
@@ -182,7 +226,11 @@ pub(super) async fn get(get: Get, door: &Door, output: &mut Output) -> Outcome {
     } else {
         let bar = progress::bytes(path.to_string(), Some(found.size));
         let size = transfer::download(&client, &path, &local, &bar).await?;
-        Copied { path: local.display().to_string(), ..Copied::default() }.add(Done::of(size))
+        Copied {
+            path: local.display().to_string(),
+            ..Copied::default()
+        }
+        .add(Done::of(size))
     };
     tell(output, &copied)
 }
@@ -208,7 +256,13 @@ async fn get_tree(client: &Client, get: &Get, path: &WirePath, local: &Path) -> 
     total(done, local.display().to_string()).await
 }
 
-async fn get_entry(client: &Client, root: &WirePath, local: &Path, entry: Entry, bar: &ProgressBar) -> Outcome<Option<Done>> {
+async fn get_entry(
+    client: &Client,
+    root: &WirePath,
+    local: &Path,
+    entry: Entry,
+    bar: &ProgressBar,
+) -> Outcome<Option<Done>> {
     let names = tree::below(&entry.path, root).map(OsStr::from_bytes);
     let to = names.fold(local.to_owned(), |to, name| to.join(name));
     if entry.kind == EntryKind::Dir {
@@ -219,7 +273,10 @@ async fn get_entry(client: &Client, root: &WirePath, local: &Path, entry: Entry,
         // Its own entry may still be under way.
         fs::create_dir_all(parent).await.at(parent)?;
     }
-    transfer::download(client, &entry.path, &to, bar).await.map(|size| Some(Done::of(size))).map_err(|failure| failure.about(&entry.path))
+    transfer::download(client, &entry.path, &to, bar)
+        .await
+        .map(|size| Some(Done::of(size)))
+        .map_err(|failure| failure.about(&entry.path))
 }
 
 pub(super) async fn cat(paths: Paths, door: &Door, output: &mut Output) -> Outcome {
@@ -255,7 +312,11 @@ pub(super) async fn cp(cp: Cp, door: &Door, output: &mut Output) -> Outcome {
     } else {
         let bar = progress::bytes(to.to_string(), Some(found.size));
         let size = transfer::copy(&client, &from, &to, &bar).await?;
-        Copied { path: to.to_string(), ..Copied::default() }.add(Done::of(size))
+        Copied {
+            path: to.to_string(),
+            ..Copied::default()
+        }
+        .add(Done::of(size))
     };
     tell(output, &copied)
 }
@@ -272,7 +333,13 @@ async fn cp_tree(client: &Client, cp: &Cp, from: &WirePath, to: &WirePath) -> Ou
     total(done, to.to_string()).await
 }
 
-async fn cp_entry(client: &Client, from: &WirePath, to: &WirePath, entry: Entry, bar: &ProgressBar) -> Outcome<Option<Done>> {
+async fn cp_entry(
+    client: &Client,
+    from: &WirePath,
+    to: &WirePath,
+    entry: Entry,
+    bar: &ProgressBar,
+) -> Outcome<Option<Done>> {
     let target = tree::extend(to, tree::below(&entry.path, from))?;
     if entry.kind == EntryKind::Dir {
         client.mkdir(&target.to_string(), true).await?;
@@ -286,6 +353,12 @@ async fn cp_entry(client: &Client, from: &WirePath, to: &WirePath, entry: Entry,
 
 /// Adds up what was copied; the first failure ends it.
 async fn total(done: impl Stream<Item = Outcome<Option<Done>>>, path: String) -> Outcome<Copied> {
-    let start = Copied { path, ..Copied::default() };
-    done.try_fold(start, async |copied, done| Ok(done.into_iter().fold(copied, Copied::add))).await
+    let start = Copied {
+        path,
+        ..Copied::default()
+    };
+    done.try_fold(start, async |copied, done| {
+        Ok(done.into_iter().fold(copied, Copied::add))
+    })
+    .await
 }

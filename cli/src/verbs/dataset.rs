@@ -24,7 +24,11 @@ pub(super) async fn dataset(dataset: Dataset, door: &Door, output: &mut Output) 
         Dataset::List { prefix } => list(&prefix, door, output).await,
         Dataset::Show { path, version } => show(&path, version, door, output).await,
         Dataset::Begin(flags) => begin(flags, door, output).await,
-        Dataset::Publish { session, success_file, task } => publish(session, success_file, &task, door, output).await,
+        Dataset::Publish {
+            session,
+            success_file,
+            task,
+        } => publish(session, success_file, &task, door, output).await,
         Dataset::Abort { session } => {
             connect::connect(door).await?.abort_session(&session).await?;
             output.one(&json!({ "session": session }), |_| String::new())
@@ -57,7 +61,13 @@ struct Column {
 
 impl From<Info> for Shown {
     fn from(info: Info) -> Self {
-        let Info { schema, rows, bytes, note, .. } = info;
+        let Info {
+            schema,
+            rows,
+            bytes,
+            note,
+            ..
+        } = info;
         let column = |field: &arrow_schema::FieldRef| Column {
             name: field.name().clone(),
             r#type: field.data_type().to_string(),
@@ -82,7 +92,10 @@ impl Shown {
         let version = self.version.map_or("-".to_owned(), |version| format!("v{version}"));
         let rows = self.rows.map_or("?".to_owned(), |rows| rows.to_string());
         let bytes = self.bytes.map_or("?".to_owned(), |bytes| ByteSize(bytes).rounded());
-        format!("{version:<5} {rows:>12} rows {bytes:>10} {:>5} parts  {}", self.parts, self.path)
+        format!(
+            "{version:<5} {rows:>12} rows {bytes:>10} {:>5} parts  {}",
+            self.parts, self.path
+        )
     }
 
     fn page(&self) -> String {
@@ -108,12 +121,28 @@ async fn list(prefix: &str, door: &Door, output: &mut Output) -> Outcome {
 
 async fn show(path: &str, version: Option<u64>, door: &Door, output: &mut Output) -> Outcome {
     let (client, path) = at(door, path).await?;
-    let info = client.info(&path.to_string(), &ReadOptions { version, ..ReadOptions::default() }).await?;
+    let info = client
+        .info(
+            &path.to_string(),
+            &ReadOptions {
+                version,
+                ..ReadOptions::default()
+            },
+        )
+        .await?;
     output.one(&Shown::from(info), Shown::page)
 }
 
 async fn begin(flags: Begin, door: &Door, output: &mut Output) -> Outcome {
-    let Begin { path, mode, format, compression, ack, timeout, job } = flags;
+    let Begin {
+        path,
+        mode,
+        format,
+        compression,
+        ack,
+        timeout,
+        job,
+    } = flags;
     let (client, path) = at(door, &path).await?;
     let body = action::Begin {
         path,
@@ -133,24 +162,43 @@ async fn publish(session: String, success_file: bool, tasks: &[String], door: &D
     let client = connect::connect(door).await?;
     let tasks = tasks.iter().map(|text| task(text)).collect::<Outcome<Vec<Task>>>()?;
     let tasks = (!tasks.is_empty()).then_some(tasks);
-    let published: Published = one(&client, "publish", &action::Publish { session, tasks, success_file }).await?;
+    let published: Published = one(
+        &client,
+        "publish",
+        &action::Publish {
+            session,
+            tasks,
+            success_file,
+        },
+    )
+    .await?;
     output.one(&published, |published| published.version.to_string())
 }
 
 /// `JOB/STAGE/TASK/ATTEMPT`; a job's name may hold slashes.
 fn task(text: &str) -> Outcome<Task> {
-    let wrong = || Failure::usage(format!("--task {text:?}: write JOB/STAGE/TASK/ATTEMPT, as in etl/0/3/1"));
+    let wrong = || {
+        Failure::usage(format!(
+            "--task {text:?}: write JOB/STAGE/TASK/ATTEMPT, as in etl/0/3/1"
+        ))
+    };
     let mut parts = text.rsplitn(4, '/');
     let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok()).ok_or_else(wrong);
     let (attempt, task, stage) = (number()?, number()?, number()?);
     let job = parts.next().ok_or_else(wrong)?.to_owned();
-    Ok(Task { job, stage, task, attempt })
+    Ok(Task {
+        job,
+        stage,
+        task,
+        attempt,
+    })
 }
 
 async fn one<T: DeserializeOwned>(client: &Client, name: &str, body: &impl Serialize) -> Outcome<T> {
     let body = serde_json::to_value(body).expect("plain data has a JSON form");
     let result = client.action(name, body).await?.pop().unwrap_or(Value::Null);
-    serde_json::from_value(result).map_err(|error| Failure::failed(format!("the answer of {name} is not understood: {error}")))
+    serde_json::from_value(result)
+        .map_err(|error| Failure::failed(format!("the answer of {name} is not understood: {error}")))
 }
 
 async fn versions(path: &str, door: &Door, output: &mut Output) -> Outcome {
@@ -159,7 +207,10 @@ async fn versions(path: &str, door: &Door, output: &mut Output) -> Outcome {
     for version in client.versions(&path.to_string()).await? {
         series.push(&version, |v| {
             let bytes = ByteSize(v.bytes).rounded();
-            format!("v{:<4} {} {:>12} rows {bytes:>10} {:>5} parts", v.version, v.published, v.rows, v.parts)
+            format!(
+                "v{:<4} {} {:>12} rows {bytes:>10} {:>5} parts",
+                v.version, v.published, v.rows, v.parts
+            )
         })?;
     }
     series.end()
@@ -174,14 +225,33 @@ struct Followed {
 }
 
 async fn follow(flags: FollowFlags, door: &Door, output: &mut Output) -> Outcome {
-    let FollowFlags { path, session, from, wait, columns, rows, .. } = flags;
+    let FollowFlags {
+        path,
+        session,
+        from,
+        wait,
+        columns,
+        rows,
+        ..
+    } = flags;
     let (client, path) = at(door, &path).await?;
     let from = from.map(|text| text.parse()).transpose()?;
-    let options = ReadOptions { session, from, wait, columns, ..ReadOptions::default() };
+    let options = ReadOptions {
+        session,
+        from,
+        wait,
+        columns,
+        ..ReadOptions::default()
+    };
     let mut follow = client.follow(&path.to_string(), options).await?;
     let with_rows = rows && !output.json();
     if with_rows {
-        let names: Vec<&str> = follow.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = follow
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         output.line(&names.join("\t"))?;
         output.flush()?;
     }
@@ -191,7 +261,15 @@ async fn follow(flags: FollowFlags, door: &Door, output: &mut Output) -> Outcome
         match follow.next_batch().await {
             Ok(Some(batch)) => {
                 let token = follow.token().map(|token| token.to_string());
-                print_batch(&mut series, &batch, Followed { rows: batch.num_rows(), token }, with_rows)?;
+                print_batch(
+                    &mut series,
+                    &batch,
+                    Followed {
+                        rows: batch.num_rows(),
+                        token,
+                    },
+                    with_rows,
+                )?;
             }
             Ok(None) => break Ok(()),
             Err(error) => break Err(error.into()),
@@ -216,7 +294,10 @@ fn print_batch(series: &mut Series<'_>, batch: &RecordBatch, followed: Followed,
 fn rows_of(batch: &RecordBatch, mut print: impl FnMut(String) -> Outcome) -> Outcome {
     let failed = |error: arrow_schema::ArrowError| Failure::failed(format!("a value cannot be shown: {error}"));
     let options = FormatOptions::default().with_null("null");
-    let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
+    let columns = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options));
     let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     for row in 0..batch.num_rows() {
         let values = columns.iter().map(|column| column.value(row).try_to_string());
@@ -232,7 +313,15 @@ mod tests {
     #[test]
     fn tasks_read_as_documented() {
         let read = task("nightly/etl/2/17/1").unwrap();
-        assert_eq!(read, Task { job: "nightly/etl".into(), stage: 2, task: 17, attempt: 1 });
+        assert_eq!(
+            read,
+            Task {
+                job: "nightly/etl".into(),
+                stage: 2,
+                task: 17,
+                attempt: 1
+            }
+        );
         for text in ["", "a/b/c/d", "1/2/3", "etl/0/x/1"] {
             assert_eq!(task(text).unwrap_err().code(), 2, "{text}");
         }

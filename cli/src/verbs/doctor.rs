@@ -45,7 +45,11 @@ pub(super) async fn doctor(door: &Door, output: &mut Output) -> Outcome {
     let mut code = 0;
     match ask(door).await {
         Ok((status, millis)) => {
-            findings.push(find("server", Verdict::Ok, format!("{} answers in {millis:.1} ms, version {}", door.addr, status.version)));
+            findings.push(find(
+                "server",
+                Verdict::Ok,
+                format!("{} answers in {millis:.1} ms, version {}", door.addr, status.version),
+            ));
             findings.push(version(&status));
             findings.extend(mounts(&status));
             findings.extend(stuck(&status));
@@ -57,11 +61,18 @@ pub(super) async fn doctor(door: &Door, output: &mut Output) -> Outcome {
         }
         Err(failure) => {
             code = failure.code();
-            findings.push(find("server", Verdict::Failed, format!("{}: {}", door.addr, failure.text())));
+            findings.push(find(
+                "server",
+                Verdict::Failed,
+                format!("{}: {}", door.addr, failure.text()),
+            ));
         }
     }
     let worst = |verdict| findings.iter().any(|finding| finding.verdict == verdict);
-    let verdict = [Verdict::Failed, Verdict::Warning].into_iter().find(|verdict| worst(*verdict)).unwrap_or(Verdict::Ok);
+    let verdict = [Verdict::Failed, Verdict::Warning]
+        .into_iter()
+        .find(|verdict| worst(*verdict))
+        .unwrap_or(Verdict::Ok);
     output.one(&Report { verdict, findings }, |report| {
         let line = |finding: &Finding| {
             let verdict = format!("{:?}", finding.verdict).to_lowercase();
@@ -83,15 +94,27 @@ async fn ask(door: &Door) -> Outcome<(Status, f64)> {
 }
 
 fn find(check: &'static str, verdict: Verdict, text: impl Into<String>) -> Finding {
-    Finding { check, verdict, text: text.into() }
+    Finding {
+        check,
+        verdict,
+        text: text.into(),
+    }
 }
 
 fn open_files() -> Finding {
     let limit = limits::raise_open_files();
     let fine = limit >= OPEN_FILES_WANTED;
-    let advice = if fine { "" } else { "; raise it (ulimit -Hn, LimitNOFILE=) where the server runs" };
+    let advice = if fine {
+        ""
+    } else {
+        "; raise it (ulimit -Hn, LimitNOFILE=) where the server runs"
+    };
     let verdict = if fine { Verdict::Ok } else { Verdict::Warning };
-    find("files", verdict, format!("this machine allows {limit} open files{advice}"))
+    find(
+        "files",
+        verdict,
+        format!("this machine allows {limit} open files{advice}"),
+    )
 }
 
 fn version(status: &Status) -> Finding {
@@ -99,27 +122,53 @@ fn version(status: &Status) -> Finding {
     if status.version.contains(ours) {
         find("version", Verdict::Ok, "client and server are the same")
     } else {
-        find("version", Verdict::Warning, format!("this client is {ours}, the server {}", status.version))
+        find(
+            "version",
+            Verdict::Warning,
+            format!("this client is {ours}, the server {}", status.version),
+        )
     }
 }
 
 fn mounts(status: &Status) -> Vec<Finding> {
     if status.mounts.is_empty() {
-        return vec![find("mounts", Verdict::Warning, "no under-store: everything stays dirty; see `forebay under add`")];
+        return vec![find(
+            "mounts",
+            Verdict::Warning,
+            "no under-store: everything stays dirty; see `forebay under add`",
+        )];
     }
     let finding = |mount: &forebay_client::action::Mount| {
-        let verdict = if mount.state == "ready" { Verdict::Ok } else { Verdict::Failed };
-        find("mounts", verdict, format!("{} = {}: {}", mount.path, mount.url, mount.state))
+        let verdict = if mount.state == "ready" {
+            Verdict::Ok
+        } else {
+            Verdict::Failed
+        };
+        find(
+            "mounts",
+            verdict,
+            format!("{} = {}: {}", mount.path, mount.url, mount.state),
+        )
     };
     status.mounts.iter().map(finding).collect()
 }
 
 fn stuck(status: &Status) -> Vec<Finding> {
     let blocked = status.blocked.iter().map(|item| {
-        find("blocked", Verdict::Failed, format!("{}: {}; then `forebay persist retry {}`", item.path, item.reason, item.path))
+        find(
+            "blocked",
+            Verdict::Failed,
+            format!(
+                "{}: {}; then `forebay persist retry {}`",
+                item.path, item.reason, item.path
+            ),
+        )
     });
     let conflicts = status.conflicts.iter().map(|item| {
-        let text = format!("{}: {}; `forebay persist keep-mine|keep-theirs {}`", item.path, item.reason, item.path);
+        let text = format!(
+            "{}: {}; `forebay persist keep-mine|keep-theirs {}`",
+            item.path, item.reason, item.path
+        );
         find("conflict", Verdict::Failed, text)
     });
     blocked.chain(conflicts).collect()
@@ -129,5 +178,9 @@ fn lag(status: &Status) -> Finding {
     let seconds = status.oldest_dirty_seconds;
     let late = !status.mounts.is_empty() && seconds > OLDEST_DIRTY_SECONDS_WANTED;
     let verdict = if late { Verdict::Warning } else { Verdict::Ok };
-    find("lag", verdict, format!("the oldest dirty file has waited {seconds:.0} s"))
+    find(
+        "lag",
+        verdict,
+        format!("the oldest dirty file has waited {seconds:.0} s"),
+    )
 }

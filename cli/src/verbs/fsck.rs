@@ -52,15 +52,25 @@ pub(super) async fn fsck(flags: &Fsck, output: &mut Output) -> Outcome {
         notes: report.notes,
     };
     output.one(&found, text)?;
-    if found.findings.is_empty() { Ok(()) } else { Err(Failure::silent(1)) }
+    if found.findings.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::silent(1))
+    }
 }
 
 fn text(found: &Found) -> String {
     let size = ByteSize(found.bytes).rounded();
-    let mut lines = vec![format!("{}: {} segments, {} streams, {size}", found.data, found.segments, found.streams)];
+    let mut lines = vec![format!(
+        "{}: {} segments, {} streams, {size}",
+        found.data, found.segments, found.streams
+    )];
     lines.extend(found.notes.iter().map(|note| format!("note     {note}")));
     lines.extend(found.findings.iter().map(|damage| {
-        format!("damaged  {} at {}, {} bytes: {}", damage.file, damage.offset, damage.length, damage.what)
+        format!(
+            "damaged  {} at {}, {} bytes: {}",
+            damage.file, damage.offset, damage.length, damage.what
+        )
     }));
     if found.findings.is_empty() {
         lines.push("no damage found".to_owned());

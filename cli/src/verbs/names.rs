@@ -20,9 +20,21 @@ pub(super) async fn ls(ls: Ls, door: &Door, output: &mut Output) -> Outcome {
     let (client, path) = at(door, &path).await?;
     let found = client.stat(&path.to_string()).await?;
     let shown = |entry: &Entry| {
-        let name = if recursive { entry.path.to_string() } else { name_of(&entry.path) };
-        let name = if entry.kind == EntryKind::Dir { format!("{name}/") } else { name };
-        if long { format!("{}  {name}", details(entry)) } else { name }
+        let name = if recursive {
+            entry.path.to_string()
+        } else {
+            name_of(&entry.path)
+        };
+        let name = if entry.kind == EntryKind::Dir {
+            format!("{name}/")
+        } else {
+            name
+        };
+        if long {
+            format!("{}  {name}", details(entry))
+        } else {
+            name
+        }
     };
     let mut series = output.series();
     if found.kind != EntryKind::Dir {
@@ -51,7 +63,10 @@ pub(super) async fn stat(one: OnePath, door: &Door, output: &mut Output) -> Outc
         lines.extend(entry.version.map(|version| ("version", version.to_string())));
         lines.extend(entry.cached_bytes.map(|bytes| ("cached", bytes.to_string())));
         lines.extend(entry.etag.clone().map(|etag| ("etag", etag)));
-        let lines: Vec<String> = lines.into_iter().map(|(key, value)| format!("{key:<8} {value}")).collect();
+        let lines: Vec<String> = lines
+            .into_iter()
+            .map(|(key, value)| format!("{key:<8} {value}"))
+            .collect();
         lines.join("\n")
     })
 }
@@ -63,17 +78,34 @@ pub(super) async fn mkdir(mkdir: Mkdir, door: &Door, output: &mut Output) -> Out
 }
 
 pub(super) async fn mv(mv: Mv, door: &Door, output: &mut Output) -> Outcome {
-    let Mv { from, to, force, parents, no_target_directory } = mv;
+    let Mv {
+        from,
+        to,
+        force,
+        parents,
+        no_target_directory,
+    } = mv;
     let (client, from, to) = between(door, &from, &to).await?;
-    let to = if no_target_directory { to } else { into_directory(&client, to, &from).await? };
-    let rename = Rename { from: from.clone(), to: to.clone(), replace: force, parents };
+    let to = if no_target_directory {
+        to
+    } else {
+        into_directory(&client, to, &from).await?
+    };
+    let rename = Rename {
+        from: from.clone(),
+        to: to.clone(),
+        replace: force,
+        parents,
+    };
     client.rename_with(rename).await?;
     output.one(&json!({ "from": from, "to": to }), |_| String::new())
 }
 
 /// The path that `from` gets at `to`: an existing directory takes it under its own name.
 pub(super) async fn into_directory(client: &Client, to: WirePath, from: &WirePath) -> Outcome<WirePath> {
-    let name = from.name().ok_or_else(|| Failure::usage("the root can be neither moved nor copied"))?;
+    let name = from
+        .name()
+        .ok_or_else(|| Failure::usage("the root can be neither moved nor copied"))?;
     match client.stat(&to.to_string()).await {
         // Onto itself stays onto itself, and is nothing.
         Ok(found) if found.kind == EntryKind::Dir && to != *from => Ok(to.join(name)?),
@@ -83,7 +115,11 @@ pub(super) async fn into_directory(client: &Client, to: WirePath, from: &WirePat
 }
 
 pub(super) async fn rm(rm: Rm, door: &Door, output: &mut Output) -> Outcome {
-    let Rm { paths, recursive, force } = rm;
+    let Rm {
+        paths,
+        recursive,
+        force,
+    } = rm;
     let mut removed: Vec<WirePath> = Vec::new();
     for text in &paths {
         let (client, path) = at(door, text).await?;
@@ -113,5 +149,11 @@ fn kind(entry: &Entry) -> &'static str {
 fn details(entry: &Entry) -> String {
     let size = ByteSize(entry.size).rounded();
     let version = entry.version.map_or(String::new(), |version| format!("v{version}"));
-    format!("{:<7} {:04o} {size:>10} {:<9} {version:<5} {}", kind(entry), entry.mode, entry.state, entry.mtime)
+    format!(
+        "{:<7} {:04o} {size:>10} {:<9} {version:<5} {}",
+        kind(entry),
+        entry.mode,
+        entry.state,
+        entry.mtime
+    )
 }

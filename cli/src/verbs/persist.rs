@@ -17,14 +17,23 @@ use tokio::time::Instant;
 const ROUND: Duration = Duration::from_secs(2);
 
 pub(super) async fn persist(persist: Persist, door: &Door, output: &mut Output) -> Outcome {
-    let Persist { resolve, path, wait, timeout } = persist;
+    let Persist {
+        resolve,
+        path,
+        wait,
+        timeout,
+    } = persist;
     if let Some(resolve) = resolve {
         return decide(resolve, door, output).await;
     }
     let path = path.ok_or_else(|| Failure::usage("persist needs a path"))?;
     let (client, path) = at(door, &path).await?;
     client.persist(&path.to_string(), false).await?;
-    let state = if wait { wait_for(&client, &path, timeout).await? } else { "queued".to_owned() };
+    let state = if wait {
+        wait_for(&client, &path, timeout).await?
+    } else {
+        "queued".to_owned()
+    };
     output.one(&json!({ "path": path, "state": state }), |_| String::new())
 }
 
@@ -38,7 +47,9 @@ async fn wait_for(client: &Client, path: &WirePath, timeout: Option<Duration>) -
             Ok(state) => return Ok(state),
             Err(error) if error.kind() != ErrorKind::Unknown => return Err(error.into()),
             Err(_) if end.is_some_and(|end| Instant::now() >= end) => {
-                return Err(Failure::unavailable(format!("{path}: not persisted in time; `forebay status` says what waits")));
+                return Err(Failure::unavailable(format!(
+                    "{path}: not persisted in time; `forebay status` says what waits"
+                )));
             }
             Err(_) => tell(client, path, &bar).await?,
         }
@@ -49,8 +60,15 @@ async fn tell(client: &Client, path: &WirePath, bar: &indicatif::ProgressBar) ->
     let status = client.status().await?;
     let left = ByteSize(status.dirty_bytes).rounded();
     let stuck = status.blocked.len() + status.conflicts.len();
-    let stuck = if stuck == 0 { String::new() } else { format!(", {stuck} blocked or in conflict") };
-    bar.set_message(format!("{path}: {left} dirty in all, {} queued, {} under way{stuck}", status.queued, status.uploading));
+    let stuck = if stuck == 0 {
+        String::new()
+    } else {
+        format!(", {stuck} blocked or in conflict")
+    };
+    bar.set_message(format!(
+        "{path}: {left} dirty in all, {} queued, {} under way{stuck}",
+        status.queued, status.uploading
+    ));
     Ok(())
 }
 
@@ -61,6 +79,8 @@ async fn decide(resolve: Resolve, door: &Door, output: &mut Output) -> Outcome {
         Resolve::KeepTheirs(path) => ("keep-theirs", path),
     };
     let (client, path) = at(door, &path).await?;
-    client.action("persist_resolve", json!({ "path": path, "how": how })).await?;
+    client
+        .action("persist_resolve", json!({ "path": path, "how": how }))
+        .await?;
     output.one(&json!({ "path": path, "how": how }), |_| String::new())
 }

@@ -19,10 +19,17 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
         }
         Policy::Get(OnePath { path }) => {
             let (client, path) = at(door, &path).await?;
-            let set = client.action("policy_get", json!({ "path": path })).await?.pop().unwrap_or_else(|| json!({}));
+            let set = client
+                .action("policy_get", json!({ "path": path }))
+                .await?
+                .pop()
+                .unwrap_or_else(|| json!({}));
             output.one(&set, |set| {
                 let pairs = set.as_object().into_iter().flatten();
-                pairs.map(|(key, value)| format!("{key}={}", plain(value))).collect::<Vec<_>>().join("\n")
+                pairs
+                    .map(|(key, value)| format!("{key}={}", plain(value)))
+                    .collect::<Vec<_>>()
+                    .join("\n")
             })
         }
         Policy::Explain(OnePath { path }) => {
@@ -43,7 +50,9 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
 fn parse(set: &[String]) -> Outcome<Map<String, Value>> {
     set.iter()
         .map(|pair| {
-            let (key, value) = pair.split_once('=').ok_or_else(|| Failure::usage(format!("{pair:?}: write KEY=VALUE")))?;
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("{pair:?}: write KEY=VALUE")))?;
             let value = match value {
                 "" => Value::Null,
                 text => serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned())),
@@ -63,8 +72,17 @@ mod tests {
 
     #[test]
     fn values_are_json_where_they_read_so() {
-        let set = parse(&["pin=true".into(), "ttl=7d".into(), "versions_kept=4".into(), "ack=".into()]).unwrap();
-        assert_eq!(Value::Object(set), json!({ "pin": true, "ttl": "7d", "versions_kept": 4, "ack": null }));
+        let set = parse(&[
+            "pin=true".into(),
+            "ttl=7d".into(),
+            "versions_kept=4".into(),
+            "ack=".into(),
+        ])
+        .unwrap();
+        assert_eq!(
+            Value::Object(set),
+            json!({ "pin": true, "ttl": "7d", "versions_kept": 4, "ack": null })
+        );
         assert!(parse(&["pin".into()]).is_err());
     }
 }

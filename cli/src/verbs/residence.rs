@@ -28,7 +28,10 @@ pub(super) async fn free(one: OnePath, door: &Door, output: &mut Output) -> Outc
     let (client, path) = at(door, &one.path).await?;
     let freed = client.free(&path.to_string()).await?;
     output.one(&freed, |freed| {
-        let (gone, left) = (ByteSize(freed.freed_bytes).rounded(), ByteSize(freed.dirty_bytes).rounded());
+        let (gone, left) = (
+            ByteSize(freed.freed_bytes).rounded(),
+            ByteSize(freed.dirty_bytes).rounded(),
+        );
         format!("{path}: {gone} freed, {left} dirty left")
     })
 }

@@ -14,7 +14,9 @@ use std::fmt::Write;
 pub(super) async fn status(flags: Flags, door: &Door, output: &mut Output) -> Outcome {
     let client = connect::connect(door).await?;
     if flags.watch.is_some() && output.json() {
-        return Err(Failure::usage("--watch prints again and again; --json prints one document"));
+        return Err(Failure::usage(
+            "--watch prints again and again; --json prints one document",
+        ));
     }
     loop {
         // As the server says it: it may tell more than this client knows.
@@ -56,10 +58,18 @@ pub(super) fn lines(status: &Status) -> String {
         let _ = writeln!(out, "mount      {} = {} ({})", mount.path, mount.url, mount.state);
     }
     for blocked in &status.blocked {
-        let _ = writeln!(out, "blocked    {} since {}: {}", blocked.path, blocked.since, blocked.reason);
+        let _ = writeln!(
+            out,
+            "blocked    {} since {}: {}",
+            blocked.path, blocked.since, blocked.reason
+        );
     }
     for conflict in &status.conflicts {
-        let _ = writeln!(out, "conflict   {} since {}: {}", conflict.path, conflict.since, conflict.reason);
+        let _ = writeln!(
+            out,
+            "conflict   {} since {}: {}",
+            conflict.path, conflict.since, conflict.reason
+        );
     }
     out.truncate(out.trim_end().len());
     out

@@ -79,7 +79,10 @@ async fn fill(client: &Client, path: &WirePath, part: &Path, bar: &ProgressBar) 
 
 /// A name beside `to` that nobody else uses.
 fn part_of(to: &Path) -> Outcome<PathBuf> {
-    let name = to.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput)).at(to)?;
+    let name = to
+        .file_name()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+        .at(to)?;
     let mut part = std::ffi::OsString::from(".");
     part.push(name);
     part.push(format!(".{}.part", std::process::id()));

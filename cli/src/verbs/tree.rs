@@ -29,7 +29,9 @@ pub(super) struct LocalTree {
 
 impl LocalTree {
     pub(super) fn open(folder: &Path) -> Outcome<Self> {
-        Ok(Self { open: vec![(fs::read_dir(folder).at(folder)?, Vec::new())] })
+        Ok(Self {
+            open: vec![(fs::read_dir(folder).at(folder)?, Vec::new())],
+        })
     }
 }
 
@@ -43,8 +45,15 @@ impl Iterator for LocalTree {
                 self.open.pop();
                 continue;
             };
-            let node = entry.map_err(|error| Failure::failed(error.to_string())).and_then(|entry| node(&entry, names));
-            if let Ok(LocalNode { local, names, is_dir: true }) = &node {
+            let node = entry
+                .map_err(|error| Failure::failed(error.to_string()))
+                .and_then(|entry| node(&entry, names));
+            if let Ok(LocalNode {
+                local,
+                names,
+                is_dir: true,
+            }) = &node
+            {
                 match fs::read_dir(local).at(local) {
                     Ok(folder) => self.open.push((folder, names.clone())),
                     Err(failure) => return Some(Err(failure)),
@@ -60,16 +69,29 @@ fn node(entry: &fs::DirEntry, names: &[Vec<u8>]) -> Outcome<LocalNode> {
     let kind = entry.file_type().at(&local)?;
     let is_file = kind.is_file() || kind.is_symlink() && fs::metadata(&local).at(&local)?.is_file();
     if !is_file && !kind.is_dir() {
-        return Err(Failure::failed(format!("{}: neither a file nor a folder", local.display())));
+        return Err(Failure::failed(format!(
+            "{}: neither a file nor a folder",
+            local.display()
+        )));
     }
-    let names = names.iter().cloned().chain([entry.file_name().as_bytes().to_vec()]).collect();
-    Ok(LocalNode { local, names, is_dir: kind.is_dir() })
+    let names = names
+        .iter()
+        .cloned()
+        .chain([entry.file_name().as_bytes().to_vec()])
+        .collect();
+    Ok(LocalNode {
+        local,
+        names,
+        is_dir: kind.is_dir(),
+    })
 }
 
 /// The files and directories under `path`, parents before what is in them.
 pub(super) fn remote(client: &Client, path: &WirePath) -> Outcome<impl Stream<Item = Outcome<Entry>> + Send + use<>> {
     let entries = client.list(&path.to_string(), true, None)?;
-    Ok(entries.map_err(Failure::from).try_filter(|entry| future::ready(entry.kind != EntryKind::Symlink)))
+    Ok(entries
+        .map_err(Failure::from)
+        .try_filter(|entry| future::ready(entry.kind != EntryKind::Symlink)))
 }
 
 /// The names of `path` below `prefix`.
@@ -79,7 +101,9 @@ pub(super) fn below<'a>(path: &'a WirePath, prefix: &WirePath) -> impl Iterator<
 
 /// `path` with `names` below it.
 pub(super) fn extend<'a>(path: &WirePath, names: impl IntoIterator<Item = &'a [u8]>) -> Outcome<WirePath> {
-    names.into_iter().try_fold(path.clone(), |path, name| Ok(path.join(name)?))
+    names
+        .into_iter()
+        .try_fold(path.clone(), |path, name| Ok(path.join(name)?))
 }
 
 #[cfg(test)]
@@ -94,8 +118,10 @@ mod tests {
         fs::write(folder.path().join("g"), "2").unwrap();
         std::os::unix::fs::symlink("g", folder.path().join("link")).unwrap();
         let nodes: Vec<LocalNode> = LocalTree::open(folder.path()).unwrap().map(Result::unwrap).collect();
-        let mut names: Vec<String> =
-            nodes.iter().map(|node| String::from_utf8(node.names.join(&b'/')).unwrap()).collect();
+        let mut names: Vec<String> = nodes
+            .iter()
+            .map(|node| String::from_utf8(node.names.join(&b'/')).unwrap())
+            .collect();
         let at = |name: &str| names.iter().position(|n| n == name).unwrap();
         assert!(at("a") < at("a/b") && at("a/b") < at("a/b/f"));
         names.sort();

@@ -52,12 +52,22 @@ pub(super) fn add(add: &UserAdd, output: &mut Output) -> Outcome {
         read => read.at(&add.users)?,
     };
     if names(&before, &add.users)?.contains(&add.name) {
-        return Err(Failure::exists(format!("{}: there is a user {:?} already", add.users.display(), add.name)));
+        return Err(Failure::exists(format!(
+            "{}: there is a user {:?} already",
+            add.users.display(),
+            add.name
+        )));
     }
-    let password_hash = if add.password_stdin { Some(hash(&read_password()?)?) } else { None };
+    let password_hash = if add.password_stdin {
+        Some(hash(&read_password()?)?)
+    } else {
+        None
+    };
     let token = (!add.no_token).then(fresh_token);
     if token.is_none() && password_hash.is_none() {
-        return Err(Failure::usage("--no-token without --password-stdin leaves nothing to enter with"));
+        return Err(Failure::usage(
+            "--no-token without --password-stdin leaves nothing to enter with",
+        ));
     }
     let entry = Entry {
         name: &add.name,
@@ -67,9 +77,16 @@ pub(super) fn add(add: &UserAdd, output: &mut Output) -> Outcome {
         admin: add.admin,
     };
     let entry = toml::to_string(&entry).map_err(|error| Failure::failed(error.to_string()))?;
-    let gap = if before.is_empty() || before.ends_with("\n\n") { "" } else { "\n" };
+    let gap = if before.is_empty() || before.ends_with("\n\n") {
+        ""
+    } else {
+        "\n"
+    };
     replace(&add.users, &format!("{before}{gap}[[user]]\n{entry}"))?;
-    let added = Added { name: add.name.clone(), token };
+    let added = Added {
+        name: add.name.clone(),
+        token,
+    };
     output.one(&added, |added| added.token.clone().unwrap_or_default())
 }
 
@@ -77,7 +94,9 @@ pub(super) fn add(add: &UserAdd, output: &mut Output) -> Outcome {
 fn check(add: &UserAdd) -> Outcome {
     let name = &add.name;
     if name.is_empty() || name.len() > 256 || name.contains(':') {
-        return Err(Failure::usage(format!("{name:?} is no name: one to 256 bytes, without a colon")));
+        return Err(Failure::usage(format!(
+            "{name:?} is no name: one to 256 bytes, without a colon"
+        )));
     }
     for text in &add.allow {
         let wrong = |why: &str| Failure::usage(format!("--allow {text:?}: {why}; write r:/features or rw:/scratch"));
@@ -88,7 +107,9 @@ fn check(add: &UserAdd) -> Outcome {
         WirePath::parse(prefix).map_err(|error| wrong(&error.to_string()))?;
     }
     if add.allow.is_empty() && !add.admin {
-        return Err(Failure::usage("a user may do something: --allow RIGHT:PREFIX or --admin"));
+        return Err(Failure::usage(
+            "a user may do something: --allow RIGHT:PREFIX or --admin",
+        ));
     }
     Ok(())
 }
@@ -114,7 +135,9 @@ fn read_password() -> Outcome<String> {
     read.at(Path::new("stdin"))?;
     password.truncate(password.trim_end_matches(['\r', '\n']).len());
     if password.is_empty() || password.len() as u64 > PASSWORD_BYTES_MAX {
-        return Err(Failure::usage(format!("a password has 1 to {PASSWORD_BYTES_MAX} bytes")));
+        return Err(Failure::usage(format!(
+            "a password has 1 to {PASSWORD_BYTES_MAX} bytes"
+        )));
     }
     Ok(password)
 }
@@ -122,7 +145,9 @@ fn read_password() -> Outcome<String> {
 fn hash(password: &str) -> Outcome<String> {
     let salt = SaltString::generate(&mut OsRng);
     let hash = Argon2::default().hash_password(password.as_bytes(), &salt);
-    Ok(hash.map_err(|error| Failure::failed(format!("argon2: {error}")))?.to_string())
+    Ok(hash
+        .map_err(|error| Failure::failed(format!("argon2: {error}")))?
+        .to_string())
 }
 
 fn fresh_token() -> String {
@@ -136,7 +161,11 @@ fn replace(path: &Path, text: &str) -> Outcome {
     let part = path.with_extension(format!("{}.part", std::process::id()));
     let mode = fs::metadata(path).map_or(0o600, |found| found.permissions().mode() & 0o777);
     let write = || {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&part)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&part, path)
@@ -176,11 +205,33 @@ mod tests {
     #[test]
     fn what_the_server_would_refuse_is_refused() {
         let path = Path::new("/nonexistent/users.toml");
-        let with = |allow: &str| UserAdd { allow: vec![allow.into()], ..flags("ada", path) };
-        for wrong in [with("x:/a"), with("r:a"), with("r"), flags("", path), flags("a:b", path)] {
+        let with = |allow: &str| UserAdd {
+            allow: vec![allow.into()],
+            ..flags("ada", path)
+        };
+        for wrong in [
+            with("x:/a"),
+            with("r:a"),
+            with("r"),
+            flags("", path),
+            flags("a:b", path),
+        ] {
             assert_eq!(check(&wrong).unwrap_err().code(), 2, "{wrong:?}");
         }
-        assert!(check(&UserAdd { allow: vec![], ..flags("ada", path) }).is_err());
-        assert!(check(&UserAdd { allow: vec![], admin: true, ..flags("ada", path) }).is_ok());
+        assert!(
+            check(&UserAdd {
+                allow: vec![],
+                ..flags("ada", path)
+            })
+            .is_err()
+        );
+        assert!(
+            check(&UserAdd {
+                allow: vec![],
+                admin: true,
+                ..flags("ada", path)
+            })
+            .is_ok()
+        );
     }
 }
