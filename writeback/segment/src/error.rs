@@ -31,7 +31,7 @@ pub enum SegmentError {
         reason: String,
     },
     /// Stored bytes are not what was written.
-    #[error("segment {segment} ({}), bytes {}..{}: {what}; restore the file from a copy or run `forebay fsck`", file.display(), range.start, range.end)]
+    #[error("segment {segment} is damaged ({}, bytes {}..{}): {what}; restore the file from a copy or run `forebay fsck`", file.display(), range.start, range.end)]
     Corrupt {
         /// The segment.
         segment: SegmentId,

@@ -1,6 +1,10 @@
 //! Decides when to flush: at once when idle and somebody waits, after a moment when nobody does, and everything that comes in during a
 //! flush goes into the next one.
 //!
+//! When very many come in on their own (not one after the other's acknowledgement), a flush at once would cover a handful, and there
+//! would be one every few milliseconds. So a flush that [`CROWD`] or more wait for holds on while more keep coming, until there is a
+//! lull or [`GATHER_MAX`] has passed. A few writers, each waiting for its own acknowledgement, never meet this.
+//!
 //! It does not own what a flush is; that is its target's.
 
 use forebay_runtime::{
@@ -10,6 +14,13 @@ use forebay_runtime::{
 use parking_lot::Mutex;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
+
+/// So many at a flush are a crowd.
+const CROWD: u32 = 16;
+/// A crowd that nobody joined for this long has gathered.
+const LULL: Duration = Duration::from_millis(1);
+/// Longest time that a crowd is waited for.
+const GATHER_MAX: Duration = Duration::from_millis(25);
 
 /// Something to flush. Tells by itself everyone whom the outcome concerns.
 pub(crate) trait Flush: Debug + Send + Sync + 'static {
@@ -26,6 +37,14 @@ pub(crate) enum Demand {
     Now,
 }
 
+/// What was asked for since the last flush began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wanted {
+    demand: Option<Demand>,
+    /// How many wait.
+    waiting: u32,
+}
+
 /// Runs the flushes of one target, one at a time, in a task that lives while there is something to do.
 #[derive(Debug)]
 pub(crate) struct Flusher {
@@ -33,7 +52,7 @@ pub(crate) struct Flusher {
     tasks: Tasks,
     clock: ClockRef,
     delay: Duration,
-    demand: Mutex<Option<Demand>>,
+    wanted: Mutex<Wanted>,
     running: watch::Sender<bool>,
     hurry: Notify,
 }
@@ -45,7 +64,7 @@ impl Flusher {
             tasks,
             clock,
             delay,
-            demand: Mutex::new(None),
+            wanted: Mutex::default(),
             running: watch::Sender::new(false),
             hurry: Notify::new(),
         })
@@ -54,8 +73,9 @@ impl Flusher {
     /// Asks for a flush of `target` that begins after this call.
     pub(crate) fn demand(self: &Arc<Self>, demand: Demand, target: &Arc<impl Flush>) {
         let start = {
-            let mut wanted = self.demand.lock();
-            *wanted = (*wanted).max(Some(demand));
+            let mut wanted = self.wanted.lock();
+            wanted.demand = wanted.demand.max(Some(demand));
+            wanted.waiting += u32::from(demand == Demand::Now);
             !self.running.send_replace(true)
         };
         if start {
@@ -76,21 +96,37 @@ impl Flusher {
     async fn run(self: Arc<Self>, target: Arc<impl Flush>) {
         let _stopped = Stopped(&self);
         loop {
-            if *self.demand.lock() == Some(Demand::Soon) {
+            let wanted = *self.wanted.lock();
+            if wanted.demand == Some(Demand::Soon) {
                 tokio::select! {
                     biased;
                     () = self.clock.sleep(self.delay) => {}
                     () = self.hurry.notified() => {}
                 }
+            } else if wanted.waiting >= CROWD {
+                self.gather(wanted.waiting).await;
             }
-            *self.demand.lock() = None;
+            *self.wanted.lock() = Wanted::default();
             let flushed = Arc::clone(&target);
             task::blocking(move || flushed.flush()).await;
-            let demand = self.demand.lock();
-            if demand.is_none() {
+            let wanted = self.wanted.lock();
+            if wanted.demand.is_none() {
                 self.running.send_replace(false);
                 return;
             }
+        }
+    }
+
+    /// Waits while more keep coming.
+    async fn gather(&self, mut waiting: u32) {
+        let end = self.clock.monotonic() + GATHER_MAX;
+        loop {
+            self.clock.sleep(LULL).await;
+            let now = self.wanted.lock().waiting;
+            if now == waiting || self.clock.monotonic() >= end {
+                return;
+            }
+            waiting = now;
         }
     }
 }

@@ -97,7 +97,7 @@ fn names(error: &SegmentError) -> bool {
 
 /// Places to damage: all of what is small, samples of what is large.
 fn places(len: u64) -> impl Iterator<Item = u64> {
-    (0..len).filter(move |at| *at < 100 || at + 300 > len || (*at >= 4096 && *at < 4400) || at % 397 == 0)
+    (0..len).filter(move |at| *at < 100 || at + 100 > len || (*at >= 4096 && *at < 4300) || at % 1999 == 0)
 }
 
 #[tokio::test(start_paused = true)]
