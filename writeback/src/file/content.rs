@@ -67,14 +67,6 @@ impl ContentWriter {
         &self.inner
     }
 
-    pub(crate) fn stream(&self) -> StreamId {
-        self.stream
-    }
-
-    pub(crate) fn written(&self) -> u64 {
-        self.writer().written()
-    }
-
     /// Appends `chunks` as one unit with its note (durable with it, seen by followers and recovery). Waits at the dirty limit.
     /// Answers how many bytes are written in all.
     pub(crate) async fn append(&mut self, chunks: &[Bytes], note: Bytes) -> Result<u64> {

@@ -36,7 +36,7 @@ const ROOM_CHECK_BYTES: u64 = 8 << 20;
 
 /// Counts dirty bytes and files, and slows writers at the limit.
 #[derive(Debug)]
-pub struct Dirty {
+pub(crate) struct Dirty {
     budget: Budget,
     kept: Arc<Kept>,
     clock: ClockRef,
@@ -62,7 +62,7 @@ struct Room {
 
 /// Bytes taken before they are written. Dropped without [`Reservation::keep`], they are given back.
 #[derive(Debug)]
-pub struct Reservation {
+pub(crate) struct Reservation {
     permit: Permit,
     kept: Arc<Kept>,
 }
@@ -262,11 +262,6 @@ impl Reservation {
         self.permit.merge(other.permit);
     }
 
-    /// Bytes it holds.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.permit.bytes()
-    }
-
     /// The content was committed: the bytes, and one file, stay dirty until [`Dirty::settle`].
     pub(crate) fn keep(self) {
         self.kept.files.fetch_add(1, Ordering::Relaxed);
@@ -320,7 +315,7 @@ mod tests {
         assert_eq!((dirty.files(), dirty.bytes()), (1, 80));
         let waiter = tokio::spawn({
             let dirty = Arc::clone(&dirty);
-            async move { dirty.reserve(50).await.map(|r| r.bytes()) }
+            async move { dirty.reserve(50).await.map(|r| r.permit.bytes()) }
         });
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert!(!waiter.is_finished());

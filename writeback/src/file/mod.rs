@@ -18,7 +18,7 @@ mod turns;
 mod writer;
 
 pub(crate) use content::{ContentWriter, SealedContent};
-pub use dirty::Dirty;
+pub(crate) use dirty::Dirty;
 pub(crate) use place::size_of;
 pub use reader::FileReader;
 pub(crate) use turns::COMMIT_DRAIN_MAX;

@@ -76,11 +76,14 @@ enum State {
         answer: Committed,
         stable: watch::Sender<Stable>,
     },
-    Writing {
-        content: ContentWriter,
-        stable: StableWatch,
-        target: Box<Target>,
-    },
+    Writing(Box<Writing>),
+}
+
+#[derive(Debug)]
+struct Writing {
+    content: ContentWriter,
+    stable: StableWatch,
+    target: Target,
 }
 
 impl Cache {
@@ -109,18 +112,18 @@ impl Cache {
             (ground, copied) = copy_ground(old.as_ref(), &mut content).await?;
         }
         let stable = inner.without_first(content.stable(), copied);
-        let target = Box::new(Target {
+        let target = Target {
             path: path.clone(),
             how,
             level,
             ground,
-        });
+        };
         Ok(FileWriter {
-            state: State::Writing {
+            state: State::Writing(Box::new(Writing {
                 content,
                 stable,
                 target,
-            },
+            })),
         })
     }
 }
@@ -153,8 +156,8 @@ impl FileWriter {
                     written: stable.borrow().bytes,
                 })
             }
-            State::Writing { content, .. } => Ok(Accepted {
-                written: content.append(&chunks, Bytes::new()).await?,
+            State::Writing(writing) => Ok(Accepted {
+                written: writing.content.append(&chunks, Bytes::new()).await?,
             }),
         }
     }
@@ -163,7 +166,7 @@ impl FileWriter {
     pub fn stable(&self) -> StableWatch {
         match &self.state {
             State::Repeated { stable, .. } => stable.subscribe(),
-            State::Writing { stable, .. } => stable.clone(),
+            State::Writing(writing) => writing.stable.clone(),
         }
     }
 
@@ -173,15 +176,15 @@ impl FileWriter {
     /// Precondition when an append's offset is not the size any more; Exists in mode create when another was faster;
     /// Deadline: outcome unknown, ask with the token.
     pub async fn commit(self) -> Result<Committed> {
-        let (content, target) = match self.state {
+        let Writing { content, target, .. } = match self.state {
             State::Repeated { answer, .. } => return Ok(answer),
-            State::Writing { content, target, .. } => (content, target),
+            State::Writing(writing) => *writing,
         };
         let inner = Arc::clone(content.inner());
         let (path, token, level) = (target.path.clone(), target.how.token.clone(), target.level);
         let commit = {
             let inner = Arc::clone(&inner);
-            async move { inner.commit_file(content, *target).await }
+            async move { inner.commit_file(content, target).await }
         };
         let committed = inner
             .to_the_end("commit-file", commit)

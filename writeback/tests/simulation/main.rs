@@ -6,6 +6,7 @@
 
 mod actor;
 mod model;
+mod pipeline;
 mod run;
 mod shared;
 #[path = "../support/mod.rs"]

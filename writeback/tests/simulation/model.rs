@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 
 /// A file's bytes, or a directory.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     Dir,
     File(Vec<u8>),
 }
@@ -26,11 +26,11 @@ impl fmt::Debug for Entry {
 
 /// Everything below an actor's root, by path relative to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model(pub BTreeMap<String, Entry>);
+pub(crate) struct Model(pub BTreeMap<String, Entry>);
 
 /// What an actor does.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Op {
+pub(crate) enum Op {
     Write {
         path: String,
         bytes: Vec<u8>,
@@ -91,7 +91,7 @@ impl fmt::Debug for Op {
 
 impl Op {
     /// Something that mostly makes sense; `serial` is never the same twice.
-    pub fn random(chance: &dyn Chance, model: &Model, serial: u64) -> Op {
+    pub(crate) fn random(chance: &dyn Chance, model: &Model, serial: u64) -> Op {
         let path = pick_path(chance, model);
         match chance.below(20) {
             0..=8 => {
@@ -137,7 +137,7 @@ impl Op {
         }
     }
 
-    pub fn how(&self) -> WriteFile {
+    pub(crate) fn how(&self) -> WriteFile {
         match self {
             Op::Write {
                 mode: how,
@@ -193,20 +193,31 @@ impl Model {
     }
 
     /// Bytes of all files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.keys().map(|path| self.size(path)).sum()
     }
 
     /// The files.
-    pub fn files(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
         self.0.iter().filter_map(|(path, entry)| match entry {
             Entry::File(bytes) => Some((path, bytes)),
             Entry::Dir => None,
         })
     }
 
+    /// Whether `op` would make a directory where a file is, or a file where a directory is.
+    pub(crate) fn changes_kind(&self, op: &Op) -> bool {
+        let below_file = |path: &str| parents(path).any(|parent| matches!(self.0.get(parent), Some(Entry::File(_))));
+        match op {
+            Op::Write { path, .. } => below_file(path) || self.0.get(path) == Some(&Entry::Dir),
+            Op::Mkdir { path, .. } => below_file(path) || matches!(self.0.get(path), Some(Entry::File(_))),
+            Op::Rename { to, .. } => below_file(to),
+            Op::Truncate { .. } | Op::Delete { .. } => false,
+        }
+    }
+
     /// What it is after `op`, or why `op` is refused.
-    pub fn after(&self, op: &Op) -> Result<Model, ErrorKind> {
+    pub(crate) fn after(&self, op: &Op) -> Result<Model, ErrorKind> {
         let mut next = self.clone();
         match op {
             Op::Write {

@@ -20,8 +20,8 @@ struct Write {
 
 /// A register that many write.
 #[derive(Debug)]
-pub struct Shared {
-    pub path: String,
+pub(crate) struct Shared {
+    pub(crate) path: String,
     state: Mutex<State>,
     chance: Arc<SeededChance>,
 }
@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Shared {
-    pub fn new(path: &str, seed: u64) -> Self {
+    pub(crate) fn new(path: &str, seed: u64) -> Self {
         Self {
             path: path.to_owned(),
             state: Mutex::default(),
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// One of those who fight.
-    pub async fn fight(&self, who: usize, cache: &Cache, history: &History) {
+    pub(crate) async fn fight(&self, who: usize, cache: &Cache, history: &History) {
         loop {
             tokio::time::sleep(Duration::from_micros(self.chance.below(60_000))).await;
             if self.chance.below(3) == 0 {
@@ -87,7 +87,7 @@ impl Shared {
     }
 
     /// Reads and compares. `quiet`: nobody writes now, so what is read stays.
-    pub async fn check(&self, cache: &Cache, quiet: bool) -> Result<(), Error> {
+    pub(crate) async fn check(&self, cache: &Cache, quiet: bool) -> Result<(), Error> {
         let begun = self.state.lock().now;
         let found = match get(cache, &self.path).await {
             Ok(bytes) => Some(bytes),
@@ -145,7 +145,7 @@ impl Shared {
     }
 
     /// What must be in the under-store.
-    pub fn value(&self) -> Option<Vec<u8>> {
+    pub(crate) fn value(&self) -> Option<Vec<u8>> {
         self.state.lock().writes.last().map(|write| write.value.clone())
     }
 }

@@ -29,7 +29,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 /// Time that goes on from one life of the cache to the next, each in a runtime of its own.
 #[derive(Debug)]
-pub struct WorldClock {
+pub(crate) struct WorldClock {
     now: Mutex<Arc<SimClock>>,
 }
 
@@ -55,19 +55,19 @@ impl Clock for WorldClock {
 
 /// What outlives a cache.
 #[derive(Debug)]
-pub struct World {
-    pub seed: u64,
-    pub disk: SimDisk,
-    pub meta: Arc<MemStore>,
-    pub chance: ChanceRef,
-    pub store: Memory,
-    pub clock: Arc<WorldClock>,
-    pub settings: Settings,
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) disk: SimDisk,
+    pub(crate) meta: Arc<MemStore>,
+    pub(crate) chance: ChanceRef,
+    pub(crate) store: Memory,
+    pub(crate) clock: Arc<WorldClock>,
+    pub(crate) settings: Settings,
     wall: Timestamp,
 }
 
 /// The mount of every world.
-pub const KEPT: &str = "/kept";
+pub(crate) const KEPT: &str = "/kept";
 
 #[derive(Debug)]
 struct OneStore(Memory);
@@ -80,7 +80,7 @@ impl StoreOpener for OneStore {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let wall = Timestamp(1_700_000_000_000_000);
         let chance: ChanceRef = SeededChance::new(seed);
         // A clock needs a runtime to begin in; this one is replaced in the first life.
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// One life: whatever still runs when `body` ends is dropped where it stands.
-    pub fn live<T>(&mut self, body: impl AsyncFnOnce(&World) -> T) -> T {
+    pub(crate) fn live<T>(&mut self, body: impl AsyncFnOnce(&World) -> T) -> T {
         let _simulated = task::simulate();
         let runtime = runtime();
         let (answer, wall) = runtime.block_on(async {
@@ -124,11 +124,11 @@ impl World {
     }
 
     /// The power goes off: what was not synced is gone.
-    pub fn cut_power(&mut self) {
+    pub(crate) fn cut_power(&mut self) {
         self.disk.restart();
     }
 
-    pub fn components(&self) -> Components {
+    pub(crate) fn components(&self) -> Components {
         Components {
             disk: self.disk.shared(),
             clock: self.clock.clone(),
@@ -138,7 +138,7 @@ impl World {
         }
     }
 
-    pub async fn open(&self) -> Result<Cache, Error> {
+    pub(crate) async fn open(&self) -> Result<Cache, Error> {
         Cache::open(self.settings.clone(), self.components()).await
     }
 }
@@ -152,12 +152,12 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// A path.
-pub fn at(text: &str) -> Path {
+pub(crate) fn at(text: &str) -> Path {
     Path::parse(text.as_bytes()).unwrap()
 }
 
 /// Writes a whole file.
-pub async fn write(cache: &Cache, path: &str, content: &[u8], how: WriteFile) -> Result<Committed, Error> {
+pub(crate) async fn write(cache: &Cache, path: &str, content: &[u8], how: WriteFile) -> Result<Committed, Error> {
     let mut writer = cache.write_file(&at(path), how).await?;
     for chunk in content.chunks(40_000) {
         writer.append(vec![Bytes::copy_from_slice(chunk)]).await?;
@@ -166,11 +166,11 @@ pub async fn write(cache: &Cache, path: &str, content: &[u8], how: WriteFile) ->
 }
 
 /// Overwrites a file.
-pub async fn put(cache: &Cache, path: &str, content: &[u8]) -> Result<Committed, Error> {
+pub(crate) async fn put(cache: &Cache, path: &str, content: &[u8]) -> Result<Committed, Error> {
     write(cache, path, content, mode(WriteMode::Overwrite)).await
 }
 
-pub fn mode(mode: WriteMode) -> WriteFile {
+pub(crate) fn mode(mode: WriteMode) -> WriteFile {
     WriteFile {
         mode,
         ..WriteFile::default()
@@ -178,14 +178,14 @@ pub fn mode(mode: WriteMode) -> WriteFile {
 }
 
 /// The bytes of a file.
-pub async fn get(cache: &Cache, path: &str) -> Result<Vec<u8>, Error> {
+pub(crate) async fn get(cache: &Cache, path: &str) -> Result<Vec<u8>, Error> {
     let reader = cache.read_file(&at(path)).await?;
     let chunks = reader.read(0..reader.size()).await?;
     Ok(chunks.concat())
 }
 
 /// Everything under a directory, in order.
-pub async fn tree(cache: &Cache, path: &str) -> Result<Vec<Stat>, Error> {
+pub(crate) async fn tree(cache: &Cache, path: &str) -> Result<Vec<Stat>, Error> {
     cache
         .list(
             &at(path),
@@ -199,7 +199,7 @@ pub async fn tree(cache: &Cache, path: &str) -> Result<Vec<Stat>, Error> {
 }
 
 /// The first `limit` paths after `after`.
-pub async fn page(cache: &Cache, path: &str, after: Option<&Path>, limit: usize) -> Vec<String> {
+pub(crate) async fn page(cache: &Cache, path: &str, after: Option<&Path>, limit: usize) -> Vec<String> {
     let how = List {
         recursive: true,
         after: after.cloned(),
@@ -213,12 +213,12 @@ pub async fn page(cache: &Cache, path: &str, after: Option<&Path>, limit: usize)
 }
 
 /// The kind of an error, for comparisons.
-pub fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
+pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
 /// Bytes that tell their place.
-pub fn pattern(seed: u8, len: usize) -> Vec<u8> {
+pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| seed.wrapping_add((at / 7) as u8) ^ (at % 251) as u8)
         .collect()
