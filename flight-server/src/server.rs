@@ -114,11 +114,16 @@ impl Server {
     }
 
     /// Closes the doors: no new connections, followers are told to come back, calls under way may end within `drain`; what then
-    /// still runs is cut off and leaves nothing half visible.
+    /// still runs is cut off and leaves nothing half visible. [`Cache::shutdown`] is to follow: what a put into a named session had
+    /// acknowledged stays part of the session.
     pub async fn shutdown(self, drain: Duration) {
         self.door.drain();
-        if let Err(stuck) = self.tasks.drain(drain).await {
-            warn!(%stuck, "calls were cut off");
+        if timeout(drain, self.tasks.drain(Duration::MAX)).await.is_ok() {
+            return;
+        }
+        self.door.cache.shutdown_soon();
+        if let Err(stuck) = self.tasks.drain(Duration::ZERO).await {
+            warn!(after = ?drain, waiting = stuck.waiting.join(", "), "calls were cut off");
         }
     }
 }

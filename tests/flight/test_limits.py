@@ -8,9 +8,10 @@ import uuid
 
 import grpc
 import pyarrow as pa
+import pyarrow.flight as fl
 import pytest
 
-from tests.harness import descriptor, flight_data, ipc_messages, protobuf
+from tests.harness import Server, descriptor, flight_data, ipc_messages, protobuf
 
 ROW = pa.record_batch([pa.array([7])], names=["id"])
 
@@ -168,3 +169,33 @@ class TestPatience:
         assert client.call("DoNothing", b"")[0] == "UNIMPLEMENTED"
         assert client.call("DoExchange", b"")[0] == "UNIMPLEMENTED"
         assert client.call("DoAction", protobuf(_1=b"pin", _2=b'{"path": "/x"}'))[0] == "UNIMPLEMENTED"
+
+
+class TestDrain:
+    def test_sigterm_ends_followers_at_once_and_keeps_what_a_session_acknowledged(self, tmp_path):
+        with Server(tmp_path / "d") as server, server.client() as client, server.client() as other:
+            [begun] = client.act("begin", path="/f")
+            writer, reader = client.flight.do_put(descriptor("/f", session=begun["session"]), ROW.schema)
+            writer.write_batch(ROW)
+            reader.read()
+            [endpoint] = other.info("/f", follow=True).endpoints
+            follower = other.flight.do_get(endpoint.ticket)
+            assert follower.read_chunk().data == ROW
+            ended = []
+
+            def read_on():
+                try:
+                    follower.read_chunk()
+                except fl.FlightUnavailableError:
+                    ended.append(time.monotonic())
+
+            thread = threading.Thread(target=read_on)
+            thread.start()
+            began = time.monotonic()
+            assert server.term() == 0
+            thread.join(10)
+            assert ended and ended[0] - began < 5
+            server.start()
+            with server.client() as again:
+                again.act("publish", session=begun["session"])
+                assert again.batches("/f") == [ROW]

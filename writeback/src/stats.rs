@@ -126,6 +126,12 @@ impl Cache {
         })
     }
 
+    /// From now on a writer of a named session that is dropped leaves what is stable to the session, as a crash would, instead of
+    /// taking it back. Doors call it before they cut off what did not end in time; [`Cache::shutdown`] follows.
+    pub fn shutdown_soon(&self) {
+        self.inner.tasks.shutdown().cancel();
+    }
+
     /// Stops taking work, waits for what is under way (commits at most 10 s, background tasks 20 s), flushes, closes.
     /// What is dirty stays in the data folder; the next start goes on with it.
     pub async fn shutdown(&self) {

@@ -14,7 +14,7 @@ use forebay_protocol::{
     path::WirePath,
 };
 use forebay_writeback::{
-    Error, Path,
+    Error, ErrorKind, Path,
     dataset::{Publish, SessionId, SessionSpec},
     names::{List, Rename},
     persist::Resolve,
@@ -322,7 +322,18 @@ async fn persist(door: &Door, by: &Principal, body: action::Wait) -> Result<Answ
 }
 
 async fn wait_persisted(door: &Door, path: &Path, timeout: Duration) -> Result<Answer, Status> {
-    let waited = async { door.cache.wait_persisted(path, timeout).await.map_err(error::engine) };
+    let waited = async {
+        match door.cache.wait_persisted(path, timeout).await {
+            // Nothing is ever persisted there; where nothing is at all, that is the better answer.
+            Err(e) if e.kind() == ErrorKind::Precondition => {
+                let there = door.cache.stat(path).await;
+                Err(error::engine(
+                    there.err().filter(|e| e.kind() == ErrorKind::NotFound).unwrap_or(e),
+                ))
+            }
+            waited => waited.map_err(error::engine),
+        }
+    };
     door.unless_draining(waited).await?;
     one(&action::PersistState {
         state: "persisted".to_owned(),
