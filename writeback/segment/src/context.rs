@@ -89,6 +89,18 @@ impl Context {
     }
 }
 
+/// What a crash point before a flush asks for: `return(error)` makes the flush fail.
+pub(crate) fn asked_to_fail(answer: Option<String>, path: &Path) -> Result<(), SegmentError> {
+    match answer.as_deref() {
+        Some("error") => Err(SegmentError::disk(
+            "fdatasync",
+            path,
+            io::Error::other("asked to fail by a crash point"),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A header of this node's.
 pub(crate) fn header(
     identity: &Identity,

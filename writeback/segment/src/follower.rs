@@ -28,7 +28,7 @@ impl Follower {
 
     /// The bytes of `range`, in chunks. `Invalid` when it ends beyond what is durable.
     pub async fn read(&self, range: Range<u64>) -> Result<Vec<Bytes>> {
-        let stable = self.state.stable().borrow().bytes;
+        let stable = self.state.stable_bytes();
         if range.start > range.end || range.end > stable {
             let what = format!("bytes {}..{}, durable are {stable}", range.start, range.end);
             return Err(SegmentError::Invalid {

@@ -8,7 +8,7 @@
 //! what was durable, so that no later start takes pages for durable that the disk never got, and the next append begins a new one.
 
 use crate::{
-    context::Context,
+    context::{Context, asked_to_fail},
     crc::crc32c_chunks,
     error::{Result, SegmentError},
     flusher::{Demand, Flush, Flusher},
@@ -44,6 +44,8 @@ struct Tail {
     current: Option<Active>,
     /// Full, to be flushed and closed, or failed, to be cut; oldest first.
     full: Vec<Active>,
+    /// Nothing is appended any more.
+    closed: bool,
 }
 
 /// A segment that is not closed yet.
@@ -128,6 +130,9 @@ impl SharedLog {
         self.context.may_append(head.record_len())?;
 
         let mut tail = self.tail.lock();
+        if tail.closed {
+            return Err(SegmentError::Closed);
+        }
         let rolled = self.make_room(&mut tail, head.record_len())?;
         let active = tail.current.as_mut().expect("just made room in it");
         head.synced = active.synced;
@@ -187,6 +192,7 @@ impl SharedLog {
     pub(crate) fn close(&self) {
         {
             let mut tail = self.tail.lock();
+            tail.closed = true;
             let current = tail.current.take();
             tail.full.extend(current);
         }
@@ -305,7 +311,7 @@ impl SharedLog {
 
     fn rounds(&self) -> Vec<Round> {
         let mut tail = self.tail.lock();
-        let Tail { current, full } = &mut *tail;
+        let Tail { current, full, .. } = &mut *tail;
         let full = full
             .iter_mut()
             .filter(|active| !active.failed)
@@ -438,12 +444,13 @@ impl Flush for SharedLog {
     fn flush(&self) {
         let _one = self.flushing.lock();
         let rounds = self.rounds();
-        if rounds.iter().any(|round| !round.pending.is_empty()) {
-            crash_point!("data-written-not-synced");
-        }
         // In order: a stream's later bytes may lie in a later segment.
         for round in rounds {
-            match self.write_round(&round) {
+            let refused = match round.pending.is_empty() {
+                true => Ok(()),
+                false => asked_to_fail(crash_point!("data-written-not-synced"), &round.file.path),
+            };
+            match refused.and_then(|()| self.write_round(&round)) {
                 Ok(()) => {
                     if !round.pending.is_empty() {
                         crash_point!("data-synced-not-acked");

@@ -57,6 +57,16 @@ impl StreamState {
         self.stable.subscribe()
     }
 
+    /// Bytes that are durable now.
+    pub(crate) fn stable_bytes(&self) -> u64 {
+        self.stable.borrow().bytes
+    }
+
+    /// Why nothing more becomes durable, if so.
+    pub(crate) fn poisoned(&self) -> Option<String> {
+        self.stable.borrow().poisoned.clone()
+    }
+
     /// Moves the durable end forward. Nothing moves after a failure.
     pub(crate) fn advance(&self, bytes: u64, appends: u64) {
         self.stable.send_if_modified(|stable| {

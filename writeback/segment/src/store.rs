@@ -23,7 +23,7 @@ use crate::{
 };
 use forebay_runtime::{
     crash_point,
-    disk::{DiskEntry, OpenHow},
+    disk::{DiskEntry, DiskRef, OpenHow},
     task::{self, Tasks},
 };
 use parking_lot::Mutex;
@@ -103,7 +103,7 @@ impl SegmentStore {
 
         let listed = match &before {
             Some(_) => manifest::read(disk, &folder, cluster)?,
-            None => Listed::default(),
+            None => never_used(disk, &folder, cluster)?,
         };
         // The new life is durable before anything is written in its name.
         let incarnation = before.as_ref().map_or(0, |header| header.incarnation) + 1;
@@ -305,7 +305,7 @@ impl SegmentStore {
         for log in logs {
             log.demand(Demand::Now);
             log.idle().await;
-            log.enter_length();
+            log.close_down();
         }
         inner.shared.idle().await;
         let shared = Arc::clone(&inner.shared);
@@ -319,6 +319,22 @@ impl SegmentStore {
             tracing::warn!(error = %e, "segment store did not come to rest");
         }
         *inner.lock.lock() = None;
+    }
+}
+
+/// A folder without identity may have a manifest, but not one that lists anything.
+fn never_used(disk: &DiskRef, folder: &Folder, cluster: Option<&[u8; 16]>) -> Result<Listed> {
+    match manifest::read(disk, folder, cluster) {
+        Err(SegmentError::Missing { .. }) => Ok(Listed::default()),
+        Ok(listed) if listed.known.is_empty() => Ok(Listed::default()),
+        Ok(listed) => Err(SegmentError::Missing {
+            file: folder.identity(),
+            what: format!(
+                "the folder's identity; the manifest lists {} segments",
+                listed.known.len()
+            ),
+        }),
+        Err(e) => Err(e),
     }
 }
 

@@ -167,10 +167,12 @@ impl Writer {
     }
 
     fn outgrows(&self, more: u64) -> bool {
-        match self.place {
-            Place::Packed { large, .. } => {
-                large
-                    || self.written.saturating_add(more) > self.store.context.settings.dedicated_from_bytes.0
+        match &self.place {
+            Place::Packed { history, large, .. } => {
+                let notes: u64 = history.iter().map(|(_, note)| note.len() as u64).sum();
+                let size = self.written.saturating_add(more).saturating_add(notes);
+                *large
+                    || size > self.store.context.settings.dedicated_from_bytes.0
                     || self.appends >= PACKED_APPENDS_MAX
             }
             Place::Dedicated { .. } => false,
@@ -357,8 +359,7 @@ impl Writer {
     }
 
     fn check_poisoned(&self) -> Result<()> {
-        let poisoned = self.state.stable().borrow().poisoned.clone();
-        match poisoned {
+        match self.state.poisoned() {
             Some(reason) => Err(self.poisoned(Some(reason))),
             None => Ok(()),
         }

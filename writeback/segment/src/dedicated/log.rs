@@ -2,7 +2,7 @@
 
 use super::DedicatedFile;
 use crate::{
-    context::Context,
+    context::{Context, asked_to_fail},
     crc::crc32c,
     error::{Result, SegmentError},
     flusher::{Demand, Flush, Flusher},
@@ -413,16 +413,24 @@ impl DedicatedLog {
         }
     }
 
-    /// Enters how long an unsealed log is by now, so that the next start notices when it is cut meanwhile.
-    pub(crate) fn enter_length(&self) {
-        let state = self.state.lock();
-        if state.entered && state.failed.is_none() && state.seal != Seal::Done {
+    /// Ends the log at a shutdown, sealed or not: nothing is written to it any more. How long an unsealed one is by now is
+    /// entered into the manifest, so that the next start notices when it is cut meanwhile.
+    pub(crate) fn close_down(&self) {
+        let _flushing = self.flushing.lock();
+        let mut state = self.state.lock();
+        if state.failed.is_some() || state.seal == Seal::Done {
+            return;
+        }
+        if state.entered {
             let closed = Closed {
                 file: state.synced,
                 content: state.stable.0,
             };
             self.context.manifest.closed(self.segment.id, closed);
         }
+        state.failed = Some(SegmentError::Closed.to_string());
+        drop(state);
+        self.stream.poison(self.segment.id, &SegmentError::Closed.to_string());
     }
 
     fn close(&self, bytes: u64, end: u64) {
@@ -481,8 +489,8 @@ impl Flush for DedicatedLog {
     fn flush(&self) {
         let _one = self.flushing.lock();
         let Some(round) = self.round() else { return };
-        crash_point!("data-written-not-synced");
-        match self.write_round(&round) {
+        let refused = asked_to_fail(crash_point!("data-written-not-synced"), self.file.path());
+        match refused.and_then(|()| self.write_round(&round)) {
             Ok(end) => {
                 crash_point!("data-synced-not-acked");
                 self.settle(round, end);

@@ -177,6 +177,18 @@ async fn a_missing_empty_or_cut_file_is_refused_by_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_folder_never_starts_empty_when_it_was_in_use() {
+    let fresh = written(End::Kill).await;
+    for (name, _) in fresh.bench.files() {
+        if name != "manifest" && name != "LOCK" {
+            fresh.bench.disk.lose(&folder().join(name));
+        }
+    }
+    let e = fresh.bench.try_open().await.unwrap_err();
+    assert!(matches!(e, SegmentError::Missing { .. }), "{e:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn fsck_and_scrub_name_what_a_reader_would_stumble_over() {
     let fresh = written(End::Shutdown).await;
     let disk = fresh.bench.disk.shared();

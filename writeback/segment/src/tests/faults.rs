@@ -105,6 +105,33 @@ async fn a_failed_flush_at_any_moment_ends_a_dedicated_stream_at_what_was_acknow
 }
 
 #[tokio::test(start_paused = true)]
+async fn after_a_shutdown_nothing_more_is_written_and_what_was_durable_is_found() {
+    let bench = Bench::new(1);
+    let (store, _) = bench.open().await;
+    let mut writers = Vec::new();
+    for (stream, len) in [(StreamId(1, 1), 100), (StreamId(2, 1), 100_000)] {
+        let mut writer = store.create(stream, None);
+        writer.append(&[bytes(1, len)], Bytes::new()).await.unwrap();
+        writers.push(writer);
+    }
+    store.shutdown().await;
+    let (after, recovered) = bench.open().await;
+    let before = bench.disk.calls();
+    for mut writer in writers {
+        let refused = writer.append(&[bytes(1, 1)], Bytes::new()).await.unwrap_err();
+        assert!(
+            matches!(refused, SegmentError::Closed | SegmentError::Poisoned { .. }),
+            "{refused:?}"
+        );
+        drop(writer.seal().await);
+    }
+    assert_eq!(bench.disk.calls().syncs, before.syncs);
+    assert_eq!(recovered.streams[&StreamId(1, 1)].layout.len(), 100);
+    let large = &recovered.streams[&StreamId(2, 1)].layout;
+    assert_eq!(read(&after, StreamId(2, 1), large).await.unwrap(), bytes(1, 100_000));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_write_ends_the_segment_and_not_the_store() {
     for len in [100, 100_000] {
         let bench = Bench::new(5);
