@@ -30,7 +30,7 @@ const FEATURES: &str = "
         CAST(CAST(l_receiptdate AS INT) - CAST(l_shipdate AS INT) AS DOUBLE) AS transit_days,
         CAST(CAST(l_receiptdate AS INT) - CAST(l_commitdate AS INT) AS DOUBLE) AS late_days,
         CAST(SUM(l_extendedprice) OVER earlier AS DOUBLE) AS order_so_far,
-        CAST(LAG(l_extendedprice, 1, l_extendedprice) OVER line AS DOUBLE) AS price_before,
+        CAST(COALESCE(LAG(l_extendedprice) OVER line, l_extendedprice) AS DOUBLE) AS price_before,
         CAST(ROW_NUMBER() OVER line AS DOUBLE) AS line_position,
         CASE WHEN o_orderpriority IN ('1-URGENT', '2-HIGH') THEN CAST(1 AS DOUBLE) ELSE CAST(0 AS DOUBLE) END AS urgent,
         CASE WHEN l_returnflag = 'R' THEN CAST(1 AS DOUBLE) ELSE CAST(0 AS DOUBLE) END AS returned

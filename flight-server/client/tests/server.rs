@@ -376,9 +376,12 @@ async fn a_follower_survives_a_killed_server() {
     });
     server.kill();
     server.restart();
-    let mut put = session.put(WriteOptions::default()).await.unwrap();
-    put.send(&rows(5, 6)).await.unwrap();
-    put.finish().await.unwrap();
+    // The connection does not know yet that it is dead: a put that may be repeated is.
+    let into = WriteOptions {
+        session: Some(session.id().to_owned()),
+        ..WriteOptions::default()
+    };
+    client.put_all("/survive", &[rows(5, 6)], into).await.unwrap();
     session.publish(false).await.unwrap();
     assert_eq!(reader.await.unwrap().unwrap(), (0..6).collect::<Vec<_>>());
 }
