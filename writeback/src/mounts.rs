@@ -20,11 +20,15 @@ use crate::{
 use forebay_metastore::{Check, MetaStoreRef, Op, Tx, prefix_end};
 use forebay_namespace::{Base, Node, Path};
 use forebay_runtime::clock::ClockRef;
-use forebay_understore::{UnderStoreRef, limit::Limited};
+use forebay_understore::{StoreError, UnderStoreRef, limit::Limited};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
+/// Tries of a call that fails in passing.
+const TRIES_MAX: u32 = 4;
+/// Pause before the second try; longer before each further one.
+const TRY_PAUSE: Duration = Duration::from_millis(50);
 /// Most mounts.
 const MOUNTS_MAX: usize = 256;
 /// Longest wait of a removal that drains.
@@ -85,6 +89,16 @@ impl Mount {
     /// Whether asking is cheap.
     pub(crate) fn is_local(&self) -> bool {
         self.url.starts_with("file:")
+    }
+
+    /// Whether a call that a reader waits for shall be made again: after a failure in passing, a short pause later.
+    pub(crate) async fn again(&self, error: &StoreError, tries: &mut u32) -> bool {
+        let passing = matches!(error, StoreError::Unavailable(_) | StoreError::Damaged(_));
+        passing && *tries < TRIES_MAX && {
+            let tried = *tries;
+            *tries += 1;
+            self.health.rest(TRY_PAUSE * tried).await
+        }
     }
 
     /// Path of a key.
@@ -341,7 +355,7 @@ impl Inner {
         let Some(mount) = self.mounts.by_id(mount) else { return true };
         if mount.read_only {
             let answered = mount.health.ask(mount.store.head("")).await;
-            return !matches!(answered, Err(forebay_understore::StoreError::Unavailable(_)));
+            return !matches!(answered, Err(StoreError::Unavailable(_)));
         }
         match mount.health.ask(mount.store.probe()).await {
             Ok(capabilities) => {

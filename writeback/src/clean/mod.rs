@@ -18,7 +18,6 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_namespace::Ino;
 use forebay_runtime::{
-    clock::ClockRef,
     disk::{DiskRef, OpenHow},
     task::{Tasks, blocking},
 };
@@ -35,7 +34,6 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -49,9 +47,6 @@ const BLOCKS_PARALLEL: usize = 4;
 const AHEAD_MAX: u64 = 8;
 /// Blocks fetched ahead at once, of all readers.
 const AHEAD_PARALLEL: usize = 16;
-/// Tries of a fetch that fails in passing.
-const TRIES_MAX: u32 = 4;
-const TRY_PAUSE: Duration = Duration::from_millis(100);
 /// Folder of the blocks below the data folder.
 const FOLDER: &str = "clean";
 
@@ -66,7 +61,6 @@ pub(crate) struct Clean {
 struct State {
     limit: u64,
     disk: DiskRef,
-    clock: ClockRef,
     folder: PathBuf,
     blocks: Mutex<Blocks>,
     flights: Mutex<HashMap<BlockId, WeakShared<BoxFuture<'static, Result<Bytes, StoreError>>>>>,
@@ -109,7 +103,6 @@ impl Clean {
         let state = State {
             limit,
             disk: components.disk.clone(),
-            clock: components.clock.clone(),
             folder: settings.data.join(FOLDER),
             blocks: Mutex::default(),
             flights: Mutex::default(),
@@ -229,20 +222,17 @@ impl Clean {
 impl State {
     async fn fetch(self: Arc<Self>, object: CleanReader, id: BlockId) -> Result<Bytes, StoreError> {
         let range = object.block_range(id.1);
-        let mut tries = 0;
+        let mut tries = 1;
         let fetched = loop {
             let (store, health) = (&object.mount.store, &object.mount.health);
             let answer = health.ask(store.read(&object.key, range.clone(), &object.validator)).await;
-            tries += 1;
+            let answer = answer.and_then(|bytes| match bytes.len() as u64 == range.end - range.start {
+                true => Ok(bytes),
+                false => Err(StoreError::Damaged(format!("{}: {} bytes instead of {range:?}", object.key, bytes.len()))),
+            });
             match answer {
-                Err(StoreError::Unavailable(_) | StoreError::Damaged(_)) if tries < TRIES_MAX => {
-                    self.clock.sleep(TRY_PAUSE * tries).await;
-                }
-                Ok(bytes) if bytes.len() as u64 != range.end - range.start => {
-                    let text = format!("{}: {} bytes instead of {range:?}", object.key, bytes.len());
-                    break Err(StoreError::Damaged(text));
-                }
-                other => break other,
+                Err(error) if object.mount.again(&error, &mut tries).await => {}
+                answer => break answer,
             }
         };
         if let Ok(bytes) = &fetched {

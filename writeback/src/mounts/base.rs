@@ -68,7 +68,7 @@ impl Base for MountedBase {
                 return Ok(entry);
             }
         }
-        let found = mount.health.ask(mount.store.head(&id.1)).await.map_err(|error| away(&mount, error))?;
+        let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
         let entry = found.map(|found| entry(name.to_vec(), found));
         if !mount.is_local() {
             self.shared.remembered.answers.insert(id, (now, entry.clone()));
@@ -79,7 +79,13 @@ impl Base for MountedBase {
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
         let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
         if let Some((mount, Some(key))) = self.shared.resolve(path) {
-            let listed = list_store(&mount, &key, after, limit).await.map_err(|error| away(&mount, error))?;
+            let mut tries = 1;
+            let listed = loop {
+                match list_store(&mount, &key, after, limit).await {
+                    Err(error) if mount.again(&error, &mut tries).await => {}
+                    listed => break listed.map_err(|error| away(&mount, error))?,
+                }
+            };
             entries.extend(listed.into_iter().map(|row| (row.name.clone().into_bytes(), entry(row.name.into_bytes(), row.found))));
         }
         // Mount points hide what the store around them has under their names.
@@ -105,6 +111,17 @@ impl Base for MountedBase {
 
     fn may_show(&self, path: &Path, _inode: &Inode) -> bool {
         self.shared.resolve(path).is_some()
+    }
+}
+
+/// What is at a key. A failure in passing is tried again: a lookup that fails lets a write go ahead without knowing what it replaces.
+async fn head(mount: &Mount, key: &str) -> Result<Option<Found>, StoreError> {
+    let mut tries = 1;
+    loop {
+        match mount.health.ask(mount.store.head(key)).await {
+            Err(error) if mount.again(&error, &mut tries).await => {}
+            found => return found,
+        }
     }
 }
 

@@ -76,6 +76,15 @@ impl Health {
         }
     }
 
+    /// Waits before a further try; false at once while the store counts as away.
+    pub(crate) async fn rest(&self, pause: Duration) -> bool {
+        let rests = self.away.lock().as_ref().is_some_and(|away| self.clock.monotonic() < away.again);
+        if !rests {
+            self.clock.sleep(pause).await;
+        }
+        !rests
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         let mut away = self.away.lock();
         let now = self.clock.monotonic();

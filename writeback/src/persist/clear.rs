@@ -86,6 +86,7 @@ impl Inner {
         }
         for place in done {
             let Some(mount) = self.mounts.by_id(place.mount) else { continue };
+            mount.health.note(None);
             self.mounts.changed(place.mount, &place.key);
             if let Some(forget) = self.names.plan_forget_whiteout(&mount.path_of(&place.key)?).await? {
                 plan.merge(forget)?;
@@ -96,7 +97,7 @@ impl Inner {
         self.persist.take_in(row.seq, absorbed.as_ref(), self.persist.now());
         for place in done.iter().filter(|place| place.kind != PlaceKind::File) {
             if let Some(mount) = self.mounts.by_id(place.mount) {
-                self.show_base_below(&mount.path_of(&place.key)?).await?;
+                self.show_base_below(&mount.path_of(&place.key)?, row.seq).await?;
             }
         }
         Ok(())
@@ -118,7 +119,7 @@ impl Inner {
         if place.token.is_some() || place.upload.is_some() {
             self.abort_uploads(mount, place).await?;
         }
-        match self.look(mount, place, None).await? {
+        match self.see_place(mount, place, None).await? {
             There::Nothing => Ok(None),
             There::Ours(found) | There::Known(found) => {
                 mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;

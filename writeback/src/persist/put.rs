@@ -96,13 +96,13 @@ impl Inner {
         }
         let unwinds = self.persist.tracker.lock().unwinds(row.seq);
         let source = match &content {
-            Content::Persisted { at, layout: None, .. } => Some((at.mount, at.key.clone())),
+            Content::Persisted { at, .. } => Some((at.mount, at.key.clone())),
             _ => None,
         };
         self.persist.tracker.lock().set_source(row.seq, source.clone());
         let target = self.mounts.resolve(&path);
         // Either its content must leave the store, or others wait for the place where it lies.
-        let to_local = (target.is_none() || unwinds) && matches!(content, Content::Persisted { .. });
+        let to_local = (target.is_none() || unwinds) && source.is_some();
         if to_local {
             return self.bring_home(row, ino, &inode, content).await;
         }
@@ -170,7 +170,7 @@ impl Inner {
 
     /// What became of an earlier try: the object when it arrived; else `place` says what to expect now.
     async fn what_became(&self, job: &Job, place: &mut Place) -> Result<Option<Found>, StoreError> {
-        let there = self.look(&job.mount, place, Some(&job.inode)).await?;
+        let there = self.see_place(&job.mount, place, Some(&job.inode)).await?;
         let mine = place.token.as_ref() == Some(&job.token);
         match there {
             There::Ours(found) if mine && found.size == job.inode.size => {
@@ -180,7 +180,7 @@ impl Inner {
             There::Ours(found) => place.holds = Some(found.validator.0),
             // What we knew is gone: nobody's data is overwritten.
             There::Nothing => place.holds = None,
-            There::Known(_) => {}
+            There::Known(found) => place.holds = Some(found.validator.0),
             There::Foreign(_) => return Err(StoreError::Changed(job.key.clone())),
         }
         let resumable = mine && self.persist.partials.lock().get(&job.row.seq).is_some_and(|p| Some(&p.upload.0) == place.upload.as_ref());
@@ -202,7 +202,7 @@ impl Inner {
     }
 
     /// What is at a place now.
-    pub(super) async fn look(&self, mount: &Mount, place: &Place, inode: Option<&Inode>) -> Result<There, StoreError> {
+    pub(super) async fn see_place(&self, mount: &Mount, place: &Place, inode: Option<&Inode>) -> Result<There, StoreError> {
         let Some(found) = mount.upload.head(&place.key).await? else { return Ok(There::Nothing) };
         if found.is_dir {
             return Ok(There::Foreign(found));
@@ -211,6 +211,11 @@ impl Inner {
             return Ok(There::Ours(found));
         }
         if place.holds.as_ref() == Some(&found.validator.0) {
+            return Ok(There::Known(found));
+        }
+        // An older content of this cache, about which a lookup could not say anything when it was replaced.
+        let older = found.token.as_ref().is_some_and(|token| token.starts_with(self.persist.token_prefix()));
+        if inode.is_some() && older {
             return Ok(There::Known(found));
         }
         // A local file system without extended attributes keeps our mtime and size at least.
@@ -224,6 +229,7 @@ impl Inner {
     /// The object is visible and ours.
     async fn arrived(self: &Arc<Self>, job: Job, found: Found) -> Result<Outcome> {
         self.reach(crash_point!("visible-not-recorded"))?;
+        job.mount.health.note(None);
         self.mounts.changed(job.mount.id, &job.key);
         let at = StoreAt { mount: job.mount.id, key: job.key.clone(), validator: found.validator.0 };
         self.record(job, at).await
@@ -251,7 +257,7 @@ impl Inner {
     /// The store says that the target is not as we knew it: ours after all, gone, or somebody else's.
     async fn changed(self: &Arc<Self>, mut job: Job) -> Result<Outcome> {
         let mut place = job.place();
-        match self.look(&job.mount, &place, Some(&job.inode)).await {
+        match self.see_place(&job.mount, &place, Some(&job.inode)).await {
             Ok(There::Ours(found)) if place.token.as_ref() == Some(&job.token) && found.size == job.inode.size => {
                 self.arrived(job, found).await
             }

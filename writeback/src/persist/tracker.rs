@@ -82,7 +82,7 @@ struct Entry {
     phase: Phase,
     mount: u32,
     places: Vec<(At, PlaceKind)>,
-    /// The key at which its content lies, while there is no other copy.
+    /// The key at which its content lies, which must stay until it lies elsewhere.
     source: Option<At>,
     /// The key it is being written to.
     target: Option<At>,
@@ -336,6 +336,15 @@ impl Tracker {
         }
     }
 
+    fn release_directories(&mut self, seq: u64) {
+        let waiters = self.waiters.get(&seq).cloned().unwrap_or_default();
+        for waiter in waiters {
+            if self.entries.get(&waiter).is_some_and(|entry| !matches!(entry.what, WorkKind::Put { .. })) {
+                self.set_phase(waiter, Phase::Ready);
+            }
+        }
+    }
+
     fn release_held(&mut self) {
         for seq in std::mem::take(&mut self.held) {
             self.set_phase(seq, Phase::Ready);
@@ -399,7 +408,7 @@ impl Tracker {
         self.entries.get(&seq).is_some_and(|entry| entry.unwind)
     }
 
-    /// Notes where the content of `seq` lies while there is no other copy.
+    /// Notes where the content of `seq` lies, when it is not dirty.
     pub(super) fn set_source(&mut self, seq: u64, source: Option<At>) {
         if let Some(entry) = self.entries.get_mut(&seq) {
             entry.source = source;
@@ -507,9 +516,12 @@ impl Tracker {
             entry.unwind = false;
         }
         self.set_phase(seq, phase);
-        self.release_waiters(seq);
         if waits {
+            // It is not under way any more, for which directories wait. What waits for its keys would only see the same again.
+            self.release_directories(seq);
             self.unwind_ring(seq);
+        } else {
+            self.release_waiters(seq);
         }
     }
 
@@ -530,22 +542,31 @@ impl Tracker {
         }
     }
 
-    /// Where waits form a ring through `seq`, everyone in it is told to unwind.
+    /// First everyone whose content lies at a place brings it home, so that nobody needs what lies at the others' places; then
+    /// the oldest alone goes on and takes over the place it is to be written to.
+    fn unwind(&mut self, ring: &[u64]) {
+        let is_put = |entry: &Entry| matches!(entry.what, WorkKind::Put { .. });
+        let mut next: Vec<u64> =
+            ring.iter().filter(|seq| self.entries.get(seq).is_some_and(|entry| entry.source.is_some())).copied().collect();
+        if next.is_empty() {
+            next.extend(ring.iter().filter(|seq| self.entries.get(seq).is_some_and(is_put)).min());
+        }
+        for seq in next {
+            if let Some(entry) = self.entries.get_mut(&seq) {
+                entry.unwind = true;
+            }
+            self.set_phase(seq, Phase::Later(Duration::ZERO));
+        }
+    }
+
+    /// Where waits form a ring through `seq`, it is unwound.
     fn unwind_ring(&mut self, seq: u64) {
         let mut ring = vec![seq];
         let mut at = seq;
         while let Some(Entry { phase: Phase::Waiting(on), .. }) = self.entries.get(&at) {
             at = *on;
             if at == seq {
-                for member in ring {
-                    if let Some(entry) = self.entries.get_mut(&member) {
-                        entry.unwind = true;
-                    }
-                    // Only those with a target of their own can take over; the others go on waiting.
-                    if matches!(self.entries.get(&member).map(|entry| &entry.what), Some(WorkKind::Put { .. })) {
-                        self.set_phase(member, Phase::Later(Duration::ZERO));
-                    }
-                }
+                self.unwind(&ring);
                 return;
             }
             if ring.len() >= CHAIN_MAX || ring.contains(&at) {

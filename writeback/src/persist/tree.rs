@@ -100,7 +100,7 @@ impl Inner {
                 return Ok(false);
             }
         }
-        self.show_base(dir).await?;
+        self.show_base(dir, row.seq).await?;
         Ok(true)
     }
 
@@ -154,8 +154,8 @@ impl Inner {
         self.persist.absorb().await
     }
 
-    /// Lets the directory at `path` show the base at its own path, unless something there is still to be removed.
-    pub(super) async fn show_base(&self, path: &Path) -> Result<()> {
+    /// Lets the directory at `path` show the base at its own path, unless another piece of work still removes something there.
+    pub(super) async fn show_base(&self, path: &Path, seq: u64) -> Result<()> {
         let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else { return Ok(()) };
         let natural = Kind::Dir { base: Some(path.as_bytes()) };
         if !inode.is_dir() || inode.kind == natural {
@@ -163,8 +163,7 @@ impl Inner {
         }
         if let Some((mount, Some(key))) = self.mounts.resolve(path) {
             let tracker = self.persist.tracker.lock();
-            // The caller's own row prunes only; it may be over this path.
-            if tracker.tree_over(0, &(mount.id, key)).is_some() {
+            if tracker.tree_over(seq, &(mount.id, key)).is_some() {
                 return Ok(());
             }
         }
@@ -179,7 +178,7 @@ impl Inner {
     }
 
     /// Directories that were made where others were removed show the base again, once these are gone.
-    pub(super) async fn show_base_below(&self, path: &Path) -> Result<()> {
+    pub(super) async fn show_base_below(&self, path: &Path, seq: u64) -> Result<()> {
         let mut open = vec![path.clone()];
         while let Some(dir) = open.pop() {
             let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else { continue };
@@ -198,7 +197,7 @@ impl Inner {
                     break;
                 }
             }
-            self.show_base(&dir).await?;
+            self.show_base(&dir, seq).await?;
         }
         Ok(())
     }
@@ -249,6 +248,9 @@ impl Inner {
             dirs.push(dir);
         }
         for dir in dirs.iter().rev() {
+            if since.is_none() && self.is_live_directory(mount, dir).await {
+                continue;
+            }
             match mount.upload.remove_dir(dir).await {
                 // Something else is in it: somebody else's, or a file that takes the directory's place.
                 Ok(()) | Err(StoreError::Changed(_) | StoreError::NotFound(_)) => {}
@@ -256,6 +258,16 @@ impl Inner {
             }
         }
         Ok(if since.is_some() { foreign } else { None })
+    }
+
+    /// Whether a directory of ours is there: it was renamed away and back, or another one took its name. When in doubt, yes.
+    async fn is_live_directory(&self, mount: &Mount, key: &str) -> bool {
+        let Ok(path) = mount.path_of(key) else { return false };
+        match self.names.resolve(&path).await {
+            Ok(node) => node.is_some_and(|node| matches!(&node, Node::Row { inode, .. } if inode.is_dir())),
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => false,
+            Err(_) => true,
+        }
     }
 
     async fn remove_files(

@@ -25,7 +25,7 @@ use std::{
     io::{self, Write as _},
     ops::Range,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -326,9 +326,12 @@ impl Folder {
         if found.is_dir {
             return Ok(Some(found));
         }
-        found.token = sys::get_xattr(&path, "user.forebay.token")
-            .ok()
-            .and_then(|token| String::from_utf8(token).ok());
+        // A rewrite in place keeps the extended attributes: the token is only believed for what was written with it.
+        let written = sys::get_xattr(&path, "user.forebay.written").ok();
+        if written.as_deref() == Some(written_mark(&metadata).as_bytes()) {
+            let token = sys::get_xattr(&path, "user.forebay.token").ok();
+            found.token = token.and_then(|token| String::from_utf8(token).ok());
+        }
         found.attributes = vec![
             ("mode".into(), format!("{:o}", metadata.permissions().mode() & 0o7777)),
             ("uid".into(), metadata.uid().to_string()),
@@ -338,7 +341,7 @@ impl Folder {
         for name in sys::list_xattrs(&path).unwrap_or_default() {
             let ours = name
                 .strip_prefix(XATTR)
-                .filter(|name| *name != "token" && *name != "key");
+                .filter(|name| !["token", "key", "written"].contains(name));
             if let (Some(short), Ok(value)) = (ours, sys::get_xattr(&path, &name)) {
                 found
                     .attributes
@@ -711,6 +714,15 @@ fn dress(file: &File, write: &Write) {
     {
         refused("mtime", e);
     }
+    let mark = file.metadata().map(|metadata| written_mark(&metadata));
+    if let Err(e) = mark.and_then(|mark| sys::set_xattr(file, "user.forebay.written", mark.as_bytes())) {
+        refused("written", e);
+    }
+}
+
+/// Says which bytes a token belongs to: whoever rewrites the file changes its mtime or its size.
+fn written_mark(of: &Metadata) -> String {
+    format!("{:x}.{:x}-{:x}", of.mtime(), of.mtime_nsec(), of.len())
 }
 
 #[cfg(test)]
@@ -796,6 +808,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_rewrite_in_place_takes_the_token_away() {
+        let (folder, store) = store();
+        let (wanted, chunks) = write("a", b"one");
+        store.put(&wanted, chunks).await.unwrap();
+        let before = store.head("a").await.unwrap().unwrap();
+        assert_eq!(before.token.as_deref(), Some(wanted.token.as_str()));
+        fs::write(folder.path().join("a"), b"theirs").unwrap();
+        let after = store.head("a").await.unwrap().unwrap();
+        assert_eq!(after.token, None, "it stood for other bytes");
+    }
+
+    #[tokio::test]
     async fn the_hidden_folder_is_out_of_reach() {
         let (_folder, store) = store();
         store.probe().await.unwrap();
@@ -829,6 +853,6 @@ mod tests {
         for bad in ["", "a/b", "..", &"x".repeat(300)] {
             assert!(upload_name(&UploadId(bad.into())).is_err(), "{bad}");
         }
-        assert!(Path::new("/proc/self/fd").exists());
+        assert!(std::path::Path::new("/proc/self/fd").exists());
     }
 }

@@ -91,6 +91,8 @@ struct State {
     refused: Vec<StoreKey>,
     calls: HashMap<Call, u64>,
     faults: u64,
+    /// The read under way answers too few bytes.
+    cut: bool,
 }
 
 /// Randomness and time, when faults shall come by chance.
@@ -226,13 +228,15 @@ impl Memory {
         }
         let fault = self.decide(call, key)?;
         let happens = match &fault {
-            None | Some(Fault::LostAnswer | Fault::ShortRead) => true,
+            None | Some(Fault::LostAnswer) => true,
+            Some(Fault::ShortRead) => call == Call::Read,
             Some(Fault::Hang) => self.coin(),
             Some(_) => false,
         };
         let answer = happens.then(|| {
             let mut state = self.state.lock();
             let now = self.now(state.version + 1);
+            state.cut = fault == Some(Fault::ShortRead);
             effect(&mut state, now)
         });
         match (fault, answer) {
@@ -485,7 +489,12 @@ impl UnderStore for Memory {
             if range.start > range.end || range.end > object.bytes.len() as u64 {
                 return Err(StoreError::Damaged(format!("{key}: no bytes {range:?}")));
             }
-            Ok(object.bytes.slice(range.start as usize..range.end as usize))
+            let end = if state.cut {
+                range.start + (range.end - range.start) / 2
+            } else {
+                range.end
+            };
+            Ok(object.bytes.slice(range.start as usize..end as usize))
         });
         bytes.await
     }
