@@ -154,7 +154,13 @@ impl Pipeline {
     async fn publish(&mut self, cache: &Cache) -> Result<(), Error> {
         let session = self.session.as_mut().expect("asked for");
         session.publishing = true;
-        let version = cache.publish(&session.id, Publish::default()).await?;
+        let version = match cache.publish(&session.id, Publish::default()).await {
+            // No put of it has ended, and none that broke left a batch: there is nothing to publish.
+            Err(error) if error.kind() == ErrorKind::Precondition && session.rows.is_empty() => {
+                return self.abort(cache).await;
+            }
+            other => other?,
+        };
         let session = session.clone();
         let found = read(cache, &self.path).await;
         let base = if session.overwrite {
