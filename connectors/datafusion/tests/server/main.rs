@@ -3,5 +3,7 @@
 #[path = "../../../../flight-server/client/tests/support/mod.rs"]
 mod support;
 
+#[cfg(feature = "conformance")]
+mod conformance;
 mod objects;
 mod queries;
