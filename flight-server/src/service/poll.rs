@@ -202,7 +202,17 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
         .iter()
         .flat_map(|(plan, of)| info::part_pieces(door, plan, of, 0))
         .collect();
-    let endpoints = pieces.into_iter().map(|piece| {
+    // What was told stays: of an aborted session tickets that say so when they are shown.
+    let gone = Piece::Follow {
+        session: Some(poll.session.clone()),
+        from: None,
+    };
+    let missing = usize::try_from(poll.told)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(pieces.len());
+    let missing = if state == "aborted" { missing } else { 0 };
+    let pieces = pieces.into_iter().chain(std::iter::repeat_n(gone, missing));
+    let endpoints = pieces.map(|piece| {
         let ticket = Ticket {
             path: command.path.clone(),
             piece,
