@@ -104,8 +104,10 @@ def test_an_overwriting_session_shows_only_its_own(client, path):
     assert poller.poll() and poller.got == [1]
 
 
-def test_an_abort_is_told_and_ends_it(client, path):
-    client.put(path, one(0))
+@pytest.mark.parametrize("head", [True, False])
+def test_an_abort_is_told_and_ends_it(client, path, head):
+    if head:
+        client.put(path, one(0))
     session = begin(client, path)
     client.put(path, one(1), session=session)
     poller = Poller(client, path)

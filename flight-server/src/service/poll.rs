@@ -189,15 +189,14 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
         Err(e) if matches!(e.kind(), ErrorKind::Aborted | ErrorKind::NotFound) => "aborted",
         Err(e) => return Err(error::engine(e)),
     };
-    let Some((last, _)) = plans.last() else {
-        return Err(error::status(Code::Aborted, "the session was aborted"));
-    };
     let view = View {
         columns: command.columns.clone(),
         filter: command.filter.clone(),
         limit: None,
     };
-    let schema = info::shown_schema(door, last, &view)?;
+    // Of an aborted session before which there was nothing, no schema is left to tell.
+    let schema = plans.last().map(|(last, _)| info::shown_schema(door, last, &view));
+    let schema = schema.transpose()?.unwrap_or_default();
     let pieces: Vec<Piece> = plans
         .iter()
         .flat_map(|(plan, of)| info::part_pieces(door, plan, of, 0))
