@@ -23,6 +23,9 @@ const PAUSE_MAX: Duration = Duration::from_millis(40);
 const UNKNOWN_MAX: u32 = 20;
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(250);
 
+/// Free bytes below which a metastore that fails may have failed for want of room.
+const ROOM_MIN: u64 = 4 << 20;
+
 /// Counts the tries of one operation.
 #[derive(Debug)]
 pub(crate) struct Attempts {
@@ -72,7 +75,7 @@ impl Inner {
     pub(crate) async fn commit(&self, plan: Plan) -> Result<Committed> {
         let mut token = [0; 16];
         self.components.chance.fill(&mut token);
-        let mut asked = 0;
+        let (mut asked, mut made_room) = (0, false);
         loop {
             match self.names.commit(plan.clone(), Some(token)).await {
                 Ok(committed) => return Ok(committed),
@@ -86,8 +89,18 @@ impl Inner {
                     let text = format!("outcome unknown ({error}); ask again with the same token");
                     return Err(Error::new(ErrorKind::Deadline, text));
                 }
+                // A full disk must not keep what makes room from being written: the segments keep some back for this.
+                Err(NsError::Meta(_)) if !made_room && self.disk_is_full() && self.segments.make_room() => {
+                    made_room = true;
+                    tracing::warn!("the disk is full; the metastore takes the room that was kept back");
+                }
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn disk_is_full(&self) -> bool {
+        let space = self.components.disk.space(&self.settings.data);
+        space.is_ok_and(|space| space.free < ROOM_MIN)
     }
 }

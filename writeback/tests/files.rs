@@ -438,6 +438,53 @@ fn a_failed_flush_is_not_acknowledged_and_the_next_write_is() {
     });
 }
 
+/// The control of all the others: what would happen if an acknowledgement did not wait for the disk.
+#[test]
+fn without_fsync_a_power_cut_is_seen_to_lose_what_was_acknowledged() {
+    let lost = (0..20).filter(|seed| {
+        let mut world = World::new(*seed);
+        world.settings.segment.fsync = false;
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/local/f", &pattern(1, 200_000)).await.unwrap();
+        });
+        world.cut_power();
+        world.live(async |world| {
+            let Ok(cache) = world.open().await else { return true };
+            let found = get(&cache, "/local/f").await;
+            // Never wrong bytes, though.
+            assert!(
+                found.as_ref().is_err() || *found.as_ref().unwrap() == pattern(1, 200_000),
+                "seed {seed}"
+            );
+            found.is_err()
+        })
+    });
+    assert!(lost.count() > 0);
+}
+
+#[test]
+fn a_full_disk_still_takes_deletes_and_then_writes_again() {
+    let mut world = World::new(20);
+    world.settings.stall_max = Duration::from_secs(2);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/local/a", &pattern(1, 2_000_000)).await.unwrap();
+        world.disk.set_capacity(2_500_000);
+        let error = put(&cache, "/local/b", &pattern(2, 3_000_000)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full, "{error}");
+        assert_eq!(get(&cache, "/local/a").await.unwrap(), pattern(1, 2_000_000));
+        cache.delete(&at("/local/a"), false).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        put(&cache, "/local/c", &pattern(3, 1_000_000)).await.unwrap();
+        assert_eq!(cache.status().await.unwrap().dirty_bytes, 1_000_000);
+    });
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        assert_eq!(get(&cache, "/local/c").await.unwrap(), pattern(3, 1_000_000));
+    });
+}
+
 #[test]
 fn an_unknown_commit_is_asked_again_and_an_outcome_that_stays_unknown_says_so() {
     let mut world = World::new(14);

@@ -49,6 +49,8 @@ pub(crate) struct Dirty {
 struct Kept {
     files: AtomicU64,
     bytes: AtomicU64,
+    /// Bytes that were ever given back. A writer behind others sees by it that the line moves, though the level does not.
+    freed: watch::Sender<u64>,
 }
 
 /// Room on the file system, asked for now and then.
@@ -115,6 +117,7 @@ impl Dirty {
         subtract(&self.kept.files, files);
         subtract(&self.kept.bytes, bytes);
         self.budget.release(bytes);
+        self.kept.free(bytes);
     }
 
     /// Counts what is dirty already: found by recovery.
@@ -164,12 +167,12 @@ impl Dirty {
 
     /// Completes when for `stall_max` nothing was given back.
     async fn stalled(&self) {
-        let mut level = self.budget.watch();
-        let mut used = level.borrow_and_update().used;
+        let mut freed = self.kept.freed.subscribe();
         loop {
             tokio::select! {
                 biased;
-                () = given_back(&mut level, &mut used) => {}
+                // The sender is the ledger's own.
+                _ = freed.changed() => {}
                 () = self.clock.sleep(self.stall_max) => return,
             }
         }
@@ -211,17 +214,10 @@ impl Dirty {
     }
 }
 
-/// Completes when less is used than before.
-async fn given_back(level: &mut watch::Receiver<forebay_runtime::budget::Level>, used: &mut u64) {
-    loop {
-        if level.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        let now = level.borrow_and_update().used;
-        let less = now < *used;
-        *used = now;
-        if less {
-            return;
+impl Kept {
+    fn free(&self, bytes: u64) {
+        if bytes > 0 {
+            self.freed.send_modify(|freed| *freed = freed.saturating_add(bytes));
         }
     }
 }
@@ -258,20 +254,35 @@ impl Room {
 
 impl Reservation {
     /// Takes more under the same reservation.
-    pub(crate) fn join(&mut self, other: Reservation) {
-        self.permit.merge(other.permit);
+    pub(crate) fn join(&mut self, mut other: Reservation) {
+        let all = other.take();
+        self.permit.merge(all);
     }
 
     /// The content was committed: the bytes, and one file, stay dirty until [`Dirty::settle`].
-    pub(crate) fn keep(self) {
+    pub(crate) fn keep(mut self) {
+        let bytes = self.take().forget();
         self.kept.files.fetch_add(1, Ordering::Relaxed);
-        self.kept.bytes.fetch_add(self.permit.bytes(), Ordering::Relaxed);
-        self.permit.forget();
+        self.kept.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Whether the content was committed is not known: the bytes stay taken until the next recovery counts anew.
-    pub(crate) fn in_doubt(self) {
-        self.permit.forget();
+    pub(crate) fn in_doubt(mut self) {
+        self.take().forget();
+    }
+
+    fn take(&mut self) -> Permit {
+        let all = self.permit.bytes();
+        self.permit.split(all).expect("it holds what it says")
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let bytes = self.permit.bytes();
+        // The bytes first: who is told of them must find them.
+        self.permit.shrink_to(0);
+        self.kept.free(bytes);
     }
 }
 
@@ -343,6 +354,29 @@ mod tests {
         let error = waiter.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
         assert!(error.to_string().contains("dirty limit"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_behind_others_sees_that_the_line_moves() {
+        let dirty = ledger(100);
+        for _ in 0..10 {
+            dirty.reserve(10).await.unwrap().keep();
+        }
+        // Each takes what the settlement before gave back, so the level never falls.
+        let line: Vec<_> = (0..5)
+            .map(|_| {
+                let dirty = Arc::clone(&dirty);
+                tokio::spawn(async move { dirty.reserve(10).await.map(Reservation::keep) })
+            })
+            .collect();
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            dirty.settle(1, 10);
+        }
+        for waiter in line {
+            waiter.await.unwrap().unwrap();
+        }
+        assert_eq!((dirty.bytes(), dirty.used()), (100, 100));
     }
 
     #[tokio::test(start_paused = true)]
