@@ -22,7 +22,7 @@ use crate::{
 };
 use bytes::Bytes;
 use forebay_runtime::{crash_point, task};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// Most appends of a packed stream: its layout must fit into the caller's row.
 const PACKED_APPENDS_MAX: u64 = 256;
@@ -279,7 +279,17 @@ impl Writer {
 
     /// Ends the stream: waits until everything is durable and answers where it lies. Costs no flush beyond the one its last bytes ride in.
     /// Followers can go on reading.
+    ///
+    /// When it fails, the stream is discarded: nobody has a handle to it any more. Only after a shutdown it is left for the next start.
     pub async fn seal(self) -> Result<Layout> {
+        let sealed = self.seal_or_not().await;
+        if sealed.is_err() && !self.store.context.closed.load(Ordering::Acquire) {
+            self.discard();
+        }
+        sealed
+    }
+
+    async fn seal_or_not(&self) -> Result<Layout> {
         if self.busy {
             return Err(self.invalid("an append was cancelled before its end".into()));
         }

@@ -52,6 +52,29 @@ async fn after_a_failed_flush_a_shared_segment_never_acknowledges_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_seal_that_fails_leaves_nothing_behind() {
+    for len in [100, 100_000] {
+        let bench = Bench::new(1);
+        let (store, _) = bench.open().await;
+        let mut writer = store.create(StreamId(1, 1), None);
+        writer.append(&[bytes(1, len)], Bytes::new()).await.unwrap();
+        writer.sync().await.unwrap();
+        writer.append(&[bytes(2, len)], Bytes::new()).await.unwrap();
+        bench.disk.arm(Fault::Sync(1));
+        let failed = writer.seal().await;
+        assert!(matches!(failed, Err(SegmentError::Poisoned { .. })), "{failed:?}");
+        store.retain(&HashSet::new()).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(store.usage().live_bytes, 0, "{len}");
+        assert!(
+            bench.files_like(".data").is_empty() && bench.files_like(".shared").is_empty(),
+            "{:?}",
+            bench.files()
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pages_left_in_memory_by_a_failed_flush_are_not_believed_by_the_next_process() {
     for len in [100, 100_000] {
         let bench = Bench::new(1);

@@ -183,7 +183,10 @@ impl History {
         assert_eq!(crc, crc32c(&content), "seed {}", self.seed);
         let sealed = writer.seal().await;
         self.acknowledged(stream, sealed.clone().map(|_| self.model[&stream].appends.len() as u64));
-        let Ok(layout) = sealed else { return };
+        let Ok(layout) = sealed else {
+            self.model.get_mut(&stream).unwrap().given_up = true;
+            return;
+        };
         self.say(|| format!("{stream} sealed: {layout:?}"));
         assert_eq!(layout.len(), content.len() as u64, "seed {}", self.seed);
         for found in [
