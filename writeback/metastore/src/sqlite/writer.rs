@@ -2,7 +2,7 @@
 //!
 //! 1. A caller takes a permit for its bytes, puts its job in the queue and waits.
 //! 2. The thread takes what waits, at most [`GROUP_JOBS_MAX`] jobs, and waits a moment for those who took part in the group before
-//!    and are probably on their way again; a lonely writer waits for nobody.
+//!    and are probably on their way again; a lonely writer waits for nobody. After a large group it waits on as long as more come.
 //! 3. Inside one SQLite transaction it evaluates job after job: each sees what those before it wrote. Checks come before writes, so
 //!    a job whose check fails leaves nothing behind.
 //! 4. One COMMIT, one fsync. Then everyone gets an answer; also those who lost a check, for they may have lost it to a job of the
@@ -34,6 +34,12 @@ const JOB_BYTES: usize = 512;
 const GROUP_JOBS_MAX: usize = 512;
 /// The longest wait for those of the group before.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// A group larger than this shows that very many come on their own: then each moment of waiting saves fsyncs.
+const CROWD_JOBS: usize = 8;
+/// A crowd that nobody joined for this long has gathered.
+const CROWD_LULL: Duration = Duration::from_millis(1);
+/// The longest wait for a crowd.
+const CROWD_MAX: Duration = Duration::from_millis(25);
 
 /// Handle to the thread. Dropping it lets the thread finish what waits, and joins it.
 #[derive(Debug)]
@@ -237,6 +243,13 @@ impl Group {
         let deadline = Instant::now() + (self.last_took / 2).min(GATHER_MAX);
         while queue.jobs.len() < self.last_len && !queue.closed {
             if self.shared.arrived.wait_until(&mut queue, deadline).timed_out() {
+                break;
+            }
+        }
+        let end = Instant::now() + CROWD_MAX;
+        while self.last_len > CROWD_JOBS && queue.jobs.len() < GROUP_JOBS_MAX && !queue.closed {
+            let lull = (Instant::now() + CROWD_LULL).min(end);
+            if self.shared.arrived.wait_until(&mut queue, lull).timed_out() {
                 break;
             }
         }
