@@ -457,16 +457,14 @@ pub mod table {
     pub const WORK: u8 = 0x80;
     /// `mount id u32` → mount row.
     pub const MOUNT: u8 = 0x81;
-    /// `session id` → session row.
+    /// `o | p | a, session id` → [`super::SessionRow`]; `s, session id, piece u32` → piece of its schema message.
     pub const SESSION: u8 = 0x82;
-    /// `session id, part number u32` → part row.
+    /// `session id, part number u32` → [`super::PartRow`].
     pub const PART: u8 = 0x83;
-    /// `directory ino u64` → head of a dataset.
+    /// `directory ino u64` → [`super::HeadRow`].
     pub const HEAD: u8 = 0x84;
-    /// `directory ino u64, version u64` → version row.
+    /// `directory ino u64, version u64` → [`super::VersionRow`].
     pub const VERSION: u8 = 0x85;
-    /// `session id, task key` → winning attempt.
-    pub const TASK: u8 = 0x86;
     /// Client tokens of datasets and files → result.
     pub const TOKEN: u8 = 0x87;
     /// Settings of the whole store: cluster id, format.

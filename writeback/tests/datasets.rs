@@ -2,7 +2,9 @@
 
 mod support;
 
-use arrow_array::{ArrayRef, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, types::Int32Type};
+use arrow_array::{
+    ArrayRef, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, types::Int32Type,
+};
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
@@ -10,8 +12,8 @@ use forebay_runtime::chance::{Chance, SeededChance};
 use forebay_writeback::{
     Cache, Error, ErrorKind,
     dataset::{
-        At, Compression, DatasetPlan, Decoder, FollowSpec, Format, IpcMessage, PartItem, PartWriter, Publish, PutDone, PutTarget,
-        Resume, SessionId, SessionSpec, Task,
+        At, Compression, DatasetPlan, Decoder, FollowSpec, Format, IpcMessage, PartItem, PartWriter, Publish, PutDone,
+        PutTarget, Resume, SessionId, SessionSpec, Task,
     },
     file::WriteMode,
 };
@@ -41,15 +43,28 @@ fn coded(texts: &[&str]) -> RecordBatch {
 
 fn schema_message(schema: &Schema) -> IpcMessage {
     let mut tracker = DictionaryTracker::new(false);
-    let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &IpcWriteOptions::default());
-    IpcMessage { header: encoded.ipc_message.into(), ..IpcMessage::default() }
+    let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+        schema,
+        &mut tracker,
+        &IpcWriteOptions::default(),
+    );
+    IpcMessage {
+        header: encoded.ipc_message.into(),
+        ..IpcMessage::default()
+    }
 }
 
 /// The messages of a stream of batches, without the schema.
 fn messages(batches: &[RecordBatch]) -> Vec<IpcMessage> {
-    let (mut tracker, mut context, options) = (DictionaryTracker::new(false), IpcWriteContext::default(), IpcWriteOptions::default());
+    let (mut tracker, mut context, options) = (
+        DictionaryTracker::new(false),
+        IpcWriteContext::default(),
+        IpcWriteOptions::default(),
+    );
     let generator = IpcDataGenerator::default();
-    let Some(first) = batches.first() else { return Vec::new() };
+    let Some(first) = batches.first() else {
+        return Vec::new();
+    };
     generator.schema_to_bytes_with_dictionary_tracker(&first.schema(), &mut tracker, &options);
     let mut out = Vec::new();
     for batch in batches {
@@ -66,19 +81,39 @@ fn messages(batches: &[RecordBatch]) -> Vec<IpcMessage> {
 // ---- verbs in one line each
 
 fn target(path: &str) -> PutTarget {
-    PutTarget { path: at(path), session: None, task: None, spec: SessionSpec::default(), token: None }
+    PutTarget {
+        path: at(path),
+        session: None,
+        task: None,
+        spec: SessionSpec::default(),
+        token: None,
+    }
 }
 
 fn with_mode(path: &str, mode: WriteMode) -> PutTarget {
-    PutTarget { spec: SessionSpec { mode, ..SessionSpec::default() }, ..target(path) }
+    PutTarget {
+        spec: SessionSpec {
+            mode,
+            ..SessionSpec::default()
+        },
+        ..target(path)
+    }
 }
 
 fn into(path: &str, session: &SessionId) -> PutTarget {
-    PutTarget { session: Some(session.clone()), ..target(path) }
+    PutTarget {
+        session: Some(session.clone()),
+        ..target(path)
+    }
 }
 
 fn task(task: u64, attempt: u64) -> Task {
-    Task { job: "j".into(), stage: 0, task, attempt }
+    Task {
+        job: "j".into(),
+        stage: 0,
+        task,
+        attempt,
+    }
 }
 
 async fn begin(cache: &Cache, path: &str) -> SessionId {
@@ -103,14 +138,22 @@ async fn acked(writer: &mut PartWriter, batch: &RecordBatch) {
         let mut stable = writer.stable();
         let before = stable.borrow_and_update().batches;
         writer.append(message).await.unwrap();
-        stable.wait_for(|stable| stable.batches > before || stable.failed.is_some()).await.unwrap();
+        stable
+            .wait_for(|stable| stable.batches > before || stable.failed.is_some())
+            .await
+            .unwrap();
         assert_eq!(stable.borrow().failed, None);
     }
 }
 
 /// The paths of everything.
 async fn tree(cache: &Cache) -> Vec<String> {
-    support::tree(cache, "/").await.unwrap().into_iter().map(|stat| stat.path.to_string()).collect()
+    support::tree(cache, "/")
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|stat| stat.path.to_string())
+        .collect()
 }
 
 async fn read_plan(cache: &Cache, plan: &DatasetPlan, mut skip: u64) -> Vec<RecordBatch> {
@@ -123,7 +166,12 @@ async fn read_plan(cache: &Cache, plan: &DatasetPlan, mut skip: u64) -> Vec<Reco
         }
         let items: Vec<PartItem> = cache.read_part(part, skip).await.unwrap().try_collect().await.unwrap();
         skip = 0;
-        out.extend(items.into_iter().filter_map(|item| decoder.push(item).unwrap()).map(|(batch, _)| batch));
+        out.extend(
+            items
+                .into_iter()
+                .filter_map(|item| decoder.push(item).unwrap())
+                .map(|(batch, _)| batch),
+        );
     }
     out
 }
@@ -134,15 +182,30 @@ async fn read(cache: &Cache, path: &str) -> Vec<RecordBatch> {
 }
 
 fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
-    let column = |batch: &RecordBatch| batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
+    let column = |batch: &RecordBatch| {
+        batch
+            .column(0)
+            .as_any()
+            .downcast_ref::<Int64Array>()
+            .unwrap()
+            .values()
+            .to_vec()
+    };
     batches.iter().flat_map(column).collect()
 }
 
 fn words(batches: &[RecordBatch]) -> Vec<String> {
     let column = |batch: &RecordBatch| {
-        let column = batch.column(0).as_any().downcast_ref::<DictionaryArray<Int32Type>>().unwrap();
+        let column = batch
+            .column(0)
+            .as_any()
+            .downcast_ref::<DictionaryArray<Int32Type>>()
+            .unwrap();
         let typed = column.downcast_dict::<StringArray>().unwrap();
-        typed.into_iter().map(|word| word.unwrap().to_owned()).collect::<Vec<_>>()
+        typed
+            .into_iter()
+            .map(|word| word.unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     batches.iter().flat_map(column).collect()
 }
@@ -197,7 +260,10 @@ impl Follower {
 }
 
 fn resume(session: &SessionId, read: u64) -> FollowSpec {
-    FollowSpec { session: None, from: Some(Resume::Session(session.clone(), read)) }
+    FollowSpec {
+        session: None,
+        from: Some(Resume::Session(session.clone(), read)),
+    }
 }
 
 fn once<T>(seed: u64, body: impl AsyncFnOnce(&Cache) -> T) -> T {
@@ -214,14 +280,39 @@ fn batches_and_their_app_metadata_come_back_as_they_were_sent() {
     once(1, async |cache| {
         let batches = [rows(0..10), rows(10..11), rows(0..0), rows(11..5000)];
         let mut writer = open(cache, target("/d/a"), &batches[0]).await.unwrap();
-        let notes = [Bytes::new(), Bytes::from(vec![0; 100_000]), Bytes::from_static(b"FBAYNOTE"), Bytes::from_static(b"\xff")];
+        let notes = [
+            Bytes::new(),
+            Bytes::from(vec![0; 100_000]),
+            Bytes::from_static(b"FBAYNOTE"),
+            Bytes::from_static(b"\xff"),
+        ];
         for (message, note) in messages(&batches).into_iter().zip(&notes) {
-            writer.append(IpcMessage { app_metadata: note.clone(), ..message }).await.unwrap();
+            writer
+                .append(IpcMessage {
+                    app_metadata: note.clone(),
+                    ..message
+                })
+                .await
+                .unwrap();
         }
         assert_eq!(writer.commit().await.unwrap().version, Some(1));
         let plan = cache.dataset(&at("/d/a"), At::Head).await.unwrap();
-        assert_eq!((plan.version, plan.parts.len(), plan.parts[0].rows, plan.parts[0].batches), (Some(1), 1, 5000, 4));
-        let items: Vec<PartItem> = cache.read_part(&plan.parts[0], 0).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(
+            (
+                plan.version,
+                plan.parts.len(),
+                plan.parts[0].rows,
+                plan.parts[0].batches
+            ),
+            (Some(1), 1, 5000, 4)
+        );
+        let items: Vec<PartItem> = cache
+            .read_part(&plan.parts[0], 0)
+            .await
+            .unwrap()
+            .try_collect()
+            .await
+            .unwrap();
         let mut decoder = Decoder::new(&plan.schema_message).unwrap();
         for ((item, batch), note) in items.into_iter().zip(&batches).zip(&notes) {
             assert_eq!(decoder.push(item).unwrap().unwrap(), (batch.clone(), note.clone()));
@@ -233,13 +324,23 @@ fn batches_and_their_app_metadata_come_back_as_they_were_sent() {
 #[test]
 fn the_part_is_an_arrow_file_that_stock_readers_open() {
     once(2, async |cache| {
-        put(cache, target("/d"), &[texts(&["a", "b"]), texts(&["c"])]).await.unwrap();
-        let [name] = &tree(cache).await.into_iter().filter(|name| name.ends_with(".arrow")).collect::<Vec<_>>()[..] else {
+        put(cache, target("/d"), &[texts(&["a", "b"]), texts(&["c"])])
+            .await
+            .unwrap();
+        let [name] = &tree(cache)
+            .await
+            .into_iter()
+            .filter(|name| name.ends_with(".arrow"))
+            .collect::<Vec<_>>()[..]
+        else {
             panic!("one part")
         };
         let content = get(cache, name).await.unwrap();
         let stock = arrow_ipc::reader::FileReader::try_new(std::io::Cursor::new(content), None).unwrap();
-        assert_eq!(stock.map(Result::unwrap).collect::<Vec<_>>(), [texts(&["a", "b"]), texts(&["c"])]);
+        assert_eq!(
+            stock.map(Result::unwrap).collect::<Vec<_>>(),
+            [texts(&["a", "b"]), texts(&["c"])]
+        );
     });
 }
 
@@ -248,26 +349,48 @@ fn versions_append_overwrite_travel_and_are_kept_by_number() {
     once(3, async |cache| {
         put(cache, target("/d"), &[rows(0..3)]).await.unwrap();
         put(cache, target("/d"), &[rows(3..5)]).await.unwrap();
-        let overwritten = put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(9..10)]).await.unwrap();
+        let overwritten = put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(9..10)])
+            .await
+            .unwrap();
         assert_eq!(overwritten.version, Some(3));
         for (version, expected) in [(1, vec![0, 1, 2]), (2, vec![0, 1, 2, 3, 4]), (3, vec![9])] {
             let plan = cache.dataset(&at("/d"), At::Version(version)).await.unwrap();
-            assert_eq!(numbers(&read_plan(cache, &plan, 0).await), expected, "version {version}");
+            assert_eq!(
+                numbers(&read_plan(cache, &plan, 0).await),
+                expected,
+                "version {version}"
+            );
         }
         let listed = cache.versions(&at("/d")).await.unwrap();
-        assert_eq!(listed.iter().map(|v| (v.version, v.rows, v.parts)).collect::<Vec<_>>(), [(1, 3, 1), (2, 5, 2), (3, 1, 1)]);
-        assert_eq!(tree(cache).await.iter().filter(|name| name.contains("part-")).count(), 1, "old parts are out of sight");
+        assert_eq!(
+            listed.iter().map(|v| (v.version, v.rows, v.parts)).collect::<Vec<_>>(),
+            [(1, 3, 1), (2, 5, 2), (3, 1, 1)]
+        );
+        assert_eq!(
+            tree(cache).await.iter().filter(|name| name.contains("part-")).count(),
+            1,
+            "old parts are out of sight"
+        );
 
         let dirty = cache.status().await.unwrap().dirty_files;
         for n in 0..4 {
-            put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(n..n + 1)]).await.unwrap();
+            put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(n..n + 1)])
+                .await
+                .unwrap();
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
         let listed = cache.versions(&at("/d")).await.unwrap();
         assert_eq!(listed.iter().map(|v| v.version).collect::<Vec<_>>(), [5, 6, 7]);
-        assert_eq!(kind(cache.dataset(&at("/d"), At::Version(2)).await), ErrorKind::NotFound);
+        assert_eq!(
+            kind(cache.dataset(&at("/d"), At::Version(2)).await),
+            ErrorKind::NotFound
+        );
         assert_eq!(dirty, 3);
-        assert_eq!(cache.status().await.unwrap().dirty_files, 3, "what no version needs is free");
+        assert_eq!(
+            cache.status().await.unwrap().dirty_files,
+            3,
+            "what no version needs is free"
+        );
     });
 }
 
@@ -275,14 +398,19 @@ fn versions_append_overwrite_travel_and_are_kept_by_number() {
 fn a_deleted_dataset_leaves_nothing_and_its_name_begins_anew() {
     once(4, async |cache| {
         for n in 0..3 {
-            put(cache, with_mode("/d/e", WriteMode::Overwrite), &[rows(n..n + 1)]).await.unwrap();
+            put(cache, with_mode("/d/e", WriteMode::Overwrite), &[rows(n..n + 1)])
+                .await
+                .unwrap();
         }
         cache.delete(&at("/d"), true).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let status = cache.status().await.unwrap();
         assert_eq!((status.dirty_files, status.dirty_bytes), (0, 0));
         assert_eq!(kind(cache.dataset(&at("/d/e"), At::Head).await), ErrorKind::NotFound);
-        assert_eq!(put(cache, target("/d/e"), &[rows(7..8)]).await.unwrap().version, Some(1));
+        assert_eq!(
+            put(cache, target("/d/e"), &[rows(7..8)]).await.unwrap().version,
+            Some(1)
+        );
         assert_eq!(ids(cache, "/d/e").await, [7]);
     });
 }
@@ -290,7 +418,10 @@ fn a_deleted_dataset_leaves_nothing_and_its_name_begins_anew() {
 #[test]
 fn a_token_makes_a_put_and_a_begin_exactly_once() {
     once(5, async |cache| {
-        let tokened = || PutTarget { token: Some("same".into()), ..target("/d") };
+        let tokened = || PutTarget {
+            token: Some("same".into()),
+            ..target("/d")
+        };
         let first = put(cache, tokened(), &[rows(0..3)]).await.unwrap();
         let again = open(cache, tokened(), &rows(0..3)).await.unwrap();
         assert!(again.repeated());
@@ -298,12 +429,21 @@ fn a_token_makes_a_put_and_a_begin_exactly_once() {
         assert_eq!(ids(cache, "/d").await, [0, 1, 2]);
 
         // Two tries of one put at once: one counts.
-        let tokened = || PutTarget { token: Some("race".into()), ..target("/d") };
-        let (a, b) = (open(cache, tokened(), &rows(0..1)).await.unwrap(), open(cache, tokened(), &rows(0..1)).await.unwrap());
+        let tokened = || PutTarget {
+            token: Some("race".into()),
+            ..target("/d")
+        };
+        let (a, b) = (
+            open(cache, tokened(), &rows(0..1)).await.unwrap(),
+            open(cache, tokened(), &rows(0..1)).await.unwrap(),
+        );
         let (a, b) = tokio::join!(a.commit(), b.commit());
         assert_eq!((a.unwrap().version, b.unwrap().version), (Some(2), Some(2)));
 
-        let spec = || SessionSpec { token: Some("begin".into()), ..SessionSpec::default() };
+        let spec = || SessionSpec {
+            token: Some("begin".into()),
+            ..SessionSpec::default()
+        };
         let session = cache.begin(&at("/d"), spec()).await.unwrap();
         assert_eq!(cache.begin(&at("/d"), spec()).await.unwrap(), session);
     });
@@ -322,12 +462,18 @@ fn odd_shapes_no_batches_no_rows_no_columns() {
 
         let options = RecordBatchOptions::new().with_row_count(Some(7));
         let bare = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap();
-        put(cache, target("/bare"), &[bare.clone(), bare.clone()]).await.unwrap();
+        put(cache, target("/bare"), &[bare.clone(), bare.clone()])
+            .await
+            .unwrap();
         assert_eq!(read(cache, "/bare").await, [bare.clone(), bare]);
 
-        let fields: Vec<_> = (0..10_000).map(|k| Field::new(format!("column {k}"), DataType::Int64, true)).collect();
+        let fields: Vec<_> = (0..10_000)
+            .map(|k| Field::new(format!("column {k}"), DataType::Int64, true))
+            .collect();
         let wide = Arc::new(Schema::new(fields));
-        let columns = (0..10_000).map(|k| Arc::new(Int64Array::from(vec![k])) as ArrayRef).collect();
+        let columns = (0..10_000)
+            .map(|k| Arc::new(Int64Array::from(vec![k])) as ArrayRef)
+            .collect();
         let wide = RecordBatch::try_new(wide, columns).unwrap();
         put(cache, target("/wide"), &[wide.clone()]).await.unwrap();
         assert_eq!(read(cache, "/wide").await, [wide]);
@@ -337,7 +483,13 @@ fn odd_shapes_no_batches_no_rows_no_columns() {
 #[test]
 fn dictionaries_that_grow_or_are_replaced() {
     once(7, async |cache| {
-        let batches = [coded(&["a", "b"]), coded(&["a", "b"]), coded(&["a", "b", "c"]), coded(&["z"]), coded(&["z", "a"])];
+        let batches = [
+            coded(&["a", "b"]),
+            coded(&["a", "b"]),
+            coded(&["a", "b", "c"]),
+            coded(&["z"]),
+            coded(&["z", "a"]),
+        ];
         put(cache, target("/d"), &batches).await.unwrap();
         let plan = cache.dataset(&at("/d"), At::Head).await.unwrap();
         assert_eq!(plan.parts.len(), 4, "a replacement closes the part");
@@ -355,8 +507,13 @@ fn compression_of_the_part() {
     once(8, async |cache| {
         let batch = rows(0..50_000);
         for (name, compression) in [("/lz4", Compression::Lz4), ("/zstd", Compression::Zstd)] {
-            let spec = SessionSpec { compression: Some(compression), ..SessionSpec::default() };
-            put(cache, PutTarget { spec, ..target(name) }, &[batch.clone()]).await.unwrap();
+            let spec = SessionSpec {
+                compression: Some(compression),
+                ..SessionSpec::default()
+            };
+            put(cache, PutTarget { spec, ..target(name) }, &[batch.clone()])
+                .await
+                .unwrap();
             let plan = cache.dataset(&at(name), At::Head).await.unwrap();
             assert!(plan.parts[0].bytes < 400_000, "{}", plan.parts[0].bytes);
             assert_eq!(read_plan(cache, &plan, 0).await, [batch.clone()]);
@@ -375,8 +532,13 @@ fn another_schema_is_refused_with_the_first_difference() {
         assert!(error.to_string().contains("\"n\""), "{error}");
         let session = begin(cache, "/e").await;
         put(cache, into("/e", &session), &[rows(0..1)]).await.unwrap();
-        assert_eq!(kind(put(cache, into("/e", &session), &[texts(&["x"])]).await), ErrorKind::Precondition);
-        put(cache, with_mode("/d", WriteMode::Overwrite), &[texts(&["x"])]).await.unwrap();
+        assert_eq!(
+            kind(put(cache, into("/e", &session), &[texts(&["x"])]).await),
+            ErrorKind::Precondition
+        );
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[texts(&["x"])])
+            .await
+            .unwrap();
         assert_eq!(read(cache, "/d").await, [texts(&["x"])]);
         let old = cache.dataset(&at("/d"), At::Version(1)).await.unwrap();
         assert_eq!(numbers(&read_plan(cache, &old, 0).await), [0]);
@@ -389,24 +551,56 @@ fn wrong_requests_are_refused_by_kind_and_leave_nothing() {
         put_file(cache, "/file", b"x").await.unwrap();
         put(cache, target("/set"), &[rows(0..1)]).await.unwrap();
         let unknown = SessionId("nosuchsession123".into());
-        assert_eq!(kind(put(cache, target("/file"), &[rows(0..1)]).await), ErrorKind::Precondition);
-        assert_eq!(kind(put(cache, with_mode("/set", WriteMode::Create), &[rows(0..1)]).await), ErrorKind::Exists);
-        assert_eq!(kind(put(cache, into("/set", &unknown), &[rows(0..1)]).await), ErrorKind::NotFound);
-        assert_eq!(kind(cache.publish(&unknown, Publish::default()).await), ErrorKind::NotFound);
+        assert_eq!(
+            kind(put(cache, target("/file"), &[rows(0..1)]).await),
+            ErrorKind::Precondition
+        );
+        assert_eq!(
+            kind(put(cache, with_mode("/set", WriteMode::Create), &[rows(0..1)]).await),
+            ErrorKind::Exists
+        );
+        assert_eq!(
+            kind(put(cache, into("/set", &unknown), &[rows(0..1)]).await),
+            ErrorKind::NotFound
+        );
+        assert_eq!(
+            kind(cache.publish(&unknown, Publish::default()).await),
+            ErrorKind::NotFound
+        );
         assert_eq!(kind(cache.abort(&unknown).await), ErrorKind::NotFound);
-        assert_eq!(kind(cache.begin(&at("/"), SessionSpec::default()).await), ErrorKind::Invalid);
+        assert_eq!(
+            kind(cache.begin(&at("/"), SessionSpec::default()).await),
+            ErrorKind::Invalid
+        );
         assert_eq!(kind(cache.versions(&at("/nix")).await), ErrorKind::NotFound);
-        assert_eq!(kind(cache.dataset(&at("/set"), At::Version(9)).await), ErrorKind::NotFound);
+        assert_eq!(
+            kind(cache.dataset(&at("/set"), At::Version(9)).await),
+            ErrorKind::NotFound
+        );
         let session = begin(cache, "/other").await;
-        assert_eq!(kind(put(cache, into("/set", &session), &[rows(0..1)]).await), ErrorKind::Invalid);
-        assert_eq!(kind(cache.publish(&session, Publish::default()).await), ErrorKind::Precondition, "no schema");
+        assert_eq!(
+            kind(put(cache, into("/set", &session), &[rows(0..1)]).await),
+            ErrorKind::Invalid
+        );
+        assert_eq!(
+            kind(cache.publish(&session, Publish::default()).await),
+            ErrorKind::Precondition,
+            "no schema"
+        );
 
         let mut writer = open(cache, target("/new"), &rows(0..1)).await.unwrap();
         let [text]: [IpcMessage; 1] = messages(&[texts(&["x"])]).try_into().unwrap();
         assert_eq!(kind(writer.append(text).await), ErrorKind::Invalid);
-        assert_eq!(kind(writer.append(messages(&[rows(0..1)]).remove(0)).await), ErrorKind::Invalid, "a broken put stays broken");
+        assert_eq!(
+            kind(writer.append(messages(&[rows(0..1)]).remove(0)).await),
+            ErrorKind::Invalid,
+            "a broken put stays broken"
+        );
         assert_eq!(kind(writer.commit().await), ErrorKind::Invalid);
-        assert_eq!(tree(cache).await.iter().filter(|name| name.starts_with("/new")).count(), 0);
+        assert_eq!(
+            tree(cache).await.iter().filter(|name| name.starts_with("/new")).count(),
+            0
+        );
     });
 }
 
@@ -440,13 +634,27 @@ fn nothing_of_a_session_is_seen_before_its_publish_and_all_after() {
         put(cache, into("/d", &session), &[rows(3..6)]).await.unwrap();
         assert!(tree(cache).await.iter().all(|name| !name.starts_with("/d")));
         assert_eq!(kind(cache.dataset(&at("/d"), At::Head).await), ErrorKind::NotFound);
-        let how = || Publish { success_file: true, ..Publish::default() };
+        let how = || Publish {
+            success_file: true,
+            ..Publish::default()
+        };
         assert_eq!(cache.publish(&session, how()).await.unwrap(), 1);
-        assert_eq!(cache.publish(&session, how()).await.unwrap(), 1, "twice is the same version");
+        assert_eq!(
+            cache.publish(&session, how()).await.unwrap(),
+            1,
+            "twice is the same version"
+        );
         assert_eq!(kind(cache.abort(&session).await), ErrorKind::Precondition);
-        assert_eq!(kind(put(cache, into("/d", &session), &[rows(0..1)]).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(put(cache, into("/d", &session), &[rows(0..1)]).await),
+            ErrorKind::Precondition
+        );
         assert_eq!(ids(cache, "/d").await, [0, 1, 2, 3, 4, 5]);
-        let names: Vec<_> = tree(cache).await.into_iter().filter(|name| name.starts_with("/d/")).collect();
+        let names: Vec<_> = tree(cache)
+            .await
+            .into_iter()
+            .filter(|name| name.starts_with("/d/"))
+            .collect();
         let part = |k: usize| format!("/d/part-{k:05}-{}.arrow", session.0);
         assert_eq!(names, ["/d/_SUCCESS".to_owned(), part(0), part(1)]);
     });
@@ -459,23 +667,35 @@ fn an_abort_leaves_nothing() {
         put(cache, into("/d", &session), &[rows(0..30_000)]).await.unwrap();
         cache.abort(&session).await.unwrap();
         cache.abort(&session).await.unwrap();
-        assert_eq!(kind(cache.publish(&session, Publish::default()).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(cache.publish(&session, Publish::default()).await),
+            ErrorKind::Precondition
+        );
         let status = cache.status().await.unwrap();
         assert_eq!((status.dirty_files, status.dirty_bytes, status.sessions), (0, 0, 0));
-        assert_eq!(kind(cache.dataset(&at("/d"), At::Session(session)).await), ErrorKind::Aborted);
+        assert_eq!(
+            kind(cache.dataset(&at("/d"), At::Session(session)).await),
+            ErrorKind::Aborted
+        );
     });
 }
 
 #[test]
 fn an_idle_session_is_aborted_after_its_timeout_but_not_while_someone_writes() {
     once(14, async |cache| {
-        let spec = || SessionSpec { timeout: Some(Duration::from_secs(30)), ..SessionSpec::default() };
+        let spec = || SessionSpec {
+            timeout: Some(Duration::from_secs(30)),
+            ..SessionSpec::default()
+        };
         let idle = cache.begin(&at("/idle"), spec()).await.unwrap();
         let busy = cache.begin(&at("/busy"), spec()).await.unwrap();
         put(cache, into("/idle", &idle), &[rows(0..1)]).await.unwrap();
         let writer = open(cache, into("/busy", &busy), &rows(0..1)).await.unwrap();
         tokio::time::sleep(Duration::from_secs(60)).await;
-        assert_eq!(kind(cache.publish(&idle, Publish::default()).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(cache.publish(&idle, Publish::default()).await),
+            ErrorKind::Precondition
+        );
         writer.commit().await.unwrap();
         assert_eq!(cache.publish(&busy, Publish::default()).await.unwrap(), 1);
         assert_eq!(cache.status().await.unwrap().sessions, 0);
@@ -486,15 +706,31 @@ fn an_idle_session_is_aborted_after_its_timeout_but_not_while_someone_writes() {
 fn of_two_attempts_of_a_task_the_first_to_end_counts_and_parts_are_ordered_by_task() {
     once(15, async |cache| {
         let session = begin(cache, "/d").await;
-        let attempt = |of: u64, attempt: u64| PutTarget { task: Some(task(of, attempt)), ..into("/d", &session) };
+        let attempt = |of: u64, attempt: u64| PutTarget {
+            task: Some(task(of, attempt)),
+            ..into("/d", &session)
+        };
         let slow = open(cache, attempt(5, 0), &rows(0..1)).await.unwrap();
         put(cache, attempt(5, 1), &[rows(10..12)]).await.unwrap();
         assert_eq!(kind(slow.commit().await), ErrorKind::Aborted);
-        assert_eq!(kind(put(cache, attempt(5, 2), &[rows(20..22)]).await), ErrorKind::Aborted);
+        assert_eq!(
+            kind(put(cache, attempt(5, 2), &[rows(20..22)]).await),
+            ErrorKind::Aborted
+        );
         put(cache, attempt(2, 0), &[rows(50..52)]).await.unwrap();
-        assert_eq!(kind(put(cache, into("/d", &session), &[rows(0..1)]).await), ErrorKind::Precondition, "one kind of puts");
-        let never_ended = Publish { tasks: Some(vec![task(5, 0)]), ..Publish::default() };
-        assert_eq!(kind(cache.publish(&session, never_ended).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(put(cache, into("/d", &session), &[rows(0..1)]).await),
+            ErrorKind::Precondition,
+            "one kind of puts"
+        );
+        let never_ended = Publish {
+            tasks: Some(vec![task(5, 0)]),
+            ..Publish::default()
+        };
+        assert_eq!(
+            kind(cache.publish(&session, never_ended).await),
+            ErrorKind::Precondition
+        );
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(ids(cache, "/d").await, [50, 51, 10, 11]);
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -507,16 +743,26 @@ fn publish_names_the_attempts_that_count() {
     once(16, async |cache| {
         let session = begin(cache, "/d").await;
         for of in 0..3 {
-            let target = PutTarget { task: Some(task(of, 0)), ..into("/d", &session) };
+            let target = PutTarget {
+                task: Some(task(of, 0)),
+                ..into("/d", &session)
+            };
             put(cache, target, &[rows([i64::try_from(of).unwrap()])]).await.unwrap();
         }
         let mut follower = Follower::start(cache, "/d", FollowSpec::default());
         follower.wait_for(3).await;
-        let how = Publish { tasks: Some(vec![task(2, 0), task(0, 0)]), ..Publish::default() };
+        let how = Publish {
+            tasks: Some(vec![task(2, 0), task(0, 0)]),
+            ..Publish::default()
+        };
         cache.publish(&session, how).await.unwrap();
         assert_eq!(ids(cache, "/d").await, [0, 2]);
         assert_eq!(cache.status().await.unwrap().dirty_files, 2);
-        assert_eq!(follower.end().await.1, Some(ErrorKind::Aborted), "it was given a batch that did not count");
+        assert_eq!(
+            follower.end().await.1,
+            Some(ErrorKind::Aborted),
+            "it was given a batch that did not count"
+        );
     });
 }
 
@@ -526,7 +772,10 @@ fn a_publish_waits_for_no_one_but_refuses_while_a_put_is_under_way() {
         let session = begin(cache, "/d").await;
         let mut writer = open(cache, into("/d", &session), &rows(0..1)).await.unwrap();
         acked(&mut writer, &rows(0..1)).await;
-        assert_eq!(kind(cache.publish(&session, Publish::default()).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(cache.publish(&session, Publish::default()).await),
+            ErrorKind::Precondition
+        );
         acked(&mut writer, &rows(1..2)).await;
         writer.commit().await.unwrap();
         cache.publish(&session, Publish::default()).await.unwrap();
@@ -543,12 +792,114 @@ fn many_parts_are_published_at_once_and_overwritten() {
         }
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(ids(cache, "/d").await, (0..400).collect::<Vec<_>>());
-        put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)]).await.unwrap();
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)])
+            .await
+            .unwrap();
         assert_eq!(ids(cache, "/d").await, [7]);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        assert_eq!(tree(cache).await.iter().filter(|name| name.contains("part-")).count(), 1);
+        assert_eq!(
+            tree(cache).await.iter().filter(|name| name.contains("part-")).count(),
+            1
+        );
         let old = cache.dataset(&at("/d"), At::Version(1)).await.unwrap();
         assert_eq!(numbers(&read_plan(cache, &old, 0).await), (0..400).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn as_many_parts_as_a_session_takes_are_published_under_a_mount_and_one_more_is_refused() {
+    once(19, async |cache| {
+        let session = begin(cache, "/kept/d").await;
+        let mut last = Ok(());
+        let mut count = 0;
+        while last.is_ok() {
+            // Small appends, so that a part would lie in many pieces.
+            let batches: Vec<_> = (0..60).map(|k| rows([count * 60 + k])).collect();
+            last = put(cache, into("/kept/d", &session), &batches).await.map(drop);
+            count += i64::from(last.is_ok());
+        }
+        assert_eq!(last.unwrap_err().kind(), ErrorKind::Precondition);
+        assert_eq!(count, 480);
+        cache
+            .publish(
+                &session,
+                Publish {
+                    success_file: true,
+                    ..Publish::default()
+                },
+            )
+            .await
+            .unwrap();
+        assert_eq!(ids(cache, "/kept/d").await, (0..count * 60).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn an_old_version_keeps_what_the_under_store_loses() {
+    let mut world = World::new(23);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, target("/kept/d"), &[rows(0..20_000)]).await.unwrap();
+        cache
+            .wait_persisted(&at("/kept/d"), Duration::from_secs(600))
+            .await
+            .unwrap();
+        cache.free(&at("/kept/d")).await.unwrap();
+        assert_eq!(cache.status().await.unwrap().dirty_bytes, 0);
+        assert_eq!(
+            ids(&cache, "/kept/d").await,
+            (0..20_000).collect::<Vec<_>>(),
+            "read through once its copy and row went"
+        );
+        put(&cache, with_mode("/kept/d", WriteMode::Overwrite), &[rows(7..8)])
+            .await
+            .unwrap();
+        cache
+            .wait_persisted(&at("/kept"), Duration::from_secs(600))
+            .await
+            .unwrap();
+        assert!(
+            world
+                .store
+                .contents()
+                .keys()
+                .filter(|key| key.contains("part-"))
+                .count()
+                == 1,
+            "{:?}",
+            world.store.contents().keys()
+        );
+        let old = cache.dataset(&at("/kept/d"), At::Version(1)).await.unwrap();
+        assert_eq!(
+            numbers(&read_plan(&cache, &old, 0).await),
+            (0..20_000).collect::<Vec<_>>()
+        );
+        assert!(
+            cache.status().await.unwrap().dirty_bytes > 100_000,
+            "only the old version has it"
+        );
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let old = cache.dataset(&at("/kept/d"), At::Version(1)).await.unwrap();
+        assert_eq!(
+            numbers(&read_plan(&cache, &old, 0).await),
+            (0..20_000).collect::<Vec<_>>()
+        );
+        for n in 0..3 {
+            put(&cache, with_mode("/kept/d", WriteMode::Overwrite), &[rows(n..n + 1)])
+                .await
+                .unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cache
+            .wait_persisted(&at("/kept"), Duration::from_secs(600))
+            .await
+            .unwrap();
+        // Two small parts of old versions; the head's is in the under-store.
+        let status = cache.status().await.unwrap();
+        assert!(status.dirty_bytes < 10_000 && status.dirty_files == 2, "{status:?}");
     });
 }
 
@@ -587,7 +938,10 @@ fn a_session_and_its_acknowledged_batches_survive_a_power_cut() {
         assert_eq!(ids(&cache, "/d").await, [0, 1, 2, 3, 4, 5]);
         assert_eq!(cache.publish(&session, Publish::default()).await.unwrap(), 1);
         // A token counts batches: [0, 1, 2], [3], [4], [5].
-        assert_eq!(Follower::start(&cache, "/d", resume(&session, 3)).end().await, (vec![5], None));
+        assert_eq!(
+            Follower::start(&cache, "/d", resume(&session, 3)).end().await,
+            (vec![5], None)
+        );
     });
 }
 
@@ -597,11 +951,23 @@ fn what_a_cut_off_put_left_gives_way_to_the_same_put_again_and_tasks_leave_nothi
     let session = world.live(async |world| {
         let cache = world.open().await.unwrap();
         let session = begin(&cache, "/d").await;
-        let tokened = PutTarget { token: Some("t".into()), ..into("/d", &session) };
+        let tokened = PutTarget {
+            token: Some("t".into()),
+            ..into("/d", &session)
+        };
         let mut cut_off = open(&cache, tokened, &rows(0..1)).await.unwrap();
         acked(&mut cut_off, &rows(0..2)).await;
         let other = begin(&cache, "/t").await;
-        let mut of_task = open(&cache, PutTarget { task: Some(task(1, 0)), ..into("/t", &other) }, &rows(0..1)).await.unwrap();
+        let mut of_task = open(
+            &cache,
+            PutTarget {
+                task: Some(task(1, 0)),
+                ..into("/t", &other)
+            },
+            &rows(0..1),
+        )
+        .await
+        .unwrap();
         acked(&mut of_task, &rows(0..2)).await;
         std::mem::forget((cut_off, of_task));
         (session, other)
@@ -611,12 +977,24 @@ fn what_a_cut_off_put_left_gives_way_to_the_same_put_again_and_tasks_leave_nothi
         let cache = world.open().await.unwrap();
         assert_eq!(cache.status().await.unwrap().dirty_files, 1);
         let (session, other) = session;
-        let tokened = || PutTarget { token: Some("t".into()), ..into("/d", &session) };
+        let tokened = || PutTarget {
+            token: Some("t".into()),
+            ..into("/d", &session)
+        };
         put(&cache, tokened(), &[rows(0..2), rows(2..3)]).await.unwrap();
         put(&cache, tokened(), &[rows(0..2), rows(2..3)]).await.unwrap();
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(ids(&cache, "/d").await, [0, 1, 2]);
-        put(&cache, PutTarget { task: Some(task(1, 1)), ..into("/t", &other) }, &[rows(7..8)]).await.unwrap();
+        put(
+            &cache,
+            PutTarget {
+                task: Some(task(1, 1)),
+                ..into("/t", &other)
+            },
+            &[rows(7..8)],
+        )
+        .await
+        .unwrap();
         cache.publish(&other, Publish::default()).await.unwrap();
         assert_eq!(ids(&cache, "/t").await, [7]);
     });
@@ -628,7 +1006,9 @@ fn old_versions_survive_a_restart_and_are_swept_after_it() {
     world.live(async |world| {
         let cache = world.open().await.unwrap();
         for n in 0..3 {
-            put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(n..n + 1)]).await.unwrap();
+            put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(n..n + 1)])
+                .await
+                .unwrap();
         }
     });
     world.cut_power();
@@ -636,10 +1016,15 @@ fn old_versions_survive_a_restart_and_are_swept_after_it() {
         let cache = world.open().await.unwrap();
         for version in 1..=3u64 {
             let plan = cache.dataset(&at("/d"), At::Version(version)).await.unwrap();
-            assert_eq!(numbers(&read_plan(&cache, &plan, 0).await), [i64::try_from(version).unwrap() - 1]);
+            assert_eq!(
+                numbers(&read_plan(&cache, &plan, 0).await),
+                [i64::try_from(version).unwrap() - 1]
+            );
         }
         assert_eq!(cache.status().await.unwrap().dirty_files, 3);
-        put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)]).await.unwrap();
+        put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)])
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(cache.status().await.unwrap().dirty_files, 3);
     });
@@ -667,7 +1052,11 @@ fn a_follower_sees_each_batch_once_it_is_acknowledged_and_then_the_end() {
         for follower in [early, late] {
             assert_eq!(follower.end().await, ((0..6).collect(), None));
         }
-        assert_eq!(Follower::start(cache, "/d", FollowSpec::default()).end().await, ((0..6).collect(), None), "nothing is live");
+        assert_eq!(
+            Follower::start(cache, "/d", FollowSpec::default()).end().await,
+            ((0..6).collect(), None),
+            "nothing is live"
+        );
     });
 }
 
@@ -697,14 +1086,24 @@ fn the_head_comes_first_unless_the_session_overwrites_or_is_named() {
         let session = begin(cache, "/d").await;
         put(cache, into("/d", &session), &[rows(2..3)]).await.unwrap();
         let mut whole = Follower::start(cache, "/d", FollowSpec::default());
-        let mut own = Follower::start(cache, "/d", FollowSpec { session: Some(session.clone()), from: None });
+        let mut own = Follower::start(
+            cache,
+            "/d",
+            FollowSpec {
+                session: Some(session.clone()),
+                from: None,
+            },
+        );
         whole.wait_for(3).await;
         own.wait_for(1).await;
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(whole.end().await, (vec![0, 1, 2], None));
         assert_eq!(own.end().await, (vec![2], None));
 
-        let spec = SessionSpec { mode: WriteMode::Overwrite, ..SessionSpec::default() };
+        let spec = SessionSpec {
+            mode: WriteMode::Overwrite,
+            ..SessionSpec::default()
+        };
         let session = cache.begin(&at("/d"), spec).await.unwrap();
         let mut follower = Follower::start(cache, "/d", FollowSpec::default());
         put(cache, into("/d", &session), &[rows(9..10)]).await.unwrap();
@@ -759,7 +1158,10 @@ fn tasks_are_followed_in_the_order_in_which_they_ended_and_tokens_stay_good() {
         let session = begin(cache, "/d").await;
         let mut follower = Follower::start(cache, "/d", FollowSpec::default());
         for of in [5, 1, 3] {
-            let target = PutTarget { task: Some(task(of, 0)), ..into("/d", &session) };
+            let target = PutTarget {
+                task: Some(task(of, 0)),
+                ..into("/d", &session)
+            };
             put(cache, target, &[rows([i64::try_from(of).unwrap()])]).await.unwrap();
         }
         follower.wait_for(3).await;
@@ -768,10 +1170,21 @@ fn tasks_are_followed_in_the_order_in_which_they_ended_and_tokens_stay_good() {
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(follower.end().await, (vec![5, 1, 3], None));
         assert_eq!(ids(cache, "/d").await, [1, 3, 5]);
-        assert_eq!(Follower::start(cache, "/d", resume(&session, 1)).end().await, (vec![1, 3], None));
+        assert_eq!(
+            Follower::start(cache, "/d", resume(&session, 1)).end().await,
+            (vec![1, 3], None)
+        );
         let published = cache.dataset(&at("/d"), At::Follow).await.unwrap();
-        assert_eq!(numbers(&read_plan(cache, &published, 0).await), [5, 1, 3], "a publish reorders nothing for a poller");
-        assert_eq!(numbers(&read_plan(cache, &polled, 0).await), [5, 1, 3], "old endpoints stay readable");
+        assert_eq!(
+            numbers(&read_plan(cache, &published, 0).await),
+            [5, 1, 3],
+            "a publish reorders nothing for a poller"
+        );
+        assert_eq!(
+            numbers(&read_plan(cache, &polled, 0).await),
+            [5, 1, 3],
+            "old endpoints stay readable"
+        );
     });
 }
 
@@ -799,15 +1212,35 @@ fn resume_tokens_stay_good_after_the_publish_and_a_restart() {
         put(&cache, target("/d"), &[rows(50..51)]).await.unwrap();
         for read in [0u64, 1, 4] {
             let expected: Vec<i64> = (i64::try_from(read).unwrap()..4).chain([50]).collect();
-            assert_eq!(Follower::start(&cache, "/d", resume(&session, read)).end().await, (expected, None));
+            assert_eq!(
+                Follower::start(&cache, "/d", resume(&session, read)).end().await,
+                (expected, None)
+            );
         }
-        let from = |version, read| FollowSpec { session: None, from: Some(Resume::Version(version, read)) };
-        assert_eq!(Follower::start(&cache, "/d", from(1, 1)).end().await, (vec![0, 1, 2, 3, 50], None));
+        let from = |version, read| FollowSpec {
+            session: None,
+            from: Some(Resume::Version(version, read)),
+        };
+        assert_eq!(
+            Follower::start(&cache, "/d", from(1, 1)).end().await,
+            (vec![0, 1, 2, 3, 50], None)
+        );
         assert_eq!(Follower::start(&cache, "/d", from(3, 6)).end().await, (vec![], None));
-        assert_eq!(Follower::start(&cache, "/d", from(9, 0)).end().await.1, Some(ErrorKind::NotFound));
-        put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)]).await.unwrap();
-        assert_eq!(Follower::start(&cache, "/d", from(1, 1)).end().await.1, Some(ErrorKind::Precondition));
-        assert_eq!(Follower::start(&cache, "/d", resume(&session, 1)).end().await.1, Some(ErrorKind::Precondition));
+        assert_eq!(
+            Follower::start(&cache, "/d", from(9, 0)).end().await.1,
+            Some(ErrorKind::NotFound)
+        );
+        put(&cache, with_mode("/d", WriteMode::Overwrite), &[rows(7..8)])
+            .await
+            .unwrap();
+        assert_eq!(
+            Follower::start(&cache, "/d", from(1, 1)).end().await.1,
+            Some(ErrorKind::Precondition)
+        );
+        assert_eq!(
+            Follower::start(&cache, "/d", resume(&session, 1)).end().await.1,
+            Some(ErrorKind::Precondition)
+        );
     });
 }
 
@@ -825,7 +1258,11 @@ fn a_follower_goes_over_replaced_dictionaries() {
         let stream = stream.unwrap();
         let mut decoder = Decoder::new(&stream.schema_message).unwrap();
         let items: Vec<PartItem> = stream.items.try_collect().await.unwrap();
-        let got: Vec<_> = items.into_iter().filter_map(|item| decoder.push(item).unwrap()).map(|(batch, _)| batch).collect();
+        let got: Vec<_> = items
+            .into_iter()
+            .filter_map(|item| decoder.push(item).unwrap())
+            .map(|(batch, _)| batch)
+            .collect();
         assert_eq!(words(&got), ["a", "b", "c", "d", "a"]);
     });
 }
@@ -835,19 +1272,48 @@ fn a_follower_goes_over_replaced_dictionaries() {
 #[test]
 fn parquet_parts_hold_the_rows_and_where_batches_began() {
     let mut world = World::new(40);
-    let spec = || SessionSpec { format: Format::Parquet, ..SessionSpec::default() };
+    let spec = || SessionSpec {
+        format: Format::Parquet,
+        ..SessionSpec::default()
+    };
     let session = world.live(async |world| {
         let cache = world.open().await.unwrap();
-        put(&cache, PutTarget { spec: spec(), ..target("/p") }, &[rows(0..10), rows(10..20), rows(0..0), rows(20..21)]).await.unwrap();
-        let [name] = &tree(&cache).await.into_iter().filter(|name| name.ends_with(".parquet")).collect::<Vec<_>>()[..] else {
+        put(
+            &cache,
+            PutTarget {
+                spec: spec(),
+                ..target("/p")
+            },
+            &[rows(0..10), rows(10..20), rows(0..0), rows(20..21)],
+        )
+        .await
+        .unwrap();
+        let [name] = &tree(&cache)
+            .await
+            .into_iter()
+            .filter(|name| name.ends_with(".parquet"))
+            .collect::<Vec<_>>()[..]
+        else {
             panic!("one part")
         };
         let content = Bytes::from(get(&cache, name).await.unwrap());
-        let stock = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(content).unwrap().build().unwrap();
-        assert_eq!(numbers(&stock.map(Result::unwrap).collect::<Vec<_>>()), (0..21).collect::<Vec<_>>());
-        assert_eq!(read(&cache, "/p").await, [rows(0..10), rows(10..20), rows(0..0), rows(20..21)]);
+        let stock = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(content)
+            .unwrap()
+            .build()
+            .unwrap();
+        assert_eq!(
+            numbers(&stock.map(Result::unwrap).collect::<Vec<_>>()),
+            (0..21).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            read(&cache, "/p").await,
+            [rows(0..10), rows(10..20), rows(0..0), rows(20..21)]
+        );
         let plan = cache.dataset(&at("/p"), At::Head).await.unwrap();
-        assert_eq!(numbers(&read_plan(&cache, &plan, 1).await), (10..21).collect::<Vec<_>>());
+        assert_eq!(
+            numbers(&read_plan(&cache, &plan, 1).await),
+            (10..21).collect::<Vec<_>>()
+        );
 
         let session = cache.begin(&at("/s"), spec()).await.unwrap();
         let mut follower = Follower::start(&cache, "/s", FollowSpec::default());
@@ -869,7 +1335,14 @@ fn parquet_parts_hold_the_rows_and_where_batches_began() {
         let cache = world.open().await.unwrap();
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(ids(&cache, "/s").await, (0..6).collect::<Vec<_>>());
-        assert_eq!(tree(&cache).await.iter().filter(|name| name.starts_with("/s/") && name.ends_with(".parquet")).count(), 2);
+        assert_eq!(
+            tree(&cache)
+                .await
+                .iter()
+                .filter(|name| name.starts_with("/s/") && name.ends_with(".parquet"))
+                .count(),
+            2
+        );
         assert_eq!(cache.status().await.unwrap().dirty_files, 3);
     });
 }
@@ -889,40 +1362,83 @@ fn arrow_file(batches: &[RecordBatch]) -> Vec<u8> {
 #[test]
 fn files_that_anyone_wrote_are_a_dataset_and_the_first_publish_goes_on_from_them() {
     once(41, async |cache| {
-        put_file(cache, "/d/x.parquet", &parquet_file(&rows(0..5))).await.unwrap();
-        put_file(cache, "/d/y.arrow", &arrow_file(&[rows(5..7), rows(7..8)])).await.unwrap();
+        put_file(cache, "/d/x.parquet", &parquet_file(&rows(0..5)))
+            .await
+            .unwrap();
+        put_file(cache, "/d/y.arrow", &arrow_file(&[rows(5..7), rows(7..8)]))
+            .await
+            .unwrap();
         put_file(cache, "/d/_SUCCESS", b"").await.unwrap();
         put_file(cache, "/d/.hidden.arrow", b"noise").await.unwrap();
         assert!(cache.is_dataset(&at("/d")).await.unwrap());
         assert_eq!(ids(cache, "/d").await, (0..8).collect::<Vec<_>>());
         assert_eq!(ids(cache, "/d/x.parquet").await, (0..5).collect::<Vec<_>>());
         let plan = cache.dataset(&at("/d"), At::Head).await.unwrap();
-        assert_eq!((plan.version, plan.parts.iter().map(|part| (part.rows, part.batches)).collect::<Vec<_>>()), (None, vec![(5, 1), (3, 2)]));
-        assert_eq!(kind(put(cache, target("/d"), &[texts(&["x"])]).await), ErrorKind::Precondition);
+        assert_eq!(
+            (
+                plan.version,
+                plan.parts
+                    .iter()
+                    .map(|part| (part.rows, part.batches))
+                    .collect::<Vec<_>>()
+            ),
+            (None, vec![(5, 1), (3, 2)])
+        );
+        assert_eq!(
+            kind(put(cache, target("/d"), &[texts(&["x"])]).await),
+            ErrorKind::Precondition
+        );
         assert_eq!(put(cache, target("/d"), &[rows(8..9)]).await.unwrap().version, Some(1));
         assert_eq!(ids(cache, "/d").await, (0..9).collect::<Vec<_>>());
-        put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(1..2)]).await.unwrap();
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(1..2)])
+            .await
+            .unwrap();
         assert_eq!(ids(cache, "/d").await, [1]);
         assert!(tree(cache).await.iter().all(|name| !name.ends_with("x.parquet")));
 
-        put_file(cache, "/mixed/a.arrow", &arrow_file(&[rows(0..1)])).await.unwrap();
-        put_file(cache, "/mixed/b.arrow", &arrow_file(&[texts(&["x"])])).await.unwrap();
+        put_file(cache, "/mixed/a.arrow", &arrow_file(&[rows(0..1)]))
+            .await
+            .unwrap();
+        put_file(cache, "/mixed/b.arrow", &arrow_file(&[texts(&["x"])]))
+            .await
+            .unwrap();
         let error = cache.dataset(&at("/mixed"), At::Head).await.unwrap_err();
-        assert!(error.kind() == ErrorKind::Precondition && error.to_string().contains("/mixed/b.arrow"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::Precondition && error.to_string().contains("/mixed/b.arrow"),
+            "{error}"
+        );
         assert!(!cache.is_dataset(&at("/nothing")).await.unwrap());
         put_file(cache, "/notes/readme.txt", b"text").await.unwrap();
-        assert!(!cache.is_dataset(&at("/notes")).await.unwrap() && !cache.is_dataset(&at("/notes/readme.txt")).await.unwrap());
+        assert!(
+            !cache.is_dataset(&at("/notes")).await.unwrap()
+                && !cache.is_dataset(&at("/notes/readme.txt")).await.unwrap()
+        );
     });
 }
 
 #[test]
 fn folders_with_values_become_columns() {
     once(42, async |cache| {
-        put_file(cache, "/h/day=1/a.arrow", &arrow_file(&[rows(0..2)])).await.unwrap();
-        put_file(cache, "/h/day=__HIVE_DEFAULT_PARTITION__/b.parquet", &parquet_file(&rows(2..3))).await.unwrap();
+        put_file(cache, "/h/day=1/a.arrow", &arrow_file(&[rows(0..2)]))
+            .await
+            .unwrap();
+        put_file(
+            cache,
+            "/h/day=__HIVE_DEFAULT_PARTITION__/b.parquet",
+            &parquet_file(&rows(2..3)),
+        )
+        .await
+        .unwrap();
         put(cache, target("/h/day=3"), &[rows(7..8)]).await.unwrap();
         let plan = cache.dataset(&at("/h"), At::Head).await.unwrap();
-        assert_eq!(plan.schema.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["n", "day"]);
+        assert_eq!(
+            plan.schema
+                .fields()
+                .iter()
+                .map(|field| field.name().as_str())
+                .collect::<Vec<_>>(),
+            ["n", "day"]
+        );
         let batches = read_plan(cache, &plan, 0).await;
         let days: Vec<Option<String>> = batches
             .iter()
@@ -943,7 +1459,9 @@ fn all_datasets_are_listed_by_prefix_in_path_order() {
         for path in ["/t/a", "/t/b/c", "/u/b"] {
             put(cache, target(path), &[rows(0..1)]).await.unwrap();
         }
-        put_file(cache, "/t/files/x.parquet", &parquet_file(&rows(0..1))).await.unwrap();
+        put_file(cache, "/t/files/x.parquet", &parquet_file(&rows(0..1)))
+            .await
+            .unwrap();
         put_file(cache, "/t/mixed/readme.txt", b"no data").await.unwrap();
         let listed = async |prefix: &str| {
             let plans: Vec<DatasetPlan> = cache.datasets(prefix.as_bytes()).try_collect().await.unwrap();
@@ -962,7 +1480,10 @@ fn all_datasets_are_listed_by_prefix_in_path_order() {
 /// Puts, sessions, publishes, aborts, overwrites and power cuts against a plain model.
 #[test]
 fn random_histories_agree_with_a_plain_model() {
-    let seed = std::env::var("FOREBAY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    let seed = std::env::var("FOREBAY_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(7);
     println!("seed {seed}");
     for seed in seed..seed + 4 {
         history(seed);
@@ -996,7 +1517,11 @@ fn history(seed: u64) {
 async fn step(cache: &Cache, model: &mut Model, chance: &dyn Chance) {
     let path = format!("/m/{}", chance.below(3));
     let overwrite = chance.below(4) == 0;
-    let mode = if overwrite { WriteMode::Overwrite } else { WriteMode::Append };
+    let mode = if overwrite {
+        WriteMode::Overwrite
+    } else {
+        WriteMode::Append
+    };
     let mut fresh = || {
         model.next += 2;
         [rows([model.next]), rows([model.next + 1])]
@@ -1012,7 +1537,10 @@ async fn step(cache: &Cache, model: &mut Model, chance: &dyn Chance) {
             head.extend(numbers(&batches));
         }
         3..=4 => {
-            let spec = SessionSpec { mode, ..SessionSpec::default() };
+            let spec = SessionSpec {
+                mode,
+                ..SessionSpec::default()
+            };
             let session = cache.begin(&at(&path), spec).await.unwrap();
             model.sessions.push((session, path, overwrite, Vec::new()));
         }
@@ -1069,6 +1597,10 @@ async fn check(cache: &Cache, model: &Model, seed: u64) {
             continue;
         }
         let plan = cache.dataset(&at(path), At::Session(session.clone())).await.unwrap();
-        assert_eq!(numbers(&read_plan(cache, &plan, 0).await), *staged, "seed {seed} session of {path}");
+        assert_eq!(
+            numbers(&read_plan(cache, &plan, 0).await),
+            *staged,
+            "seed {seed} session of {path}"
+        );
     }
 }

@@ -57,24 +57,43 @@ impl Inner {
                 self.session_route(path, session, *read).await?
             }
             (Some(_), Some(_)) => {
-                return Err(Error::invalid("the resume token counts in something else than the session that is named"));
+                return Err(Error::invalid(
+                    "the resume token counts in something else than the session that is named",
+                ));
             }
             (Some(session), None) => self.session_route(path, session, 0).await?,
             (None, Some(Resume::Session(session, read))) => self.resume_session(path, session, *read).await?,
             (None, Some(Resume::Version(version, read))) => self.resume_version(path, *version, *read).await?,
             (None, None) => self.whole_route(path, None).await?,
         };
-        let Route { schema, schema_message, legs } = route;
-        let reader = Reader { inner: Arc::clone(self), legs, leg: None };
-        let items = stream::try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|item| (item, reader))) });
-        Ok(FollowStream { schema, schema_message, items: items.boxed() })
+        let Route {
+            schema,
+            schema_message,
+            legs,
+        } = route;
+        let reader = Reader {
+            inner: Arc::clone(self),
+            legs,
+            leg: None,
+        };
+        let items = stream::try_unfold(reader, |mut reader| async move {
+            Ok(reader.next().await?.map(|item| (item, reader)))
+        });
+        Ok(FollowStream {
+            schema,
+            schema_message,
+            items: items.boxed(),
+        })
     }
 
     /// Only what one session has, to its end.
     async fn session_route(self: &Arc<Self>, path: &Path, session: &SessionId, read: u64) -> Result<Route> {
         if let Some(live) = self.datasets.sessions.get(session) {
             if live.path != *path {
-                return Err(Error::invalid(format!("session {} is of {}, not of {path}", session.0, live.path)));
+                return Err(Error::invalid(format!(
+                    "session {} is of {}, not of {path}",
+                    session.0, live.path
+                )));
             }
             return self.live_route(live, read, Vec::new()).await;
         }
@@ -85,7 +104,11 @@ impl Inner {
     async fn live_route(self: &Arc<Self>, live: Arc<Live>, read: u64, before: Vec<Leg>) -> Result<Route> {
         let schema = self.live_schema(&live).await?;
         let legs = before.into_iter().chain([Leg::Live(live, read)]).collect();
-        Ok(Route { schema: Arc::clone(&schema.schema), schema_message: schema.message.clone(), legs })
+        Ok(Route {
+            schema: Arc::clone(&schema.schema),
+            schema_message: schema.message.clone(),
+            legs,
+        })
     }
 
     /// Everything: what is published (from `read` batches on, when a token says so), then the live session.
@@ -106,8 +129,16 @@ impl Inner {
             if !matches!(live.phase(), Phase::Open | Phase::Ending) {
                 continue;
             }
+            // The transaction is done and the session does not know yet: its batches are the head's.
+            let head = match head {
+                Some(plan) if plan.holds(&live.id) && !overwrites => return Ok(Route::of(plan, read.unwrap_or(0))),
+                other => other,
+            };
             let head = head.filter(|_| !overwrites || read.is_some());
-            let before = head.map(|plan| Leg::Parts(plan.parts.into(), read.unwrap_or(0))).into_iter().collect();
+            let before = head
+                .map(|plan| Leg::Parts(plan.parts.into(), read.unwrap_or(0)))
+                .into_iter()
+                .collect();
             match self.live_route(Arc::clone(&live), 0, before).await {
                 // It ended before it had a schema.
                 Err(_) if !matches!(live.phase(), Phase::Open | Phase::Ending) => {}
@@ -121,35 +152,59 @@ impl Inner {
         if let Some(live) = self.datasets.sessions.get(session).filter(|live| live.path == *path) {
             return self.live_route(live, read, Vec::new()).await;
         }
-        let row = self.session_row(session).await?.ok_or_else(|| super::session::no_session(session))?.0;
+        let row = self
+            .session_row(session)
+            .await?
+            .ok_or_else(|| super::session::no_session(session))?
+            .0;
         let Some((dir, version)) = ended_well(&row, session)? else {
-            return Err(Error::unavailable(format!("session {} is just being opened; try again", session.0)));
+            return Err(Error::unavailable(format!(
+                "session {} is just being opened; try again",
+                session.0
+            )));
         };
         let Some((here, head)) = self.published_head(path).await? else {
             return Err(Error::not_found(format!("{path}: not found")));
         };
         if here != dir {
-            return Err(Error::precondition(format!("{path}: session {} was published elsewhere, or that dataset was deleted", session.0)));
+            return Err(Error::precondition(format!(
+                "{path}: session {} was published elsewhere, or that dataset was deleted",
+                session.0
+            )));
         }
         self.same_chain(path, version, head.version).await?;
         let mut own: VecDeque<PartRef> = self.delivered_parts(path, session).await?.into();
         // Versions after it go on behind it.
         let mut later = self.dataset(path, &At::Head).await?;
         let of_session = |part: &PartRef| part.origin.as_ref().is_some_and(|(of, _)| of == session);
-        let behind = later.parts.iter().rposition(of_session).map_or(later.parts.len(), |last| last + 1);
+        let behind = later
+            .parts
+            .iter()
+            .rposition(of_session)
+            .map_or(later.parts.len(), |last| last + 1);
         own.extend(later.parts.drain(behind.min(later.parts.len())..));
         let leg = Leg::Parts(own, read);
         match self.datasets.sessions.oldest(path) {
             Some(live) => self.live_route(live, 0, vec![leg]).await,
-            None => Ok(Route { schema: later.schema, schema_message: later.schema_message, legs: [leg].into() }),
+            None => Ok(Route {
+                schema: later.schema,
+                schema_message: later.schema_message,
+                legs: [leg].into(),
+            }),
         }
     }
 
     /// After `read` batches of a version, which later ones may have appended to.
     async fn resume_version(self: &Arc<Self>, path: &Path, version: u64, read: u64) -> Result<Route> {
-        let (_, head) = self.published_head(path).await?.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        let (_, head) = self
+            .published_head(path)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         if version > head.version || version == 0 {
-            return Err(Error::not_found(format!("{path}: there is no version {version}; the head is {}", head.version)));
+            return Err(Error::not_found(format!(
+                "{path}: there is no version {version}; the head is {}",
+                head.version
+            )));
         }
         self.same_chain(path, version, head.version).await?;
         self.whole_route(path, Some(read)).await
@@ -172,8 +227,17 @@ impl Inner {
 
 impl Route {
     fn of(plan: DatasetPlan, read: u64) -> Self {
-        let DatasetPlan { schema, schema_message, parts, .. } = plan;
-        Self { schema, schema_message, legs: [Leg::Parts(parts.into(), read)].into() }
+        let DatasetPlan {
+            schema,
+            schema_message,
+            parts,
+            ..
+        } = plan;
+        Self {
+            schema,
+            schema_message,
+            legs: [Leg::Parts(parts.into(), read)].into(),
+        }
     }
 }
 
@@ -186,7 +250,11 @@ struct Reader {
 
 /// The leg that is being read.
 enum Current {
-    Parts { parts: VecDeque<PartRef>, skip: u64, items: Option<BoxStream<'static, Result<PartItem>>> },
+    Parts {
+        parts: VecDeque<PartRef>,
+        skip: u64,
+        items: Option<BoxStream<'static, Result<PartItem>>>,
+    },
     Live(Box<Tail>),
 }
 
@@ -203,8 +271,14 @@ impl Reader {
             }
             self.leg = match self.legs.pop_front() {
                 None => return Ok(None),
-                Some(Leg::Parts(parts, skip)) => Some(Current::Parts { parts, skip, items: None }),
-                Some(Leg::Live(live, skip)) => Some(Current::Live(Box::new(Tail::new(Arc::clone(&self.inner), live, skip)))),
+                Some(Leg::Parts(parts, skip)) => Some(Current::Parts {
+                    parts,
+                    skip,
+                    items: None,
+                }),
+                Some(Leg::Live(live, skip)) => {
+                    Some(Current::Live(Box::new(Tail::new(Arc::clone(&self.inner), live, skip))))
+                }
             };
         }
     }
@@ -278,7 +352,16 @@ enum Step {
 impl Tail {
     fn new(inner: Arc<Inner>, live: Arc<Live>, skip: u64) -> Self {
         let changed = live.changed();
-        Self { inner, live, changed, skip, position: 0, part: None, read: Vec::new(), ready: VecDeque::new() }
+        Self {
+            inner,
+            live,
+            changed,
+            skip,
+            position: 0,
+            part: None,
+            read: Vec::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     async fn next(&mut self) -> Result<Option<PartItem>> {
@@ -294,7 +377,10 @@ impl Tail {
             }
             self.changed.borrow_and_update();
             let mut stable = match &self.part {
-                Some(Open { from: From::Growing { growing, .. }, .. }) => Some(growing.stable()),
+                Some(Open {
+                    from: From::Growing { growing, .. },
+                    ..
+                }) => Some(growing.stable()),
                 _ => None,
             };
             stable.as_mut().map(|stable| stable.borrow_and_update().bytes);
@@ -325,7 +411,13 @@ impl Tail {
 
     /// The next item when the part is read from its sealed bytes; at its end the part is done.
     async fn next_sealed(&mut self) -> Result<Option<PartItem>> {
-        let Some(Open { from: From::Sealed(items), .. }) = &mut self.part else { return Ok(None) };
+        let Some(Open {
+            from: From::Sealed(items),
+            ..
+        }) = &mut self.part
+        else {
+            return Ok(None);
+        };
         let item = items.try_next().await?;
         if item.is_none() {
             self.part_done();
@@ -334,7 +426,8 @@ impl Tail {
     }
 
     fn part_done(&mut self) {
-        self.read.extend(self.part.take().filter(|part| part.batches > 0).map(|part| part.number));
+        self.read
+            .extend(self.part.take().filter(|part| part.batches > 0).map(|part| part.number));
         self.position += 1;
     }
 
@@ -350,9 +443,15 @@ impl Tail {
             let part = state.parts.get(number).filter(|_| !excluded);
             part.filter(|part| !matches!(part.state, LivePartState::Dropped))
         };
-        let open = self.part.as_ref().filter(|open| open.batches > 0).map(|open| &open.number);
+        let open = self
+            .part
+            .as_ref()
+            .filter(|open| open.batches > 0)
+            .map(|open| &open.number);
         if let Some(gone) = self.read.iter().chain(open).find(|number| counts(number).is_none()) {
-            return Err(Error::aborted(format!("part {gone} of session {id}, of which batches were delivered, was taken back")));
+            return Err(Error::aborted(format!(
+                "part {gone} of session {id}, of which batches were delivered, was taken back"
+            )));
         }
         let Some(number) = state.order.get(self.position).copied() else {
             return Ok(match state.phase {
@@ -360,21 +459,28 @@ impl Tail {
                 _ => Step::Wait,
             });
         };
-        let Some(part) = counts(&number) else { return Ok(Step::PartDone) };
+        let Some(part) = counts(&number) else {
+            return Ok(Step::PartDone);
+        };
         let ended = match &part.state {
             LivePartState::Ended(ended) => Some(ended.clone()),
             _ => None,
         };
-        let Some(open) = &self.part else { return Ok(Step::Open(number, part.growing.clone(), ended)) };
-        let From::Growing { growing, next } = &open.from else { return Ok(Step::PartDone) };
+        let Some(open) = &self.part else {
+            return Ok(Step::Open(number, part.growing.clone(), ended));
+        };
+        let From::Growing { growing, next } = &open.from else {
+            return Ok(Step::PartDone);
+        };
         debug_assert_eq!(open.number, number);
         let (stable, poisoned) = growing.stable_messages();
         match (stable > *next, ended) {
             (true, _) => Ok(Step::Read(stable)),
             (false, Some(_)) if *next >= growing.len() => Ok(Step::PartDone),
-            (false, None) if poisoned.is_some() => {
-                Err(Error::aborted(format!("session {id}: {}", poisoned.unwrap_or_default())))
-            }
+            (false, None) if poisoned.is_some() => Err(Error::aborted(format!(
+                "session {id}: {}",
+                poisoned.unwrap_or_default()
+            ))),
             (false, _) => Ok(Step::Wait),
         }
     }
@@ -391,9 +497,17 @@ impl Tail {
             }
             (_, Some(ended)) => {
                 let skip = std::mem::take(&mut self.skip);
-                (From::Sealed(self.inner.ended_items(&self.live, number, &ended, skip).await?), skip)
+                (
+                    From::Sealed(self.inner.ended_items(&self.live, number, &ended, skip).await?),
+                    skip,
+                )
             }
-            (None, None) => return Err(Error::internal(format!("part {number} of session {} can not be read", self.live.id.0))),
+            (None, None) => {
+                return Err(Error::internal(format!(
+                    "part {number} of session {} can not be read",
+                    self.live.id.0
+                )));
+            }
         };
         self.part = Some(Open { number, from, batches });
         Ok(())
@@ -401,7 +515,9 @@ impl Tail {
 
     async fn read(&mut self, until: usize) -> Result<()> {
         let Some(open) = &mut self.part else { return Ok(()) };
-        let From::Growing { growing, next } = &mut open.from else { return Ok(()) };
+        let From::Growing { growing, next } = &mut open.from else {
+            return Ok(());
+        };
         match growing.read(*next, until).await {
             Ok((items, behind)) => {
                 *next = behind;
@@ -415,7 +531,11 @@ impl Tail {
                     // Its bytes have moved on (a Parquet part that was encoded): go on from there, at the same batch.
                     Some(LivePartState::Ended(ended)) => {
                         let items = self.inner.ended_items(&self.live, number, &ended, batches).await?;
-                        self.part = Some(Open { number, from: From::Sealed(items), batches });
+                        self.part = Some(Open {
+                            number,
+                            from: From::Sealed(items),
+                            batches,
+                        });
                         Ok(())
                     }
                     // Taken back: the next step says so.
@@ -430,7 +550,9 @@ impl Tail {
     /// Waits until the session or the stable length changes.
     async fn wait(&mut self, stable: Option<forebay_segment::StableWatch>) -> Result<()> {
         let gone = || Error::internal("a session vanished");
-        let Some(mut stable) = stable else { return self.changed.changed().await.map_err(|_| gone()) };
+        let Some(mut stable) = stable else {
+            return self.changed.changed().await.map_err(|_| gone());
+        };
         tokio::select! {
             biased;
             changed = self.changed.changed() => changed.map_err(|_| gone()),

@@ -5,7 +5,7 @@
 //! directory are data is told by their extensions; where no name has an extension, by their first bytes.
 
 use super::{
-    DatasetPlan, Format, PartRef,
+    DatasetPlan, Format, PartRef, SessionId,
     ipc::{
         index::{Index, Kind},
         schema::StoredSchema,
@@ -18,7 +18,7 @@ use crate::{Error, Result, cache::Inner};
 use arrow_schema::Schema;
 use forebay_namespace::{Ino, LIST_PAGE_MAX, Node, Path};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 /// Files of one such dataset.
 const FILES_MAX: usize = 100_000;
@@ -74,8 +74,17 @@ impl Parsed {
 /// Something that a directory of files holds.
 #[derive(Clone, Debug)]
 enum Found {
-    File { path: Path, node: Node, partition: Partition },
-    Published { path: Path, dir: Ino, version: u64, partition: Partition },
+    File {
+        path: Path,
+        node: Node,
+        partition: Partition,
+    },
+    Published {
+        path: Path,
+        dir: Ino,
+        version: u64,
+        partition: Partition,
+    },
 }
 
 /// Columns that folder names add.
@@ -91,7 +100,10 @@ impl Inner {
         let parsed = match Kind::of(source).await? {
             None => return Ok(None),
             Some(Kind::Parquet) => Parsed::Parquet(Arc::new(ParquetIndex::read(source).await?)),
-            Some(kind) => Parsed::Arrow { index: Arc::new(Index::read(source, kind).await?), rows: None },
+            Some(kind) => Parsed::Arrow {
+                index: Arc::new(Index::read(source, kind).await?),
+                rows: None,
+            },
         };
         self.datasets.indexes.insert(identity, parsed.clone());
         Ok(Some(parsed))
@@ -110,7 +122,10 @@ impl Inner {
                     Some(rows) => rows,
                     None => index.rows(source).await?,
                 };
-                let parsed = Parsed::Arrow { index, rows: Some(rows) };
+                let parsed = Parsed::Arrow {
+                    index,
+                    rows: Some(rows),
+                };
                 self.datasets.indexes.insert(source.identity(), parsed.clone());
                 Ok(Some((parsed, rows)))
             }
@@ -119,7 +134,11 @@ impl Inner {
 
     /// The dataset that one file is. Precondition: it is neither Arrow nor Parquet.
     pub(super) async fn file_plan(self: &Arc<Self>, path: &Path, node: &Node) -> Result<DatasetPlan> {
-        let found = Found::File { path: path.clone(), node: node.clone(), partition: Vec::new() };
+        let found = Found::File {
+            path: path.clone(),
+            node: node.clone(),
+            partition: Vec::new(),
+        };
         self.plan_of(path, vec![found]).await
     }
 
@@ -138,13 +157,15 @@ impl Inner {
         let plan = self.plan_of(path, found).await?;
         match schema.agrees(&plan.schema) {
             Ok(()) => Ok(plan.parts),
-            Err(difference) => Err(Error::precondition(format!("{path}: the files of others have another schema: {difference}"))),
+            Err(difference) => Err(Error::precondition(format!(
+                "{path}: the files of others have another schema: {difference}"
+            ))),
         }
     }
 
     /// Files that others wrote directly into a directory, at most `limit`.
     pub(super) async fn foreign_files(&self, path: &Path, limit: usize) -> Result<Vec<Path>> {
-        let mut files = Vec::new();
+        let (mut files, mut known) = (Vec::new(), HashMap::new());
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.names.list(path, after.as_deref(), LIST_PAGE_MAX).await;
@@ -155,7 +176,11 @@ impl Inner {
             let full = page.len() >= LIST_PAGE_MAX;
             after = page.last().map(|(name, _)| name.clone());
             for (name, node) in page {
-                if !node.is_dir() && !is_aside(&name) && !is_part_name(&name) && has_data_extension(&name) {
+                if !node.is_dir()
+                    && !is_aside(&name)
+                    && has_data_extension(&name)
+                    && !self.is_ours(&name, &mut known).await?
+                {
                     files.push(path.join(&name)?);
                     if files.len() >= limit {
                         return Ok(files);
@@ -208,13 +233,15 @@ impl Inner {
 
     /// A file's bytes.
     pub(super) fn node_source(self: &Arc<Self>, path: &Path, node: &Node) -> Result<Source> {
-        Ok(Source::File { reader: self.read_node(path.to_string(), node)?, name: path.to_string() })
+        Ok(Source::File {
+            reader: self.read_node(path.to_string(), node)?,
+            name: path.to_string(),
+        })
     }
 
     /// Everything that counts below a directory, in path order. With `beside` the parts of ours are left out.
     async fn found(self: &Arc<Self>, path: &Path, beside: bool) -> Result<Vec<Found>> {
-        let mut found = Vec::new();
-        let mut bare = Vec::new();
+        let (mut found, mut bare, mut known) = (Vec::new(), Vec::new(), HashMap::new());
         let mut folders = vec![(path.clone(), Vec::new(), 0)];
         while let Some((folder, partition, depth)) = folders.pop() {
             let mut below = Vec::new();
@@ -223,25 +250,41 @@ impl Inner {
                 let page = self.names.list(&folder, after.as_deref(), LIST_PAGE_MAX).await?;
                 let full = page.len() >= LIST_PAGE_MAX;
                 after = page.last().map(|(name, _)| name.clone());
-                for (name, node) in page.into_iter().filter(|(name, _)| !is_aside(name) && !(beside && is_part_name(name))) {
+                for (name, node) in page.into_iter().filter(|(name, _)| !is_aside(name)) {
+                    if beside && self.is_ours(&name, &mut known).await? {
+                        continue;
+                    }
                     let path = folder.join(&name)?;
                     let partition: Partition = partition.clone();
                     if !node.is_dir() {
                         let file = Found::File { path, node, partition };
-                        if has_data_extension(&name) { found.push(file) } else if !name.contains(&b'.') { bare.push(file) }
+                        if has_data_extension(&name) {
+                            found.push(file)
+                        } else if !name.contains(&b'.') {
+                            bare.push(file)
+                        }
                     } else if let Some(pair) = hive(&name).filter(|_| depth < FOLDERS_MAX) {
                         let partition: Partition = partition.into_iter().chain([pair]).collect();
                         match self.head_of(&node).await? {
                             Some(version) => {
-                                let dir = node.ino().ok_or_else(|| Error::internal("a head without a directory"))?;
-                                found.push(Found::Published { path, dir, version, partition });
+                                let dir = node
+                                    .ino()
+                                    .ok_or_else(|| Error::internal("a head without a directory"))?;
+                                found.push(Found::Published {
+                                    path,
+                                    dir,
+                                    version,
+                                    partition,
+                                });
                             }
                             None => below.push((path, partition, depth + 1)),
                         }
                     }
                 }
                 if found.len() + bare.len() > FILES_MAX {
-                    return Err(Error::precondition(format!("{path}: more than {FILES_MAX} files; read a folder below it")));
+                    return Err(Error::precondition(format!(
+                        "{path}: more than {FILES_MAX} files; read a folder below it"
+                    )));
                 }
                 if !full {
                     break;
@@ -262,6 +305,19 @@ impl Inner {
         Ok(found)
     }
 
+    /// Whether a name is of a part that a session of this store wrote. Forebay's names without its rows are files like any others.
+    async fn is_ours(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
+        let Some(session) = session_in_name(name) else {
+            return Ok(false);
+        };
+        if let Some(ours) = known.get(&session) {
+            return Ok(*ours);
+        }
+        let ours = self.session_row(&session).await?.is_some();
+        known.insert(session, ours);
+        Ok(ours)
+    }
+
     async fn head_of(&self, node: &Node) -> Result<Option<u64>> {
         match node.ino() {
             Some(dir) => Ok(self.head_entry(dir).await?.map(|(head, _)| head.version)),
@@ -271,20 +327,34 @@ impl Inner {
 
     /// One plan over all that was found.
     async fn plan_of(self: &Arc<Self>, path: &Path, found: Vec<Found>) -> Result<DatasetPlan> {
-        let opened: Vec<Opened> =
-            stream::iter(found).map(|found| self.open_found(found)).buffered(PARALLEL).try_collect().await?;
+        let opened: Vec<Opened> = stream::iter(found)
+            .map(|found| self.open_found(found))
+            .buffered(PARALLEL)
+            .try_collect()
+            .await?;
         let mut whole: Option<(StoredSchema, Vec<String>, bool)> = None;
         let mut parts = Vec::new();
-        for Opened { path: file, schema, parts: of_file, partition, canonical } in opened {
+        for Opened {
+            path: file,
+            schema,
+            parts: of_file,
+            partition,
+            canonical,
+        } in opened
+        {
             let columns: Vec<String> = partition.iter().map(|(name, _)| name.clone()).collect();
             match &whole {
                 None => whole = Some((schema, columns, canonical)),
                 Some((first, keys, _)) => {
                     if let Err(difference) = first.agrees(&schema.schema) {
-                        return Err(Error::precondition(format!("{file}: another schema than the files before it: {difference}")));
+                        return Err(Error::precondition(format!(
+                            "{file}: another schema than the files before it: {difference}"
+                        )));
                     }
                     if *keys != columns {
-                        return Err(Error::precondition(format!("{file}: lies in folders {columns:?}, the files before it in {keys:?}")));
+                        return Err(Error::precondition(format!(
+                            "{file}: lies in folders {columns:?}, the files before it in {keys:?}"
+                        )));
                     }
                 }
             }
@@ -299,11 +369,19 @@ impl Inner {
             _ => {
                 let fields = schema.schema.fields().iter().cloned();
                 let fields = fields.chain(added.into_iter().map(|key| Arc::new(parquet::constant_field(key))));
-                StoredSchema::encode(&Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.schema.metadata().clone()))?
+                StoredSchema::encode(&Schema::new_with_metadata(
+                    fields.collect::<Vec<_>>(),
+                    schema.schema.metadata().clone(),
+                ))?
             }
         };
         let parts = parts.into_iter().enumerate();
-        let parts = parts.map(|(k, part)| PartRef { index: u32::try_from(k).unwrap_or(u32::MAX), ..part }).collect();
+        let parts = parts
+            .map(|(k, part)| PartRef {
+                index: u32::try_from(k).unwrap_or(u32::MAX),
+                ..part
+            })
+            .collect();
         Ok(DatasetPlan {
             path: path.clone(),
             schema: Arc::clone(&schema.schema),
@@ -317,19 +395,39 @@ impl Inner {
 
     async fn open_found(self: &Arc<Self>, found: Found) -> Result<Opened> {
         match found {
-            Found::Published { path, dir, version, partition } => {
+            Found::Published {
+                path,
+                dir,
+                version,
+                partition,
+            } => {
                 let row = self.version_row(dir, version).await?;
                 let schema = self.session_schema(&row.schema).await?.as_ref().clone();
                 let parts = self.version_parts(dir, version).await?;
-                let parts = parts.iter().map(|part| published_ref(&path, part)).collect::<Result<Vec<_>>>()?;
-                let parts = parts.into_iter().map(|part| PartRef { partition: partition.clone(), ..part }).collect();
-                Ok(Opened { path, schema, parts, partition, canonical: true })
+                let parts = parts
+                    .iter()
+                    .map(|part| published_ref(&path, part))
+                    .collect::<Result<Vec<_>>>()?;
+                let parts = parts
+                    .into_iter()
+                    .map(|part| PartRef {
+                        partition: partition.clone(),
+                        ..part
+                    })
+                    .collect();
+                Ok(Opened {
+                    path,
+                    schema,
+                    parts,
+                    partition,
+                    canonical: true,
+                })
             }
             Found::File { path, node, partition } => {
                 let source = self.node_source(&path, &node)?;
                 let counted = self.counted(&source).await.map_err(|error| error.at(&path))?;
-                let (parsed, rows) =
-                    counted.ok_or_else(|| Error::precondition(format!("{path}: is neither an Arrow nor a Parquet file")))?;
+                let (parsed, rows) = counted
+                    .ok_or_else(|| Error::precondition(format!("{path}: is neither an Arrow nor a Parquet file")))?;
                 let content = match &node {
                     Node::Row { ino, inode, .. } => Some((ino.0, inode.generation)),
                     Node::Base { .. } => None,
@@ -348,7 +446,13 @@ impl Inner {
                 };
                 let schema = parsed.schema().clone();
                 let canonical = schema.is_canonical();
-                Ok(Opened { path, schema, parts: vec![part], partition, canonical })
+                Ok(Opened {
+                    path,
+                    schema,
+                    parts: vec![part],
+                    partition,
+                    canonical,
+                })
             }
         }
     }
@@ -395,20 +499,25 @@ fn is_aside(name: &[u8]) -> bool {
 /// Whether a name says that the file is Arrow or Parquet.
 fn has_data_extension(name: &[u8]) -> bool {
     const KNOWN: [&[u8]; 7] = [b"arrow", b"arrows", b"feather", b"ipc", b"parquet", b"parq", b"pq"];
-    let extension = name.iter().rposition(|byte| *byte == b'.').map(|dot| name[dot + 1..].to_ascii_lowercase());
+    let extension = name
+        .iter()
+        .rposition(|byte| *byte == b'.')
+        .map(|dot| name[dot + 1..].to_ascii_lowercase());
     extension.is_some_and(|extension| KNOWN.contains(&&extension[..]))
 }
 
-/// Names that published parts have.
-fn is_part_name(name: &[u8]) -> bool {
-    let Ok(name) = std::str::from_utf8(name) else { return false };
-    let Some((stem, "arrow" | "parquet")) = name.rsplit_once('.') else { return false };
-    let mut words = stem.splitn(3, '-');
-    let (Some("part"), Some(number), Some(session)) = (words.next(), words.next(), words.next()) else { return false };
-    number.len() == 5
+/// The session in the name of a published part.
+fn session_in_name(name: &[u8]) -> Option<SessionId> {
+    let (stem, extension) = std::str::from_utf8(name).ok()?.rsplit_once('.')?;
+    let (number, session) = stem.strip_prefix("part-")?.split_once('-')?;
+    let fits = matches!(extension, "arrow" | "parquet")
+        && number.len() == 5
         && number.bytes().all(|byte| byte.is_ascii_digit())
         && session.len() == 16
-        && session.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        && session
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    fits.then(|| SessionId(session.to_owned()))
 }
 
 /// The key and value of a folder named `k=v`, as Hive escapes them.
@@ -448,9 +557,17 @@ mod tests {
         for name in ["x", "x.csv", "arrow", "x.arrow.crc"] {
             assert!(!has_data_extension(name.as_bytes()), "{name}");
         }
-        assert!(is_part_name(b"part-00012-abcdefghij012345.arrow"));
-        for name in ["part-0001-abcdefghij012345.arrow", "part-00012-abcdefghij012345.csv", "part-00012-ABCDEFGHIJ012345.arrow", "x.arrow"] {
-            assert!(!is_part_name(name.as_bytes()), "{name}");
+        assert_eq!(
+            session_in_name(b"part-00012-abcdefghij012345.arrow"),
+            Some(SessionId("abcdefghij012345".into()))
+        );
+        for name in [
+            "part-0001-abcdefghij012345.arrow",
+            "part-00012-abcdefghij012345.csv",
+            "part-00012-ABCDEFGHIJ012345.arrow",
+            "x.arrow",
+        ] {
+            assert_eq!(session_in_name(name.as_bytes()), None, "{name}");
         }
         assert!(is_aside(b"_SUCCESS") && is_aside(b".hidden") && !is_aside(b"x"));
     }

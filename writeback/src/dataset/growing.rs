@@ -31,7 +31,10 @@ struct Written {
 
 impl Growing {
     pub(crate) fn new(follower: Follower) -> Self {
-        Self { follower, written: Mutex::default() }
+        Self {
+            follower,
+            written: Mutex::default(),
+        }
     }
 
     /// Notes a message *before* it is appended, so that whoever sees it stable finds it here.
@@ -77,22 +80,37 @@ impl Growing {
     /// Reads messages from `from` up to (not including) `until`, about a window of them, and answers the position behind the last.
     pub(crate) async fn read(&self, from: usize, until: usize) -> Result<(Vec<PartItem>, usize)> {
         let entries = self.window(from, until);
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok((Vec::new(), from)) };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok((Vec::new(), from));
+        };
         let bytes = last.end() - first.offset;
         let mut pieces = VecDeque::from(self.follower.read(first.offset..last.end()).await?);
         let found: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         if found != bytes {
-            return Err(Error::internal(format!("a growing part answers {found} of {bytes} stable bytes")));
+            return Err(Error::internal(format!(
+                "a growing part answers {found} of {bytes} stable bytes"
+            )));
         }
-        let items = entries.iter().map(|entry| item(entry, &mut pieces)).collect::<Result<_>>()?;
+        let items = entries
+            .iter()
+            .map(|entry| item(entry, &mut pieces))
+            .collect::<Result<_>>()?;
         Ok((items, from + entries.len()))
     }
 
     fn window(&self, from: usize, until: usize) -> Vec<Entry> {
         let written = self.written.lock();
-        let entries = written.entries.get(from..until.min(written.entries.len())).unwrap_or_default();
-        let Some(first) = entries.first() else { return Vec::new() };
-        let many = entries.iter().take_while(|entry| entry.end() - first.offset <= WINDOW_BYTES).count();
+        let entries = written
+            .entries
+            .get(from..until.min(written.entries.len()))
+            .unwrap_or_default();
+        let Some(first) = entries.first() else {
+            return Vec::new();
+        };
+        let many = entries
+            .iter()
+            .take_while(|entry| entry.end() - first.offset <= WINDOW_BYTES)
+            .count();
         entries[..many.max(1)].to_vec()
     }
 }

@@ -10,17 +10,21 @@
 //! | [`registry`] | the live sessions: order of parts, attempts of tasks, who writes |
 //! | [`session`] | begin, abort, expiry; rows of sessions, tokens, schemas |
 //! | [`part_writer`], [`growing`] | a put under way, and what its followers see of it |
+//! | [`encode`], [`note`] | batches in another compression; what each append says of itself for recovery |
 //! | [`parquet`] | parts encoded as Parquet, and files read from it |
 //! | [`publish`] | the one transaction that makes a version |
+//! | [`retire`] | parts that lose their names and are kept for old versions |
 //! | [`versions`] | which parts a version has, which versions are kept, sweeping |
 //! | [`plan`], [`read`], [`foreign`], [`source`] | what a reader may read, and reading it; files that others wrote |
 //! | [`follow`] | the head, then a live session to its end |
 //! | [`recover`] | open sessions after a start |
 
+mod encode;
 pub(crate) mod follow;
 mod foreign;
 mod growing;
 pub(crate) mod ipc;
+mod note;
 mod parquet;
 mod part_writer;
 mod plan;
@@ -28,10 +32,9 @@ mod publish;
 mod read;
 mod recover;
 mod registry;
+mod retire;
 mod session;
 mod source;
-#[cfg(test)]
-mod tests;
 mod versions;
 
 pub use ipc::decode::Decoder;
@@ -94,7 +97,9 @@ impl Default for Datasets {
 
 impl fmt::Debug for Datasets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datasets").field("sessions", &self.sessions.count()).finish_non_exhaustive()
+        f.debug_struct("Datasets")
+            .field("sessions", &self.sessions.count())
+            .finish_non_exhaustive()
     }
 }
 
@@ -323,6 +328,8 @@ pub struct FollowStream {
 
 impl fmt::Debug for FollowStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FollowStream").field("schema", &self.schema).finish_non_exhaustive()
+        f.debug_struct("FollowStream")
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
     }
 }

@@ -55,7 +55,9 @@ pub(super) fn check_schema(schema: &Schema) -> Result<()> {
     for field in schema.fields() {
         let refuse = |why: String| {
             let (name, data_type) = (field.name(), field.data_type());
-            Error::invalid(format!("column {name:?} of type {data_type} does not go into Parquet ({why}); use format arrow"))
+            Error::invalid(format!(
+                "column {name:?} of type {data_type} does not go into Parquet ({why}); use format arrow"
+            ))
         };
         // One null of the type is written away: the library says no in different places for different types.
         let nullable = Arc::new(Schema::new(vec![field.as_ref().clone().with_nullable(true)]));
@@ -70,7 +72,9 @@ pub(super) fn check_schema(schema: &Schema) -> Result<()> {
         written.map_err(|error| refuse(error.to_string()))?;
     }
     match schema.fields().is_empty() {
-        true => Err(Error::invalid("a schema without columns does not go into Parquet; use format arrow")),
+        true => Err(Error::invalid(
+            "a schema without columns does not go into Parquet; use format arrow",
+        )),
         false => Ok(()),
     }
 }
@@ -84,9 +88,16 @@ impl Inner {
         compression: Option<Compression>,
     ) -> Result<SealedContent> {
         let reader = self.segments.reader(part.sealed.stream(), &part.sealed.layout)?;
-        let source = Source::Sealed { reader, stream: part.sealed.stream() };
-        let index = Arc::new(index::Index { schema: schema.clone(), entries: part.growing.entries() });
-        self.encode_parquet(schema, index::items(source, index, 0), compression).await
+        let source = Source::Sealed {
+            reader,
+            stream: part.sealed.stream(),
+        };
+        let index = Arc::new(index::Index {
+            schema: schema.clone(),
+            entries: part.growing.entries(),
+        });
+        self.encode_parquet(schema, index::items(source, index, 0), compression)
+            .await
     }
 
     /// Encodes items as Parquet.
@@ -101,7 +112,9 @@ impl Inner {
         let mut writer = writer(Arc::clone(&schema.schema), compression)?;
         let mut counts = RowCounts::default();
         while let Some(item) = items.try_next().await? {
-            let Some((batch, _)) = decoder.push(item)? else { continue };
+            let Some((batch, _)) = decoder.push(item)? else {
+                continue;
+            };
             counts.push(batch.num_rows() as u64);
             writer = task::blocking(move || {
                 guarded("encoding as Parquet", || {
@@ -135,9 +148,13 @@ fn writer(schema: SchemaRef, compression: Option<Compression>) -> Result<ArrowWr
         Some(Compression::Lz4) => Codec::LZ4_RAW,
         Some(Compression::Zstd) => Codec::ZSTD(Default::default()),
     };
-    let properties =
-        WriterProperties::builder().set_compression(codec).set_max_row_group_row_count(Some(GROUP_ROWS_MAX)).build();
-    guarded("encoding as Parquet", || Ok(ArrowWriter::try_new(Vec::new(), schema, Some(properties))?))
+    let properties = WriterProperties::builder()
+        .set_compression(codec)
+        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
+        .build();
+    guarded("encoding as Parquet", || {
+        Ok(ArrowWriter::try_new(Vec::new(), schema, Some(properties))?)
+    })
 }
 
 /// Moves what the writer has put out, when it is at least so much.
@@ -173,7 +190,10 @@ impl RowCounts {
     }
 
     fn rows(&self) -> u64 {
-        self.runs.iter().map(|(times, rows)| times.saturating_mul(*rows)).fold(0, u64::saturating_add)
+        self.runs
+            .iter()
+            .map(|(times, rows)| times.saturating_mul(*rows))
+            .fold(0, u64::saturating_add)
     }
 
     fn pop(&mut self) -> Option<u64> {
@@ -188,7 +208,11 @@ impl RowCounts {
 
     /// `3*10 1*4`: three batches of ten rows, one of four.
     fn to_text(&self) -> String {
-        self.runs.iter().map(|(times, rows)| format!("{times}*{rows}")).collect::<Vec<_>>().join(" ")
+        self.runs
+            .iter()
+            .map(|(times, rows)| format!("{times}*{rows}"))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn of_text(text: &str) -> Option<Self> {
@@ -196,7 +220,9 @@ impl RowCounts {
             let (times, rows) = run.split_once('*')?;
             Some((times.parse().ok().filter(|times| *times > 0)?, rows.parse().ok()?))
         };
-        Some(Self { runs: text.split_whitespace().map(run).collect::<Option<_>>()? })
+        Some(Self {
+            runs: text.split_whitespace().map(run).collect::<Option<_>>()?,
+        })
     }
 }
 
@@ -214,17 +240,32 @@ impl ParquetIndex {
     pub(super) async fn read(source: &Source) -> Result<Self> {
         let mut bytes = Ranges(source.clone());
         let size = source.size();
-        let broken = |error: ParquetError| Error::precondition(format!("{}: no whole Parquet file: {error}", source.name()));
-        let metadata = ParquetMetaDataReader::new().load_and_finish(&mut bytes, size).await.map_err(broken)?;
+        let broken =
+            |error: ParquetError| Error::precondition(format!("{}: no whole Parquet file: {error}", source.name()));
+        let metadata = ParquetMetaDataReader::new()
+            .load_and_finish(&mut bytes, size)
+            .await
+            .map_err(broken)?;
         let metadata = guarded(&source.name(), || {
-            Ok(ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::default())?)
+            Ok(ArrowReaderMetadata::try_new(
+                Arc::new(metadata),
+                ArrowReaderOptions::default(),
+            )?)
         })?;
         // What we noted for ourselves is no part of the schema.
         let mut of_schema = metadata.schema().metadata().clone();
         of_schema.remove(BATCHES_KEY);
-        let schema = StoredSchema::encode(&Schema::new_with_metadata(metadata.schema().fields().clone(), of_schema))?;
+        let schema = StoredSchema::encode(&Schema::new_with_metadata(
+            metadata.schema().fields().clone(),
+            of_schema,
+        ))?;
         let (counts, ours) = row_counts(metadata.metadata());
-        Ok(Self { metadata, schema, counts, ours })
+        Ok(Self {
+            metadata,
+            schema,
+            counts,
+            ours,
+        })
     }
 
     /// Batches in it.
@@ -246,7 +287,11 @@ impl ParquetIndex {
 /// Where batches of a file begin: as noted in ours, else a fixed count of rows within each row group.
 fn row_counts(metadata: &ParquetMetaData) -> (RowCounts, bool) {
     let file = metadata.file_metadata();
-    let noted = file.key_value_metadata().into_iter().flatten().find(|pair| pair.key == BATCHES_KEY);
+    let noted = file
+        .key_value_metadata()
+        .into_iter()
+        .flatten()
+        .find(|pair| pair.key == BATCHES_KEY);
     let noted = noted.and_then(|pair| RowCounts::of_text(pair.value.as_deref()?));
     if let Some(noted) = noted.filter(|noted| u64::try_from(file.num_rows()) == Ok(noted.rows())) {
         return (noted, true);
@@ -266,17 +311,36 @@ fn row_counts(metadata: &ParquetMetaData) -> (RowCounts, bool) {
 }
 
 /// Reads the batches of a Parquet file from its `skip`-th on, with the columns of `schema`, in batches as they were put.
-pub(super) fn items(source: Source, index: &ParquetIndex, schema: SchemaRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+pub(super) fn items(
+    source: Source,
+    index: &ParquetIndex,
+    schema: SchemaRef,
+    skip: u64,
+) -> Result<BoxStream<'static, Result<PartItem>>> {
     let name = source.name();
     let builder = ParquetRecordBatchStreamBuilder::new_with_metadata(Ranges(source), index.metadata.clone());
-    let stream = builder.with_batch_size(BATCH_ROWS).build().map_err(|error| Error::data_loss(format!("{name}: {error}")))?;
+    let stream = builder
+        .with_batch_size(BATCH_ROWS)
+        .build()
+        .map_err(|error| Error::data_loss(format!("{name}: {error}")))?;
     let mut counts = index.counts.clone();
     let mut rows_to_skip = 0;
     for _ in 0..skip {
         rows_to_skip += counts.pop().unwrap_or(0);
     }
-    let cutter = Cutter { name, stream, schema, counts, rows_to_skip, ready: VecDeque::new(), cut: index.ours };
-    Ok(stream::try_unfold(cutter, |mut cutter| async move { Ok(cutter.next().await?.map(|item| (item, cutter))) }).boxed())
+    let cutter = Cutter {
+        name,
+        stream,
+        schema,
+        counts,
+        rows_to_skip,
+        ready: VecDeque::new(),
+        cut: index.ours,
+    };
+    Ok(stream::try_unfold(cutter, |mut cutter| async move {
+        Ok(cutter.next().await?.map(|item| (item, cutter)))
+    })
+    .boxed())
 }
 
 /// Cuts decoded batches to the sizes in which they were put.
@@ -293,7 +357,8 @@ struct Cutter {
 impl Cutter {
     async fn next(&mut self) -> Result<Option<PartItem>> {
         let Some(rows) = self.counts.pop() else { return Ok(None) };
-        let rows = usize::try_from(rows).map_err(|_| Error::data_loss(format!("{}: an impossible row count", self.name)))?;
+        let rows =
+            usize::try_from(rows).map_err(|_| Error::data_loss(format!("{}: an impossible row count", self.name)))?;
         let batch = self.take(rows).await?;
         Ok(Some(PartItem::Decoded(batch, Bytes::new())))
     }
@@ -310,7 +375,11 @@ impl Cutter {
             if taken < batch.num_rows() {
                 self.ready.push_front(batch.slice(taken, batch.num_rows() - taken));
             }
-            pieces.push(if taken < batch.num_rows() { batch.slice(0, taken) } else { batch });
+            pieces.push(if taken < batch.num_rows() {
+                batch.slice(0, taken)
+            } else {
+                batch
+            });
             missing -= taken;
         }
         match &pieces[..] {
@@ -330,7 +399,9 @@ impl Cutter {
                     None => return Ok(None),
                 },
             };
-            let skipped = usize::try_from(self.rows_to_skip).unwrap_or(usize::MAX).min(batch.num_rows());
+            let skipped = usize::try_from(self.rows_to_skip)
+                .unwrap_or(usize::MAX)
+                .min(batch.num_rows());
             self.rows_to_skip -= skipped as u64;
             if skipped < batch.num_rows() {
                 return Ok(Some(batch.slice(skipped, batch.num_rows() - skipped)));
@@ -340,12 +411,23 @@ impl Cutter {
 
     async fn decode(&mut self) -> Result<Option<RecordBatch>> {
         debug_assert!(self.cut || self.ready.is_empty());
-        let next = std::panic::AssertUnwindSafe(self.stream.try_next()).catch_unwind().await;
-        let next = next.map_err(|panic| Error::data_loss(format!("{}: {}", self.name, task::panic_text(panic.as_ref()))))?;
-        let Some(batch) = next.map_err(|error| Error::data_loss(format!("{}: {error}", self.name)))? else { return Ok(None) };
+        let next = std::panic::AssertUnwindSafe(self.stream.try_next())
+            .catch_unwind()
+            .await;
+        let next =
+            next.map_err(|panic| Error::data_loss(format!("{}: {}", self.name, task::panic_text(panic.as_ref()))))?;
+        let Some(batch) = next.map_err(|error| Error::data_loss(format!("{}: {error}", self.name)))? else {
+            return Ok(None);
+        };
         // The file's own metadata may say more than the schema; its columns do not.
-        let (schema, rows) = (Arc::clone(&self.schema), RecordBatchOptions::new().with_row_count(Some(batch.num_rows())));
-        guarded(&self.name, || RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &rows)).map(Some)
+        let (schema, rows) = (
+            Arc::clone(&self.schema),
+            RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+        );
+        guarded(&self.name, || {
+            RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &rows)
+        })
+        .map(Some)
     }
 }
 
@@ -354,7 +436,14 @@ struct Ranges(Source);
 
 impl AsyncFileReader for Ranges {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move { self.0.read(range).await.map(|pieces| joined(&pieces)).map_err(|error| ParquetError::External(error.into())) }.boxed()
+        async move {
+            self.0
+                .read(range)
+                .await
+                .map(|pieces| joined(&pieces))
+                .map_err(|error| ParquetError::External(error.into()))
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -364,7 +453,10 @@ impl AsyncFileReader for Ranges {
         let _ = options;
         async move {
             let size = self.0.size();
-            ParquetMetaDataReader::new().load_and_finish(self, size).await.map(Arc::new)
+            ParquetMetaDataReader::new()
+                .load_and_finish(self, size)
+                .await
+                .map(Arc::new)
         }
         .boxed()
     }
@@ -392,7 +484,10 @@ mod tests {
         assert_eq!(counts.to_text(), "2*10 1*4 2*0 1*7");
         assert_eq!(RowCounts::of_text(&counts.to_text()), Some(counts.clone()));
         assert_eq!((counts.batches(), counts.rows()), (6, 31));
-        assert_eq!(std::iter::from_fn(|| counts.pop()).collect::<Vec<_>>(), [10, 10, 4, 0, 0, 7]);
+        assert_eq!(
+            std::iter::from_fn(|| counts.pop()).collect::<Vec<_>>(),
+            [10, 10, 4, 0, 0, 7]
+        );
         for wrong in ["x", "1", "0*3", "1*", "*", "1*2 3"] {
             assert_eq!(RowCounts::of_text(wrong), None, "{wrong}");
         }
@@ -404,7 +499,12 @@ mod tests {
             arrow_schema::UnionFields::from_fields([Field::new("x", arrow_schema::DataType::Int8, true)]),
             arrow_schema::UnionMode::Sparse,
         );
-        let schema = |data_type| Schema::new(vec![Field::new("ok", arrow_schema::DataType::Int8, false), Field::new("odd", data_type, true)]);
+        let schema = |data_type| {
+            Schema::new(vec![
+                Field::new("ok", arrow_schema::DataType::Int8, false),
+                Field::new("odd", data_type, true),
+            ])
+        };
         let error = check_schema(&schema(union)).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Invalid);
         assert!(error.to_string().contains("\"odd\""), "{error}");

@@ -9,13 +9,15 @@
 //! Whatever ends otherwise is taken back. It does not own sessions, nor what a publish does.
 
 use super::{
-    Compression, Format, IpcMessage, PutDone, PutTarget, SessionId, StableBatches, Task,
+    Format, IpcMessage, PutDone, PutTarget, SessionId, StableBatches, Task,
+    encode::{Encoder, codec},
     growing::Growing,
     ipc::{
         frame::{self, DATA_START},
         schema::StoredSchema,
         validate::{Checked, Validator},
     },
+    note::{Note, NoteKind},
     parquet,
     publish::{Made, NewPart, Publication},
     registry::{Agreed, Claim, Ended, Keys, Live, Phase},
@@ -28,14 +30,12 @@ use crate::{
     rows::{self, DatasetAnswer, PartRow, PartState},
 };
 use arrow_array::RecordBatch;
-use arrow_ipc::{
-    CompressionType,
-    writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions},
-};
-use bytes::{BufMut, Bytes, BytesMut};
+use arrow_ipc::CompressionType;
+use bytes::Bytes;
 use forebay_metastore::Check;
-use forebay_namespace::{Ino, Plan};
+use forebay_namespace::Plan;
 use forebay_runtime::crash_point;
+use forebay_segment::Layout;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -43,6 +43,8 @@ use tokio::sync::watch;
 pub(super) const GENERATION: u32 = 1;
 /// Messages of one part: a footer names them all. A put with more goes on in another part.
 const MESSAGES_MAX: usize = 1 << 18;
+/// Pieces in which a part of a session may lie.
+const EXTENTS_MAX: usize = 48;
 /// Longest wait of a put at level `persisted` before its outcome counts as unknown.
 pub(super) const PERSISTED_MAX: Duration = Duration::from_secs(60);
 
@@ -55,7 +57,10 @@ pub struct PartWriter {
 
 #[derive(Debug)]
 enum State {
-    Repeated { answer: PutDone, stable: watch::Sender<StableBatches> },
+    Repeated {
+        answer: PutDone,
+        stable: watch::Sender<StableBatches>,
+    },
     Writing(Box<Put>),
 }
 
@@ -90,7 +95,6 @@ struct Put {
 
 struct OpenPart {
     number: u32,
-    ino: Ino,
     content: ContentWriter,
     growing: Arc<Growing>,
     at: u64,
@@ -115,7 +119,9 @@ impl Cache {
     /// are not the session's; NotFound: no such session; Exists in mode create; Denied below a read-only mount.
     pub async fn put(&self, target: PutTarget, schema: IpcMessage) -> Result<PartWriter> {
         let inner = Arc::clone(&self.inner);
-        self.inner.to_the_end("begin-put", async move { inner.begin_put(target, &schema).await }).await
+        self.inner
+            .to_the_end("begin-put", async move { inner.begin_put(target, &schema).await })
+            .await
     }
 }
 
@@ -132,7 +138,8 @@ impl PartWriter {
     pub async fn append(&mut self, message: IpcMessage) -> Result<()> {
         match &mut self.state {
             State::Repeated { stable, .. } => {
-                let batch = super::ipc::message(&message.header)?.header_type() == arrow_ipc::MessageHeader::RecordBatch;
+                let batch =
+                    super::ipc::message(&message.header)?.header_type() == arrow_ipc::MessageHeader::RecordBatch;
                 stable.send_modify(|stable| stable.batches += u64::from(batch));
                 Ok(())
             }
@@ -193,8 +200,16 @@ impl Inner {
             None => keys.ack,
         };
         if let Token::Known(answer) = self.dataset_token(&token_scope, target.token.as_deref()).await? {
-            let answer = PutDone { version: answer.version, level };
-            return Ok(PartWriter { state: State::Repeated { answer, stable: watch::Sender::default() } });
+            let answer = PutDone {
+                version: answer.version,
+                level,
+            };
+            return Ok(PartWriter {
+                state: State::Repeated {
+                    answer,
+                    stable: watch::Sender::default(),
+                },
+            });
         }
         let live = match &target.session {
             Some(session) => self.session_for(session, &target, keys).await?,
@@ -212,28 +227,41 @@ impl Inner {
             self.datasets.sessions.insert(&live);
         }
         put.open_part().await?;
-        Ok(PartWriter { state: State::Writing(Box::new(put)) })
+        Ok(PartWriter {
+            state: State::Writing(Box::new(put)),
+        })
     }
 
     /// The named session, if the put's keys agree with it.
     async fn session_for(&self, session: &SessionId, target: &PutTarget, keys: Keys) -> Result<Arc<Live>> {
-        let Some(live) = self.datasets.sessions.get(session) else { return Err(self.ended(session).await) };
+        let Some(live) = self.datasets.sessions.get(session) else {
+            return Err(self.ended(session).await);
+        };
         if live.own {
             return Err(no_session(session));
         }
         if live.path != target.path {
-            return Err(Error::invalid(format!("session {} is of {}, not of {}", session.0, live.path, target.path)));
+            return Err(Error::invalid(format!(
+                "session {} is of {}, not of {}",
+                session.0, live.path, target.path
+            )));
         }
         let (of, spec) = (&live.keys, &target.spec);
         let differs = [
             ("mode", spec.mode != WriteMode::default() && keys.mode != of.mode),
             ("format", spec.format != Format::default() && keys.format != of.format),
-            ("compression", spec.compression.is_some() && keys.compression != of.compression),
+            (
+                "compression",
+                spec.compression.is_some() && keys.compression != of.compression,
+            ),
             ("ack", spec.ack.is_some() && keys.ack != of.ack),
             ("timeout", spec.timeout.is_some() && keys.timeout != of.timeout),
         ];
         match differs.into_iter().find(|(_, differs)| *differs) {
-            Some((key, _)) => Err(Error::invalid(format!("{key} is not the one that session {} was begun with; leave it out", session.0))),
+            Some((key, _)) => Err(Error::invalid(format!(
+                "{key} is not the one that session {} was begun with; leave it out",
+                session.0
+            ))),
             None => Ok(live),
         }
     }
@@ -247,7 +275,10 @@ impl Inner {
             && let Some(before) = self.schema_at(&live.path).await?
             && let Err(difference) = before.agrees(&schema.schema)
         {
-            return Err(Error::precondition(format!("{}: another schema than the dataset's: {difference}", live.path)));
+            return Err(Error::precondition(format!(
+                "{}: another schema than the dataset's: {difference}",
+                live.path
+            )));
         }
         let agreed = live.agree(schema)?;
         if agreed == Agreed::First && !live.own {
@@ -284,7 +315,10 @@ impl Inner {
     ) -> Result<Put> {
         // Of a Parquet session the staging is as sent: it is encoded anew anyway.
         let wanted = live.keys.compression.filter(|_| live.keys.format == Format::Arrow);
-        let encoder = wanted.and_then(codec).map(|codec| Encoder::new(codec, schema)).transpose()?;
+        let encoder = wanted
+            .and_then(codec)
+            .map(|codec| Encoder::new(codec, schema))
+            .transpose()?;
         let number = live.begin_put(target.task.as_ref())?;
         let (acks, listens) = watch::channel(StableBatches::default());
         Ok(Put {
@@ -320,7 +354,11 @@ fn within_session(level: AckLevel) -> AckLevel {
 
 impl Put {
     fn level(&self) -> AckLevel {
-        if self.live.own { self.live.keys.ack } else { within_session(self.live.keys.ack) }
+        if self.live.own {
+            self.live.keys.ack
+        } else {
+            within_session(self.live.keys.ack)
+        }
     }
 
     async fn append(&mut self, message: IpcMessage) -> Result<()> {
@@ -341,7 +379,10 @@ impl Put {
     fn check_open(&self) -> Result<()> {
         match &self.live.look().phase {
             Phase::Open | Phase::Ending => Ok(()),
-            Phase::Published { .. } => Err(Error::aborted(format!("session {} was published meanwhile", self.live.id.0))),
+            Phase::Published { .. } => Err(Error::aborted(format!(
+                "session {} was published meanwhile",
+                self.live.id.0
+            ))),
             Phase::Aborted(why) => Err(Error::aborted(format!("session {} was aborted: {why}", self.live.id.0))),
         }
     }
@@ -349,9 +390,17 @@ impl Put {
     async fn take(&mut self, message: IpcMessage) -> Result<()> {
         match self.validator.check(&message)? {
             Checked::Dictionary { id, delta } => self.take_dictionary(message, id, delta).await,
-            Checked::Batch { rows, compression, decoded } => {
+            Checked::Batch {
+                rows,
+                compression,
+                decoded,
+            } => {
                 let message = self.recompressed(message, compression, decoded)?;
-                if self.part.as_ref().is_some_and(|part| part.growing.len() >= MESSAGES_MAX) {
+                if self
+                    .part
+                    .as_ref()
+                    .is_some_and(|part| part.growing.len() >= MESSAGES_MAX)
+                {
                     self.next_part().await?;
                 }
                 self.store(&message, false, rows).await?;
@@ -387,8 +436,22 @@ impl Put {
         let part = self.part.as_mut().expect("a put that is not broken has an open part");
         let (chunks, entry) = frame::framed(part.at, message, dictionary);
         part.growing.push(entry);
-        let kind = if dictionary { NoteKind::Dictionary } else { NoteKind::Batch };
-        part.content.append(&chunks, Note { kind, meta: entry.meta, rows }.encode()).await?;
+        let kind = if dictionary {
+            NoteKind::Dictionary
+        } else {
+            NoteKind::Batch
+        };
+        part.content
+            .append(
+                &chunks,
+                Note {
+                    kind,
+                    meta: entry.meta,
+                    rows,
+                }
+                .encode(),
+            )
+            .await?;
         part.at = entry.end();
         if !dictionary {
             part.rows = part.rows.saturating_add(rows);
@@ -398,8 +461,15 @@ impl Put {
     }
 
     /// The message in the compression that the session asks for.
-    fn recompressed(&mut self, message: IpcMessage, is: Option<CompressionType>, decoded: Option<RecordBatch>) -> Result<IpcMessage> {
-        let Some(encoder) = self.encoder.as_mut().filter(|encoder| is != Some(encoder.codec)) else { return Ok(message) };
+    fn recompressed(
+        &mut self,
+        message: IpcMessage,
+        is: Option<CompressionType>,
+        decoded: Option<RecordBatch>,
+    ) -> Result<IpcMessage> {
+        let Some(encoder) = self.encoder.as_mut().filter(|encoder| is != Some(encoder.codec)) else {
+            return Ok(message);
+        };
         let batch = match decoded {
             Some(batch) => batch,
             None => self.validator.decode(&message)?,
@@ -413,23 +483,54 @@ impl Put {
         let ino = self.inner.fresh_ino().await?;
         let mut content = self.inner.content_writer(ino, GENERATION, None);
         let growing = Arc::new(Growing::new(content.follow()));
-        let number = self.live.change(|state| state.begin_part(self.number, self.token.clone(), Arc::clone(&growing)))?;
+        let number = self
+            .live
+            .change(|state| state.begin_part(self.number, self.token.clone(), Arc::clone(&growing)))?;
         if !self.live.own {
             let row = self.row(ino.0, Format::Arrow, PartState::Open, 0);
             self.inner.write_part(&self.live, number, &row).await?;
         }
-        let first = IpcMessage { header: self.schema.message.clone(), ..IpcMessage::default() };
+        let first = IpcMessage {
+            header: self.schema.message.clone(),
+            ..IpcMessage::default()
+        };
         let (mut chunks, entry) = frame::framed(DATA_START, &first, false);
         chunks.insert(0, frame::opening());
-        content.append(&chunks, Note { kind: NoteKind::Opening, meta: entry.meta, rows: 0 }.encode()).await?;
+        content
+            .append(
+                &chunks,
+                Note {
+                    kind: NoteKind::Opening,
+                    meta: entry.meta,
+                    rows: 0,
+                }
+                .encode(),
+            )
+            .await?;
         self.follow_stable(&growing);
-        self.part = Some(OpenPart { number, ino, content, growing, at: entry.end(), rows: 0, batches: 0 });
+        self.part = Some(OpenPart {
+            number,
+            content,
+            growing,
+            at: entry.end(),
+            rows: 0,
+            batches: 0,
+        });
         Ok(())
     }
 
     fn row(&self, ino: u64, format: Format, state: PartState, ended: u32) -> PartRow {
         let (task, token) = (self.task.clone(), self.token.clone());
-        PartRow { put: self.number, task, token, ino, generation: GENERATION, format, ended, state }
+        PartRow {
+            put: self.number,
+            task,
+            token,
+            ino,
+            generation: GENERATION,
+            format,
+            ended,
+            state,
+        }
     }
 
     /// Tells whoever waits for acknowledgements how many batches are stable, as the part's stable length grows.
@@ -473,12 +574,29 @@ impl Put {
     /// Gives the open part its footer and seals it.
     async fn close_part(&mut self) -> Result<()> {
         let Some(part) = self.part.take() else { return Ok(()) };
-        let OpenPart { number, ino, mut content, growing, rows, batches, .. } = part;
+        let OpenPart {
+            number,
+            mut content,
+            growing,
+            rows,
+            batches,
+            ..
+        } = part;
         let closing = frame::closing(&self.schema.schema, &growing.entries());
-        content.append(&[closing], Note { kind: NoteKind::Closing, meta: 0, rows: 0 }.encode()).await?;
-        let sealed = content.seal().await?;
+        content
+            .append(
+                &[closing],
+                Note {
+                    kind: NoteKind::Closing,
+                    meta: 0,
+                    rows: 0,
+                }
+                .encode(),
+            )
+            .await?;
+        let sealed = self.compacted(content.seal().await?).await?;
         let ended = Ended {
-            ino: ino.0,
+            ino: sealed.stream().0,
             generation: GENERATION,
             format: Format::Arrow,
             layout: sealed.layout.clone(),
@@ -490,8 +608,28 @@ impl Put {
             ended: 0,
         };
         self.live.change(|state| state.end_part(number, ended.clone()));
-        self.done.push(DonePart { number, ended, sealed, growing });
+        self.done.push(DonePart {
+            number,
+            ended,
+            sealed,
+            growing,
+        });
         Ok(())
+    }
+
+    /// One publish writes the rows of all parts in one transaction, so each of them must say in few words where its bytes lie: a
+    /// small part of very many appends is written once more, in one piece.
+    async fn compacted(&self, sealed: SealedContent) -> Result<SealedContent> {
+        if self.live.own || !matches!(&sealed.layout, Layout::Packed(extents) if extents.len() > EXTENTS_MAX) {
+            return Ok(sealed);
+        }
+        let reader = self.inner.segments.reader(sealed.stream(), &sealed.layout)?;
+        let alone = self.inner.settings.segment.dedicated_from_bytes.0 + 1;
+        let mut content = self
+            .inner
+            .content_writer(self.inner.fresh_ino().await?, GENERATION, Some(alone));
+        content.append(&reader.read(0..sealed.len).await?, Bytes::new()).await?;
+        content.seal().await
     }
 
     async fn commit(mut self: Box<Self>) -> Result<PutDone> {
@@ -535,7 +673,10 @@ impl Put {
     /// Encodes the sealed parts as Parquet. The staged bytes go when the new ones are named.
     async fn transcode(&mut self) -> Result<()> {
         for part in &mut self.done {
-            let sealed = self.inner.transcode(&self.schema, part, self.live.keys.compression).await?;
+            let sealed = self
+                .inner
+                .transcode(&self.schema, part, self.live.keys.compression)
+                .await?;
             part.ended = Ended {
                 ino: sealed.stream().0,
                 format: Format::Parquet,
@@ -551,7 +692,11 @@ impl Put {
 
     async fn publish_own(&mut self) -> Result<PutDone> {
         let level = self.level();
-        let parts: Vec<NewPart> = self.done.iter().map(|part| NewPart::of(part, self.number, self.task.as_ref())).collect();
+        let parts: Vec<NewPart> = self
+            .done
+            .iter()
+            .map(|part| NewPart::of(part, self.number, self.task.as_ref()))
+            .collect();
         let row = |part: &DonePart| self.row(part.ended.ino, part.ended.format, part.ended.to_state(), 0);
         let rows: Vec<_> = self.done.iter().map(|part| (part.number, row(part))).collect();
         let publication = Publication {
@@ -565,7 +710,10 @@ impl Put {
         };
         let made = self.inner.publish_parts(&publication).await;
         match made {
-            Ok(Made::Before(version)) => Ok(PutDone { version: Some(version), level }),
+            Ok(Made::Before(version)) => Ok(PutDone {
+                version: Some(version),
+                level,
+            }),
             Ok(Made::Now(version)) => {
                 self.ended = true;
                 self.keep();
@@ -574,11 +722,16 @@ impl Put {
                 self.leave();
                 self.inner.reach(crash_point!("published-not-acked"))?;
                 if level == AckLevel::Persisted {
-                    let cache = Cache { inner: Arc::clone(&self.inner) };
+                    let cache = Cache {
+                        inner: Arc::clone(&self.inner),
+                    };
                     let wait = cache.wait_persisted(&self.live.path, PERSISTED_MAX).await;
                     wait.map_err(|error| self.with_token(error))?;
                 }
-                Ok(PutDone { version: Some(version), level })
+                Ok(PutDone {
+                    version: Some(version),
+                    level,
+                })
             }
             Err(error) if error.kind() == ErrorKind::Deadline => {
                 self.done.drain(..).for_each(|part| part.sealed.in_doubt());
@@ -590,9 +743,10 @@ impl Put {
 
     fn with_token(&self, error: Error) -> Error {
         match (&self.token, error.kind()) {
-            (Some(token), ErrorKind::Deadline) => {
-                Error::deadline(format!("{}: {error}; ask by putting again with the token {token:?}", self.live.path))
-            }
+            (Some(token), ErrorKind::Deadline) => Error::deadline(format!(
+                "{}: {error}; ask by putting again with the token {token:?}",
+                self.live.path
+            )),
             _ => error.at(&self.live.path),
         }
     }
@@ -600,11 +754,18 @@ impl Put {
     /// Makes the parts the session's, for good.
     async fn join_session(&mut self) -> Result<PutDone> {
         let level = self.level();
-        let order = if self.task.is_some() { self.live.look().next_ended() } else { 0 };
+        let order = if self.task.is_some() {
+            self.live.look().next_ended()
+        } else {
+            0
+        };
         self.done.iter_mut().for_each(|part| part.ended.ended = order);
         let mut attempts = self.inner.attempts(format!("put into {}", self.live.path));
         loop {
-            let token = self.inner.dataset_token(&self.token_scope, self.token.as_deref()).await?;
+            let token = self
+                .inner
+                .dataset_token(&self.token_scope, self.token.as_deref())
+                .await?;
             if let Token::Known(_) = token {
                 return Ok(PutDone { version: None, level });
             }
@@ -625,7 +786,9 @@ impl Put {
         let ended: Vec<_> = self.done.iter().map(|part| (part.number, part.ended.clone())).collect();
         self.keep();
         self.live.change(|state| {
-            ended.iter().for_each(|(number, ended)| state.end_part(*number, ended.clone()));
+            ended
+                .iter()
+                .for_each(|(number, ended)| state.end_part(*number, ended.clone()));
             state.end_put(self.number);
         });
         self.leave();
@@ -636,10 +799,18 @@ impl Put {
         let mut plan = Plan::default();
         plan.check(self.inner.session_is_open(&self.live.id).await?);
         for part in &self.done {
-            let row = self.row(part.ended.ino, part.ended.format, part.ended.to_state(), part.ended.ended);
+            let row = self.row(
+                part.ended.ino,
+                part.ended.format,
+                part.ended.to_state(),
+                part.ended.ended,
+            );
             plan.put(rows::part_key(&self.live.id.0, part.number), rows::encode(&row));
         }
-        let answer = DatasetAnswer { session: self.live.id.0.clone(), version: None };
+        let answer = DatasetAnswer {
+            session: self.live.id.0.clone(),
+            version: None,
+        };
         self.inner.plan_dataset_token(&mut plan, token, &answer);
         self.inner.commit(plan).await.map(drop)
     }
@@ -662,13 +833,22 @@ impl Drop for Put {
         if self.ended {
             return;
         }
-        let numbers: Vec<u32> = self.part.iter().map(|part| part.number).chain(self.done.iter().map(|part| part.number)).collect();
-        if !self.live.own && self.task.is_none() && self.inner.tasks.shutdown().is_cancelled() && self.broken.is_none() {
+        let numbers: Vec<u32> = self
+            .part
+            .iter()
+            .map(|part| part.number)
+            .chain(self.done.iter().map(|part| part.number))
+            .collect();
+        if !self.live.own && self.task.is_none() && self.inner.tasks.shutdown().is_cancelled() && self.broken.is_none()
+        {
             // The server stops: what is stable stays part of the session, as after a crash.
             self.part.take().into_iter().for_each(|part| part.content.leave());
             return;
         }
-        let why = self.broken.as_ref().map_or_else(|| "its writer went away".to_owned(), Error::to_string);
+        let why = self
+            .broken
+            .as_ref()
+            .map_or_else(|| "its writer went away".to_owned(), Error::to_string);
         self.acks.send_if_modified(|acks| acks.advance(0, Some(why.clone())));
         self.live.change(|state| state.drop_put(self.number));
         self.leave();
@@ -707,7 +887,14 @@ impl Inner {
     /// Holds for as long as the session is open. Aborted when it is not.
     pub(super) async fn session_is_open(&self, session: &SessionId) -> Result<Check> {
         let key = rows::session_key(&session.0);
-        match self.components.meta.get(std::slice::from_ref(&key)).await?.pop().flatten() {
+        match self
+            .components
+            .meta
+            .get(std::slice::from_ref(&key))
+            .await?
+            .pop()
+            .flatten()
+        {
             Some(entry) => Ok(Check::SharedAt(key, entry.version)),
             None => Err(Error::aborted(format!("session {} has ended", session.0))),
         }
@@ -731,15 +918,57 @@ impl Inner {
 impl Ended {
     /// As a part's row has it.
     pub(super) fn to_state(&self) -> PartState {
-        let Self { layout, crc, rows, batches, bytes, whole, .. } = self.clone();
-        PartState::Sealed { layout, crc, rows, batches, bytes, whole }
+        let Self {
+            layout,
+            crc,
+            rows,
+            batches,
+            bytes,
+            whole,
+            ..
+        } = self.clone();
+        PartState::Sealed {
+            layout,
+            crc,
+            rows,
+            batches,
+            bytes,
+            whole,
+        }
     }
 
     /// From a part's row; `None` while it is open.
     pub(super) fn of_row(row: &PartRow) -> Option<Self> {
-        let PartState::Sealed { layout, crc, rows, batches, bytes, whole } = row.state.clone() else { return None };
-        let PartRow { ino, generation, format, ended, .. } = *row;
-        Some(Self { ino, generation, format, layout, crc, rows, batches, bytes, whole, ended })
+        let PartState::Sealed {
+            layout,
+            crc,
+            rows,
+            batches,
+            bytes,
+            whole,
+        } = row.state.clone()
+        else {
+            return None;
+        };
+        let PartRow {
+            ino,
+            generation,
+            format,
+            ended,
+            ..
+        } = *row;
+        Some(Self {
+            ino,
+            generation,
+            format,
+            layout,
+            crc,
+            rows,
+            batches,
+            bytes,
+            whole,
+            ended,
+        })
     }
 }
 
@@ -755,79 +984,4 @@ impl StableBatches {
 
 fn same(a: &IpcMessage, b: &IpcMessage) -> bool {
     a.header == b.header && super::ipc::joined(&a.body) == super::ipc::joined(&b.body)
-}
-
-fn codec(compression: Compression) -> Option<CompressionType> {
-    match compression {
-        Compression::None => None,
-        Compression::Lz4 => Some(CompressionType::LZ4_FRAME),
-        Compression::Zstd => Some(CompressionType::ZSTD),
-    }
-}
-
-/// Encodes batches anew in another compression.
-struct Encoder {
-    codec: CompressionType,
-    options: IpcWriteOptions,
-    tracker: DictionaryTracker,
-    context: IpcWriteContext,
-}
-
-impl Encoder {
-    fn new(codec: CompressionType, schema: &StoredSchema) -> Result<Self> {
-        let options = IpcWriteOptions::default().try_with_compression(Some(codec));
-        let options = options.map_err(|error| Error::invalid(format!("compression: {error}")))?;
-        let mut tracker = DictionaryTracker::new(false);
-        IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(&schema.schema, &mut tracker, &options);
-        Ok(Self { codec, options, tracker, context: IpcWriteContext::default() })
-    }
-
-    fn encode(&mut self, batch: &RecordBatch, app_metadata: Bytes) -> Result<IpcMessage> {
-        let Self { options, tracker, context, .. } = self;
-        // Dictionaries are stored as they were sent; only the batch is wanted here.
-        let (_, encoded) = super::ipc::guarded("compressing a batch", || {
-            IpcDataGenerator::default().encode(batch, tracker, options, context)
-        })?;
-        Ok(IpcMessage { header: encoded.ipc_message.into(), body: vec![encoded.arrow_data.into()], app_metadata })
-    }
-}
-
-/// What the writer says of each append, for recovery: enough to find the messages again without a look at the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) kind: NoteKind,
-    pub(super) meta: u32,
-    pub(super) rows: u64,
-}
-
-/// What an append holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoteKind {
-    Opening = 0,
-    Dictionary = 1,
-    Batch = 2,
-    Closing = 3,
-}
-
-impl Note {
-    pub(super) fn encode(self) -> Bytes {
-        let mut out = BytesMut::with_capacity(13);
-        out.put_u8(self.kind as u8);
-        out.put_u32(self.meta);
-        out.put_u64(self.rows);
-        out.freeze()
-    }
-
-    pub(super) fn decode(note: &[u8]) -> Option<Self> {
-        let note: &[u8; 13] = note.try_into().ok()?;
-        let kind = match note[0] {
-            0 => NoteKind::Opening,
-            1 => NoteKind::Dictionary,
-            2 => NoteKind::Batch,
-            3 => NoteKind::Closing,
-            _ => return None,
-        };
-        let meta = u32::from_be_bytes(note[1..5].try_into().expect("four bytes"));
-        Some(Self { kind, meta, rows: u64::from_be_bytes(note[5..].try_into().expect("eight bytes")) })
-    }
 }

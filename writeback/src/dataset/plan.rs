@@ -60,8 +60,15 @@ impl Cache {
     /// Every dataset whose absolute path begins with `prefix` (bytes), in path order, one directory at a time behind the stream.
     /// Directories that are no readable dataset are passed over.
     pub fn datasets(&self, prefix: &[u8]) -> BoxStream<'static, Result<DatasetPlan>> {
-        let walk = Walk { inner: Arc::clone(&self.inner), prefix: prefix.to_vec(), todo: VecDeque::from([first_folder(prefix)]) };
-        stream::try_unfold(walk, |mut walk| async move { Ok(walk.next().await?.map(|plan| (plan, walk))) }).boxed()
+        let walk = Walk {
+            inner: Arc::clone(&self.inner),
+            prefix: prefix.to_vec(),
+            todo: VecDeque::from([first_folder(prefix)]),
+        };
+        stream::try_unfold(walk, |mut walk| async move {
+            Ok(walk.next().await?.map(|plan| (plan, walk)))
+        })
+        .boxed()
     }
 }
 
@@ -70,7 +77,9 @@ impl Inner {
         match self.names.resolve(path).await? {
             _ if self.datasets.sessions.is_live(path) => Ok(true),
             None => Ok(false),
-            Some(node) if node.is_dir() => Ok(self.head_of_node(&node).await?.is_some() || self.has_data_files(path).await?),
+            Some(node) if node.is_dir() => {
+                Ok(self.head_of_node(&node).await?.is_some() || self.has_data_files(path).await?)
+            }
             Some(node) => Ok(self.kind_of(path, &node).await?.is_some()),
         }
     }
@@ -117,7 +126,9 @@ impl Inner {
             Some((dir, head)) => self.plan_version_of(path, dir, head.version).await,
             None => match self.directory_plan(path).await {
                 // A session may be about to publish there.
-                Err(error) if error.kind() == ErrorKind::Precondition && self.datasets.sessions.is_live(path) => Err(nothing(path)),
+                Err(error) if error.kind() == ErrorKind::Precondition && self.datasets.sessions.is_live(path) => {
+                    Err(nothing(path))
+                }
                 other => other,
             },
         }
@@ -126,12 +137,16 @@ impl Inner {
     async fn version_plan(self: &Arc<Self>, path: &Path, version: u64) -> Result<DatasetPlan> {
         let node = self.names.resolve(path).await?.ok_or_else(|| nothing(path))?;
         match self.head_of_node(&node).await? {
-            Some((dir, head)) if (head.oldest..=head.version).contains(&version) => self.plan_version_of(path, dir, version).await,
+            Some((dir, head)) if (head.oldest..=head.version).contains(&version) => {
+                self.plan_version_of(path, dir, version).await
+            }
             Some((_, head)) => Err(Error::not_found(format!(
                 "{path}: version {version} is not kept; versions {} to {} are",
                 head.oldest, head.version
             ))),
-            None => Err(Error::not_found(format!("{path}: nothing was published there, so it has no versions"))),
+            None => Err(Error::not_found(format!(
+                "{path}: nothing was published there, so it has no versions"
+            ))),
         }
     }
 
@@ -139,30 +154,64 @@ impl Inner {
     pub(super) async fn plan_version_of(self: &Arc<Self>, path: &Path, dir: Ino, version: u64) -> Result<DatasetPlan> {
         let row = self.version_row(dir, version).await?;
         let schema = self.session_schema(&row.schema).await?;
-        let mut parts = if row.foreign { self.leading_parts(path, &schema).await? } else { Vec::new() };
+        let mut parts = match row.foreign {
+            true if self.head_base(dir).await? != row.base => {
+                return Err(Error::not_found(format!(
+                    "{path}: version {version} began with files that others wrote, which a later overwrite took away"
+                )));
+            }
+            true => self.leading_parts(path, &schema).await?,
+            false => Vec::new(),
+        };
         for part in self.version_parts(dir, version).await?.iter() {
             parts.push(published_ref(path, part)?);
         }
         Ok(plan(path, &schema, Some(version), None, parts))
     }
 
+    /// Where the chain of the head begins.
+    async fn head_base(&self, dir: Ino) -> Result<u64> {
+        let head = self.head_entry(dir).await?.map(|(head, _)| head);
+        let head = head.ok_or_else(|| Error::not_found("the dataset was deleted"))?;
+        Ok(self.version_row(dir, head.version).await?.base)
+    }
+
     /// A session's stable batches, in the order of delivery.
     async fn session_plan(self: &Arc<Self>, path: &Path, session: &SessionId) -> Result<DatasetPlan> {
         if let Some(live) = self.datasets.sessions.get(session) {
             if live.path != *path {
-                return Err(Error::invalid(format!("session {} is of {}, not of {path}", session.0, live.path)));
+                return Err(Error::invalid(format!(
+                    "session {} is of {}, not of {path}",
+                    session.0, live.path
+                )));
             }
             let schema = self.live_schema(&live).await?;
             let parts = live_parts(&live, false)?;
-            return Ok(DatasetPlan { session: Some(session.clone()), live: true, ..plan(path, &schema, None, None, parts) });
+            return Ok(DatasetPlan {
+                session: Some(session.clone()),
+                live: true,
+                ..plan(path, &schema, None, None, parts)
+            });
         }
-        let row = self.session_row(session).await?.ok_or_else(|| super::session::no_session(session))?.0;
+        let row = self
+            .session_row(session)
+            .await?
+            .ok_or_else(|| super::session::no_session(session))?
+            .0;
         match ended_well(&row, session)? {
-            None => Err(Error::unavailable(format!("session {} is just being opened; try again", session.0))),
+            None => Err(Error::unavailable(format!(
+                "session {} is just being opened; try again",
+                session.0
+            ))),
             Some((dir, version)) => {
-                let schema = self.session_schema(&self.version_row(dir, version).await?.schema).await?;
+                let schema = self
+                    .session_schema(&self.version_row(dir, version).await?.schema)
+                    .await?;
                 let parts = self.delivered_parts(path, session).await?;
-                Ok(DatasetPlan { session: Some(session.clone()), ..plan(path, &schema, None, None, parts) })
+                Ok(DatasetPlan {
+                    session: Some(session.clone()),
+                    ..plan(path, &schema, None, None, parts)
+                })
             }
         }
     }
@@ -194,15 +243,24 @@ impl Inner {
             };
             let overwrites = live.keys.mode == WriteMode::Overwrite;
             let (version, mut parts) = match head.filter(|_| !overwrites) {
-                Some((dir, head)) => (Some(head.version), self.polled_version(path, dir, head.version).await?.parts),
+                Some((dir, head)) => (
+                    Some(head.version),
+                    self.polled_version(path, dir, head.version).await?.parts,
+                ),
                 None if overwrites => (None, Vec::new()),
-                None => (None, self.head_plan(path).await.map(|plan| plan.parts).unwrap_or_default()),
+                None => (
+                    None,
+                    self.head_plan(path).await.map(|plan| plan.parts).unwrap_or_default(),
+                ),
             };
             // Published meanwhile: its parts are the head's, or missing from what was read before.
             if !matches!(live.phase(), Phase::Open | Phase::Ending) {
                 continue;
             }
-            parts.extend(live_parts(&live, true)?);
+            let published = parts.iter().any(|part| session_of(part) == Some(&live.id));
+            if !published {
+                parts.extend(live_parts(&live, true)?);
+            }
             let plan = plan(path, &schema, version, Some(live.id.clone()), parts);
             return Ok(DatasetPlan { live: true, ..plan });
         }
@@ -245,6 +303,13 @@ impl Inner {
     }
 }
 
+impl DatasetPlan {
+    /// Whether parts of this session are among its parts.
+    pub(super) fn holds(&self, session: &SessionId) -> bool {
+        self.parts.iter().any(|part| session_of(part) == Some(session))
+    }
+}
+
 fn nothing(path: &Path) -> Error {
     Error::not_found(format!("{path}: not found; nothing is published there"))
 }
@@ -258,7 +323,9 @@ pub(super) fn ended_well(row: &SessionRow, session: &SessionId) -> Result<Option
     match &row.end {
         None => Ok(None),
         Some(SessionEnd::Published { dir, version }) => Ok(Some((Ino(*dir), *version))),
-        Some(SessionEnd::Aborted { why, .. }) => Err(Error::aborted(format!("session {} was aborted: {why}", session.0))),
+        Some(SessionEnd::Aborted { why, .. }) => {
+            Err(Error::aborted(format!("session {} was aborted: {why}", session.0)))
+        }
     }
 }
 
@@ -271,9 +338,12 @@ fn live_parts(live: &Live, ended: bool) -> Result<Vec<PartRef>> {
         let Some(part) = state.parts.get(number) else { continue };
         let (format, rows, batches, bytes) = match (&part.state, &part.growing) {
             (LivePartState::Ended(ended), _) => (ended.format, ended.rows, ended.batches, ended.bytes),
-            (LivePartState::Open, Some(growing)) => {
-                (super::Format::Arrow, 0, growing.stable_batches(), growing.stable().borrow().bytes)
-            }
+            (LivePartState::Open, Some(growing)) => (
+                super::Format::Arrow,
+                0,
+                growing.stable_batches(),
+                growing.stable().borrow().bytes,
+            ),
             _ => continue,
         };
         parts.push(PartRef {
@@ -301,7 +371,15 @@ fn plan(
 ) -> DatasetPlan {
     number(&mut parts);
     let (schema_message, schema) = (schema.message.clone(), Arc::clone(&schema.schema));
-    DatasetPlan { path: path.clone(), schema, schema_message, version, session, live: false, parts }
+    DatasetPlan {
+        path: path.clone(),
+        schema,
+        schema_message,
+        version,
+        session,
+        live: false,
+        parts,
+    }
 }
 
 fn number(parts: &mut [PartRef]) {

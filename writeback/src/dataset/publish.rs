@@ -13,13 +13,14 @@ use super::{
     ipc::schema::StoredSchema,
     part_writer::{DonePart, GENERATION, PERSISTED_MAX},
     registry::{Ended, Live, Phase},
+    retire::{OldPart, Retired},
     session::Token,
 };
 use crate::{
     AckLevel, Cache, Error, ErrorKind, Result,
     cache::Inner,
     file::{SealedContent, WriteMode},
-    rows::{self, Content, DatasetAnswer, HeadRow, PartRow, RetiredRow, SessionEnd, SessionRow, VersionRow},
+    rows::{self, Content, DatasetAnswer, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
 use forebay_metastore::{Check, Entry};
 use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
@@ -45,11 +46,21 @@ pub(super) struct NewPart {
 
 impl NewPart {
     pub(super) fn of(part: &DonePart, put: u32, task: Option<&Task>) -> Self {
-        Self { number: part.number, task: task.cloned(), put, ended: part.ended.clone() }
+        Self {
+            number: part.number,
+            task: task.cloned(),
+            put,
+            ended: part.ended.clone(),
+        }
     }
 
     pub(super) fn of_row(number: u32, row: &PartRow) -> Option<Self> {
-        Some(Self { number, task: row.task.clone(), put: row.put, ended: Ended::of_row(row)? })
+        Some(Self {
+            number,
+            task: row.task.clone(),
+            put: row.put,
+            ended: Ended::of_row(row)?,
+        })
     }
 
     /// Order within a version: as begun, tasks by their numbers.
@@ -93,9 +104,20 @@ struct Before {
     head: Option<(HeadRow, Entry, VersionRow)>,
 }
 
+/// Where a version goes.
+struct Place {
+    dir: Ino,
+    /// The chain begins with files of others.
+    foreign: bool,
+    /// The oldest version that is kept.
+    oldest: u64,
+}
+
 /// What follows the transaction.
 #[derive(Default)]
 struct After {
+    /// Whether old versions keep the parts that are overwritten.
+    keeps: bool,
     /// Nodes whose content nobody names any more.
     gone: Vec<Node>,
     /// Old parts whose local copy is the only one now.
@@ -118,7 +140,9 @@ impl Cache {
     /// outcome unknown, publish again.
     pub async fn publish(&self, session: &SessionId, how: Publish) -> Result<u64> {
         let (inner, session) = (Arc::clone(&self.inner), session.clone());
-        self.inner.to_the_end("publish", async move { inner.publish(&session, how).await }).await
+        self.inner
+            .to_the_end("publish", async move { inner.publish(&session, how).await })
+            .await
     }
 }
 
@@ -127,25 +151,40 @@ impl Inner {
         let _entered = self.enter()?;
         let Some(live) = self.datasets.sessions.get(session).filter(|live| !live.own) else {
             return match self.session_row(session).await? {
-                Some((SessionRow { end: Some(SessionEnd::Published { version, .. }), .. }, ..)) => Ok(version),
+                Some((
+                    SessionRow {
+                        end: Some(SessionEnd::Published { version, .. }),
+                        ..
+                    },
+                    ..,
+                )) => Ok(version),
                 _ => Err(self.ended(session).await),
             };
         };
         let refuse = |state: &super::registry::LiveState| match state.open_puts() {
             0 => Ok(()),
-            open => Err(Error::precondition(format!("{open} puts of session {} are still under way; end them first", session.0))),
+            open => Err(Error::precondition(format!(
+                "{open} puts of session {} are still under way; end them first",
+                session.0
+            ))),
         };
         match live.begin_end(refuse).await? {
             None => {}
             Some(Phase::Published { version, .. }) => return Ok(version),
-            Some(phase) => return Err(live.closed(&phase).unwrap_or_else(|| Error::internal("a session ended in no way"))),
+            Some(phase) => {
+                return Err(live
+                    .closed(&phase)
+                    .unwrap_or_else(|| Error::internal("a session ended in no way")));
+            }
         }
         let published = self.publish_session(&live, &how).await;
         live.go_on();
         let version = published?;
         self.reach(crash_point!("published-not-acked"))?;
         if live.keys.ack == AckLevel::Persisted {
-            let cache = Cache { inner: Arc::clone(self) };
+            let cache = Cache {
+                inner: Arc::clone(self),
+            };
             cache.wait_persisted(&live.path, PERSISTED_MAX).await?;
         }
         Ok(version)
@@ -173,7 +212,9 @@ impl Inner {
                 fresh.into_iter().for_each(SealedContent::keep);
                 staged.iter().for_each(|ended| self.free_ended(ended));
                 let dropped = rows.iter().filter(|(number, _)| excluded.binary_search(number).is_ok());
-                dropped.filter_map(|(_, row)| Ended::of_row(row)).for_each(|ended| self.free_ended(&ended));
+                dropped
+                    .filter_map(|(_, row)| Ended::of_row(row))
+                    .for_each(|ended| self.free_ended(&ended));
                 self.end_published(live, version, excluded);
                 Ok(version)
             }
@@ -183,7 +224,13 @@ impl Inner {
                 }
                 // It may be that an earlier try, whose outcome was unknown, did it.
                 match self.session_row(&live.id).await? {
-                    Some((SessionRow { end: Some(SessionEnd::Published { version, .. }), .. }, ..)) => {
+                    Some((
+                        SessionRow {
+                            end: Some(SessionEnd::Published { version, .. }),
+                            ..
+                        },
+                        ..,
+                    )) => {
                         self.end_published(live, version, excluded);
                         Ok(version)
                     }
@@ -215,7 +262,9 @@ impl Inner {
         parts: &mut [NewPart],
     ) -> Result<(Vec<(u32, PartRow)>, Vec<SealedContent>, Vec<Ended>)> {
         let (mut changed, mut fresh, mut staged) = (Vec::new(), Vec::new(), Vec::new());
-        let Some(schema) = schema.filter(|_| live.keys.format == Format::Parquet) else { return Ok((changed, fresh, staged)) };
+        let Some(schema) = schema.filter(|_| live.keys.format == Format::Parquet) else {
+            return Ok((changed, fresh, staged));
+        };
         for part in parts.iter_mut().filter(|part| part.ended.format == Format::Arrow) {
             let items = self.sealed_items(&part.ended, 0).await?;
             let sealed = self.encode_parquet(schema, items, live.keys.compression).await?;
@@ -228,9 +277,20 @@ impl Inner {
                 bytes: sealed.len,
                 ..part.ended.clone()
             };
-            let row = rows.iter().find(|(number, _)| *number == part.number).map(|(_, row)| row.clone());
+            let row = rows
+                .iter()
+                .find(|(number, _)| *number == part.number)
+                .map(|(_, row)| row.clone());
             let row = row.ok_or_else(|| Error::internal("a chosen part without a row"))?;
-            changed.push((part.number, PartRow { ino: part.ended.ino, format: Format::Parquet, state: part.ended.to_state(), ..row }));
+            changed.push((
+                part.number,
+                PartRow {
+                    ino: part.ended.ino,
+                    format: Format::Parquet,
+                    state: part.ended.to_state(),
+                    ..row
+                },
+            ));
             fresh.push(sealed);
         }
         Ok((changed, fresh, staged))
@@ -254,7 +314,9 @@ impl Inner {
             None => Token::None,
         };
         if let Token::Known(answer) = token {
-            let version = answer.version.ok_or_else(|| Error::internal("a put's token without its version"))?;
+            let version = answer
+                .version
+                .ok_or_else(|| Error::internal("a put's token without its version"))?;
             return Ok(Made::Before(version));
         }
         let before = self.before(live).await?;
@@ -263,13 +325,28 @@ impl Inner {
         let foreign = !overwrite && before.head.is_none() && before.exists && self.has_data_files(&live.path).await?;
 
         let mut planner = self.names.planner();
-        let names: Vec<_> =
-            parts.iter().enumerate().map(|(k, part)| part_name(k, &live.id.0, part.ended.format)).collect();
-        let files = names.iter().zip(*parts).map(|(name, part)| (name.clone(), create(&part.ended))).collect();
+        let names: Vec<_> = parts
+            .iter()
+            .enumerate()
+            .map(|(k, part)| part_name(k, &live.id.0, part.ended.format))
+            .collect();
+        let files = names
+            .iter()
+            .zip(*parts)
+            .map(|(name, part)| (name.clone(), create(&part.ended)))
+            .collect();
         if !parts.is_empty() {
             planner.create_all(&live.path, files).await?;
         } else if !before.exists {
-            planner.create(&live.path, Create { parents: true, ..Create::dir() }).await?;
+            planner
+                .create(
+                    &live.path,
+                    Create {
+                        parents: true,
+                        ..Create::dir()
+                    },
+                )
+                .await?;
         }
         let marker = live.path.join(SUCCESS)?;
         let marked = match publication.success_file {
@@ -290,23 +367,48 @@ impl Inner {
 
         for (name, part) in names.iter().zip(*parts) {
             let ino = Ino(part.ended.ino);
-            let work = self.persist.plan_put(&mut plan, ino, GENERATION, &live.path.join(name)?, None).await?;
+            let work = self
+                .persist
+                .plan_put(&mut plan, ino, GENERATION, &live.path.join(name)?, None)
+                .await?;
             plan.amend(ino, |inode| inode.content = content(&part.ended, work).encode())?;
         }
         if let Some(marked) = marked {
-            let work = self.persist.plan_put(&mut plan, marked.ino, GENERATION, &marker, marked.replaced.as_ref()).await?;
-            plan.amend(marked.ino, |inode| inode.content = Content::Sealed { layout: Layout::Empty, work, crc: 0 }.encode())?;
+            let work = self
+                .persist
+                .plan_put(&mut plan, marked.ino, GENERATION, &marker, marked.replaced.as_ref())
+                .await?;
+            plan.amend(marked.ino, |inode| {
+                inode.content = Content::Sealed {
+                    layout: Layout::Empty,
+                    work,
+                    crc: 0,
+                }
+                .encode()
+            })?;
             after.gone.extend(marked.replaced);
         }
         for (name, node, whiteout) in removed {
-            self.persist.plan_removed(&mut plan, &node, &name, whiteout.as_ref()).await?;
-            match old.iter().find(|part| node.ino() == Some(Ino(part.ino))) {
-                Some(part) => self.plan_retire(&mut plan, part, &node, &mut after)?,
+            self.persist
+                .plan_removed(&mut plan, &node, &name, whiteout.as_ref())
+                .await?;
+            match old.iter().find(|old| old.name == name && after.keeps) {
+                Some(old) => match self.plan_retire(&mut plan, old, &node)? {
+                    Retired::Gone => after.gone.push(node),
+                    Retired::Adopted(bytes) => after.adopted.push(bytes),
+                    Retired::Kept | Retired::Copied => {}
+                },
                 None => after.gone.push(node),
             }
         }
-        let version = self.plan_version(&mut plan, publication, &before, dir, foreign).await?;
-        let answer = DatasetAnswer { session: live.id.0.clone(), version: Some(version) };
+        let oldest = self.oldest(&before, overwrite && !after.keeps);
+        let version = self
+            .plan_version(&mut plan, publication, &before, Place { dir, foreign, oldest })
+            .await?;
+        let answer = DatasetAnswer {
+            session: live.id.0.clone(),
+            version: Some(version),
+        };
         self.plan_dataset_token(&mut plan, token, &answer);
         match self.commit(plan).await {
             Ok(_) => {}
@@ -331,9 +433,17 @@ impl Inner {
     async fn before(&self, live: &Live) -> Result<Before> {
         let path = &live.path;
         let dir = match self.names.resolve(path).await? {
-            None => return Ok(Before { dir: None, exists: false, head: None }),
+            None => {
+                return Ok(Before {
+                    dir: None,
+                    exists: false,
+                    head: None,
+                });
+            }
             Some(_) if live.keys.mode == WriteMode::Create => {
-                return Err(Error::exists(format!("{path}: exists already; publish with mode append or overwrite")));
+                return Err(Error::exists(format!(
+                    "{path}: exists already; publish with mode append or overwrite"
+                )));
             }
             Some(node) if !node.is_dir() => {
                 return Err(Error::precondition(format!("{path}: a file is there, not a dataset")));
@@ -351,57 +461,33 @@ impl Inner {
             }
             _ => None,
         };
-        Ok(Before { dir, exists: true, head })
+        Ok(Before {
+            dir,
+            exists: true,
+            head,
+        })
     }
 
     /// The parts that an overwrite takes the place of, as many as go at once, each with its bytes here.
-    async fn old_parts(self: &Arc<Self>, live: &Live, before: &Before, overwrite: bool) -> Result<(After, Vec<OldPart>)> {
+    async fn old_parts(
+        self: &Arc<Self>,
+        live: &Live,
+        before: &Before,
+        overwrite: bool,
+    ) -> Result<(After, Vec<OldPart>)> {
         let mut after = After::default();
-        let (true, Some(dir), Some((head, ..))) = (overwrite, before.dir, &before.head) else { return Ok((after, Vec::new())) };
+        let (true, Some(dir), Some((head, ..))) = (overwrite, before.dir, &before.head) else {
+            return Ok((after, Vec::new()));
+        };
         let mut old = Vec::new();
-        for part in self.version_parts(dir, head.version).await?.iter().take(RETIRED_AT_ONCE) {
+        let parts = self.version_parts(dir, head.version).await?;
+        after.keeps = self.worth_keeping(&parts).await?;
+        for part in parts.iter().take(RETIRED_AT_ONCE) {
             let name = live.path.join(&part.name())?;
-            if let Some(old_part) = self.old_part(part, name, Some(&mut after.copies)).await? {
-                old.push(old_part);
-            }
+            let copies = after.keeps.then_some(&mut after.copies);
+            old.extend(self.old_part(part, name, copies).await?);
         }
         Ok((after, old))
-    }
-
-    /// A part that is about to lose its name. With `copies` its bytes are copied when the under-store has the only ones: its object
-    /// goes.
-    pub(super) async fn old_part(
-        self: &Arc<Self>,
-        part: &super::versions::Part,
-        name: Path,
-        copies: Option<&mut Vec<SealedContent>>,
-    ) -> Result<Option<OldPart>> {
-        let Some((inode, _)) = self.names.inode(Ino(part.ino)).await? else { return Ok(None) };
-        if inode.generation != part.generation {
-            return Ok(None);
-        }
-        let mut old = OldPart { session: part.session.clone(), number: part.number, ino: part.ino, name, moved: None };
-        if let Content::Persisted { layout: None, .. } = Content::decode(&inode.content)?
-            && let Some(copies) = copies.filter(|_| self.settings.versions_kept > 1)
-        {
-            let reader = self.read_inode(Ino(part.ino), part.generation).await?;
-            let mut copy = self.content_writer(self.fresh_ino().await?, GENERATION, Some(reader.size()));
-            let mut at = 0;
-            while at < reader.size() {
-                let end = reader.size().min(at + (1 << 20));
-                copy.append(&reader.read(at..end).await?, bytes::Bytes::new()).await?;
-                at = end;
-            }
-            let sealed = copy.seal().await?;
-            old.moved = Some(RetiredRow {
-                ino: sealed.stream().0,
-                generation: GENERATION,
-                layout: sealed.layout.clone(),
-                bytes: sealed.len,
-            });
-            copies.push(sealed);
-        }
-        Ok(Some(old))
     }
 
     /// Names that the publish takes away: of old parts, of files of others, of a marker that is not true any more.
@@ -417,10 +503,9 @@ impl Inner {
             return Ok(names);
         }
         let path = &publication.live.path;
-        for part in old {
-            let found = planner.resolve(&part.name).await?;
-            if found.is_some_and(|node| node.ino() == Some(Ino(part.ino))) {
-                names.push(part.name.clone());
+        for old in old {
+            if planner.resolve(&old.name).await?.is_some_and(|node| old.part.is(&node)) {
+                names.push(old.name.clone());
             }
         }
         let foreign = self.foreign_files(path, FOREIGN_AT_ONCE + 1).await?;
@@ -437,32 +522,16 @@ impl Inner {
         Ok(names)
     }
 
-    /// Keeps what an old version needs of a part whose name goes.
-    pub(super) fn plan_retire_row(&self, plan: &mut Plan, part: &OldPart, node: &Node) -> Result<Retired> {
-        let Node::Row { inode, .. } = node else { return Ok(Retired::Gone) };
-        if self.settings.versions_kept <= 1 {
-            return Ok(Retired::Gone);
-        }
-        let (row, retired) = match (&part.moved, Content::decode(&inode.content)?) {
-            (Some(moved), _) => (moved.clone(), Retired::Copied),
-            (None, Content::Sealed { layout, .. }) => (part.row(inode.generation, layout, inode.size), Retired::Kept),
-            (None, Content::Persisted { layout: Some(layout), .. }) => {
-                (part.row(inode.generation, layout, inode.size), Retired::Adopted(inode.size))
-            }
-            // It was evicted since we looked.
-            (None, _) => return Err(Error::lost()),
+    /// The oldest version that is kept from now on. `ends`: what was before can not be.
+    fn oldest(&self, before: &Before, ends: bool) -> u64 {
+        let Some((head, ..)) = &before.head else { return 1 };
+        let version = head.version + 1;
+        let kept = if ends {
+            1
+        } else {
+            u64::from(self.settings.versions_kept.max(1))
         };
-        plan.put(rows::retired_key(&part.session.0, part.number), rows::encode(&row));
-        Ok(retired)
-    }
-
-    fn plan_retire(&self, plan: &mut Plan, part: &OldPart, node: &Node, after: &mut After) -> Result<()> {
-        match self.plan_retire_row(plan, part, node)? {
-            Retired::Gone => after.gone.push(node.clone()),
-            Retired::Adopted(bytes) => after.adopted.push(bytes),
-            Retired::Kept | Retired::Copied => {}
-        }
-        Ok(())
+        head.oldest.max((version + 1).saturating_sub(kept))
     }
 
     /// Head, version, session and part rows.
@@ -471,15 +540,18 @@ impl Inner {
         plan: &mut Plan,
         publication: &Publication<'_>,
         before: &Before,
-        dir: Ino,
-        foreign: bool,
+        Place { dir, foreign, oldest }: Place,
     ) -> Result<u64> {
-        let Publication { live, parts, schema, .. } = publication;
+        let Publication {
+            live, parts, schema, ..
+        } = publication;
         let session = &live.id.0;
-        let appended = before.head.as_ref().filter(|_| live.keys.mode != WriteMode::Overwrite).map(|(_, _, row)| row);
+        let appended = before
+            .head
+            .as_ref()
+            .filter(|_| live.keys.mode != WriteMode::Overwrite)
+            .map(|(_, _, row)| row);
         let version = before.head.as_ref().map_or(1, |(head, ..)| head.version + 1);
-        let kept = u64::from(self.settings.versions_kept.max(1));
-        let oldest = before.head.as_ref().map_or(1, |(head, ..)| head.oldest).max((version + 1).saturating_sub(kept));
         let key = rows::head_key(dir);
         plan.check(match &before.head {
             Some((_, entry, _)) => Check::At(key.clone(), entry.version),
@@ -491,7 +563,9 @@ impl Inner {
             published: self.components.clock.now().0,
             base: appended.map_or(version, |row| row.base),
             foreign: appended.map_or(foreign, |row| row.foreign),
-            schema: self.schema_of_version(plan, publication, before, appended, *schema).await?,
+            schema: self
+                .schema_of_version(plan, publication, before, appended, *schema)
+                .await?,
             rows: sum(appended.map_or(0, |row| row.rows), parts, |ended| ended.rows),
             batches: sum(appended.map_or(0, |row| row.batches), parts, |ended| ended.batches),
             bytes: sum(appended.map_or(0, |row| row.bytes), parts, |ended| ended.bytes),
@@ -501,11 +575,20 @@ impl Inner {
             plan.put(rows::sweep_key(dir), rows::encode(&()));
         }
         plan.put(rows::version_key(dir, version), rows::encode(&row));
-        let ended = SessionRow { end: Some(SessionEnd::Published { dir: dir.0, version }), ..self.open_row(live) };
+        let ended = SessionRow {
+            end: Some(SessionEnd::Published { dir: dir.0, version }),
+            ..self.open_row(live)
+        };
         plan.put(rows::published_key(session), rows::encode(&ended));
         if !live.own {
             let key = rows::session_key(session);
-            let open = self.components.meta.get(std::slice::from_ref(&key)).await?.pop().flatten();
+            let open = self
+                .components
+                .meta
+                .get(std::slice::from_ref(&key))
+                .await?
+                .pop()
+                .flatten();
             let open = open.ok_or_else(|| Error::precondition(format!("session {session} has ended")))?;
             plan.check(Check::At(key.clone(), open.version)).delete(key);
         }
@@ -561,36 +644,6 @@ impl Inner {
     }
 }
 
-/// A part that is about to lose its name.
-#[derive(Debug)]
-pub(super) struct OldPart {
-    pub(super) session: SessionId,
-    pub(super) number: u32,
-    pub(super) ino: u64,
-    pub(super) name: Path,
-    /// A copy made because the under-store had the only one.
-    pub(super) moved: Option<RetiredRow>,
-}
-
-impl OldPart {
-    fn row(&self, generation: u32, layout: Layout, bytes: u64) -> RetiredRow {
-        RetiredRow { ino: self.ino, generation, layout, bytes }
-    }
-}
-
-/// What became of a part whose name goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retired {
-    /// Nobody needs it.
-    Gone,
-    /// It stays dirty.
-    Kept,
-    /// It was clean, so many bytes, and is the only copy now.
-    Adopted(u64),
-    /// A copy stays.
-    Copied,
-}
-
 /// The parts that count and the numbers of those that do not.
 fn choose(rows: &[(u32, PartRow)], how: &Publish) -> Result<(Vec<NewPart>, Vec<u32>)> {
     let counts = |row: &PartRow| match &how.tasks {
@@ -606,10 +659,23 @@ fn choose(rows: &[(u32, PartRow)], how: &Publish) -> Result<(Vec<NewPart>, Vec<u
     }
     for task in how.tasks.iter().flatten() {
         if !parts.iter().any(|part| part.task.as_ref() == Some(task)) {
-            let Task { stage, task: number, attempt, .. } = task;
-            let other = rows.iter().filter_map(|(_, row)| row.task.as_ref()).find(|other| other.same_task(task));
-            let why = other.map_or_else(|| "it has not ended well".to_owned(), |other| format!("attempt {} counts", other.attempt));
-            return Err(Error::precondition(format!("attempt {attempt} of task {number}, stage {stage}, can not be published: {why}")));
+            let Task {
+                stage,
+                task: number,
+                attempt,
+                ..
+            } = task;
+            let other = rows
+                .iter()
+                .filter_map(|(_, row)| row.task.as_ref())
+                .find(|other| other.same_task(task));
+            let why = other.map_or_else(
+                || "it has not ended well".to_owned(),
+                |other| format!("attempt {} counts", other.attempt),
+            );
+            return Err(Error::precondition(format!(
+                "attempt {attempt} of task {number}, stage {stage}, can not be published: {why}"
+            )));
         }
     }
     Ok((parts, excluded))
@@ -630,7 +696,12 @@ fn create(ended: &Ended) -> Create {
 
 fn empty_file() -> Create {
     Create {
-        content: Content::Sealed { layout: Layout::Empty, work: None, crc: 0 }.encode(),
+        content: Content::Sealed {
+            layout: Layout::Empty,
+            work: None,
+            crc: 0,
+        }
+        .encode(),
         generation: GENERATION,
         parents: true,
         replace: Replace::File,
@@ -639,9 +710,16 @@ fn empty_file() -> Create {
 }
 
 fn content(ended: &Ended, work: Option<u64>) -> Content {
-    Content::Sealed { layout: ended.layout.clone(), work, crc: ended.crc }
+    Content::Sealed {
+        layout: ended.layout.clone(),
+        work,
+        crc: ended.crc,
+    }
 }
 
 fn sum(before: u64, parts: &[NewPart], of: impl Fn(&Ended) -> u64) -> u64 {
-    parts.iter().map(|part| of(&part.ended)).fold(before, u64::saturating_add)
+    parts
+        .iter()
+        .map(|part| of(&part.ended))
+        .fold(before, u64::saturating_add)
 }

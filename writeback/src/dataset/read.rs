@@ -2,7 +2,7 @@
 
 use super::{
     Format, PartItem, PartRef, SessionId,
-    foreign::Parsed,
+    foreign::{Parsed, published_ref},
     growing::Growing,
     ipc::{decode::Decoder, index},
     parquet,
@@ -12,7 +12,7 @@ use super::{
 use crate::{Cache, Error, ErrorKind, Result, cache::Inner};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::Schema;
-use forebay_namespace::{Ino, Path};
+use forebay_namespace::{Ino, Node, Path};
 use forebay_segment::StreamId;
 use futures::{
     TryStreamExt,
@@ -32,7 +32,11 @@ impl Cache {
 }
 
 impl Inner {
-    pub(super) async fn part_items(self: &Arc<Self>, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+    pub(super) async fn part_items(
+        self: &Arc<Self>,
+        part: &PartRef,
+        skip: u64,
+    ) -> Result<BoxStream<'static, Result<PartItem>>> {
         let items = match &part.live {
             Some((session, number)) => match self.live_items(session, *number, skip).await? {
                 Some(items) => items,
@@ -53,7 +57,9 @@ impl Inner {
         number: u32,
         skip: u64,
     ) -> Result<Option<BoxStream<'static, Result<PartItem>>>> {
-        let Some(live) = self.datasets.sessions.get(session) else { return Ok(None) };
+        let Some(live) = self.datasets.sessions.get(session) else {
+            return Ok(None);
+        };
         let found = {
             let state = live.look();
             match &state.phase {
@@ -61,43 +67,83 @@ impl Inner {
                 Phase::Published { .. } => return Ok(None),
                 Phase::Open | Phase::Ending => {}
             }
-            state.parts.get(&number).map(|part| (part.state.clone(), part.growing.clone()))
+            state
+                .parts
+                .get(&number)
+                .map(|part| (part.state.clone(), part.growing.clone()))
         };
         match found {
             Some((LivePartState::Ended(ended), _)) => self.sealed_items(&ended, skip).await.map(Some),
             Some((LivePartState::Open, Some(growing))) => Ok(Some(stable_items(growing, skip))),
-            _ => Err(Error::aborted(format!("part {number} of session {} was taken back", session.0))),
+            _ => Err(Error::aborted(format!(
+                "part {number} of session {} was taken back",
+                session.0
+            ))),
         }
     }
 
     /// The items of a part that has ended and has no name yet.
-    pub(super) async fn sealed_items(self: &Arc<Self>, ended: &Ended, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+    pub(super) async fn sealed_items(
+        self: &Arc<Self>,
+        ended: &Ended,
+        skip: u64,
+    ) -> Result<BoxStream<'static, Result<PartItem>>> {
         let stream = StreamId(ended.ino, ended.generation);
-        let source = Source::Sealed { reader: self.segments.reader(stream, &ended.layout)?, stream };
+        let source = Source::Sealed {
+            reader: self.segments.reader(stream, &ended.layout)?,
+            stream,
+        };
         self.items_of(source, skip).await
     }
 
-    async fn published_items(self: &Arc<Self>, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+    async fn published_items(
+        self: &Arc<Self>,
+        part: &PartRef,
+        skip: u64,
+    ) -> Result<BoxStream<'static, Result<PartItem>>> {
         let source = self.published_source(part).await?;
         self.items_of(source, skip).await
     }
 
     /// The bytes of a part that has, or had, a name.
     async fn published_source(self: &Arc<Self>, part: &PartRef) -> Result<Source> {
-        let name = String::from_utf8_lossy(&part.path).into_owned();
-        let content = match (&part.origin, part.content) {
+        let named = match (&part.origin, part.content) {
             // A ticket of the time when it had no name.
-            (Some((session, number)), None) => self.content_of(session, *number).await?,
-            (_, content) => content,
+            (Some((session, number)), None) => Some(self.named_since(session, *number).await?),
+            _ => None,
         };
-        let Some((ino, generation)) = content else {
-            let reader = Cache { inner: Arc::clone(self) }.read_file(&Path::parse(&part.path)?).await?;
+        let part = named.as_ref().unwrap_or(part);
+        let name = String::from_utf8_lossy(&part.path).into_owned();
+        let Some((ino, generation)) = part.content else {
+            let reader = Cache {
+                inner: Arc::clone(self),
+            }
+            .read_file(&Path::parse(&part.path)?)
+            .await?;
             return Ok(Source::File { reader, name });
         };
         match self.read_inode(Ino(ino), generation).await {
             Ok(reader) => Ok(Source::File { reader, name }),
-            Err(error) if error.kind() == ErrorKind::NotFound => self.retired_source(part, name).await,
+            Err(error) if error.kind() == ErrorKind::NotFound => match self.evicted_source(part, &name).await? {
+                Some(source) => Ok(source),
+                None => self.retired_source(part, name).await,
+            },
             Err(error) => Err(error),
+        }
+    }
+
+    /// A part whose row went when it was persisted and evicted: what the under-store shows under its name.
+    async fn evicted_source(self: &Arc<Self>, part: &PartRef, name: &str) -> Result<Option<Source>> {
+        let path = Path::parse(&part.path)?;
+        match self.names.resolve(&path).await? {
+            Some(Node::Base { at, entry }) if !entry.is_dir && entry.size == part.bytes => {
+                let node = Node::Base { at, entry };
+                Ok(Some(Source::File {
+                    reader: self.read_node(name.to_owned(), &node)?,
+                    name: name.to_owned(),
+                }))
+            }
+            _ => Ok(None),
         }
     }
 
@@ -107,29 +153,43 @@ impl Inner {
             Some((session, number)) => self.retired(session, *number).await?,
             None => None,
         };
-        let row = retired.ok_or_else(|| Error::not_found(format!("{name}: this part is gone; it was deleted, or its version dropped")))?;
+        let row = retired.ok_or_else(|| {
+            Error::not_found(format!(
+                "{name}: this part is gone; it was deleted, or its version dropped"
+            ))
+        })?;
         let stream = StreamId(row.ino, row.generation);
-        Ok(Source::Sealed { reader: self.segments.reader(stream, &row.layout)?, stream })
+        Ok(Source::Sealed {
+            reader: self.segments.reader(stream, &row.layout)?,
+            stream,
+        })
     }
 
-    /// The inode of a published part.
-    async fn content_of(&self, session: &SessionId, number: u32) -> Result<Option<(u64, u32)>> {
-        let rows = self.part_rows(session).await?;
-        let row = rows.iter().find(|(other, _)| *other == number).map(|(_, row)| (row.ino, row.generation));
-        match row {
-            Some(content) => Ok(Some(content)),
-            None => match self.session_row(session).await? {
-                Some((row, ..)) => {
-                    super::plan::ended_well(&row, session)?;
-                    Err(Error::aborted(format!("part {number} of session {} did not count", session.0)))
-                }
-                None => Err(super::session::no_session(session)),
-            },
-        }
+    /// A part of a session that was published since, under its name.
+    async fn named_since(&self, session: &SessionId, number: u32) -> Result<PartRef> {
+        let row = self
+            .session_row(session)
+            .await?
+            .ok_or_else(|| super::session::no_session(session))?
+            .0;
+        let dir = match super::plan::ended_well(&row, session)? {
+            Some((dir, _)) => self.names.path_of(dir).await?,
+            None => None,
+        };
+        let dir = dir.ok_or_else(|| Error::not_found(format!("the dataset of session {} was deleted", session.0)))?;
+        let parts = self.session_parts(session).await?;
+        let part = parts.iter().find(|part| part.number == number);
+        let part =
+            part.ok_or_else(|| Error::aborted(format!("part {number} of session {} did not count", session.0)))?;
+        published_ref(&dir, part)
     }
 
     /// The items of a sealed file, whoever wrote it.
-    pub(super) async fn items_of(self: &Arc<Self>, source: Source, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
+    pub(super) async fn items_of(
+        self: &Arc<Self>,
+        source: Source,
+        skip: u64,
+    ) -> Result<BoxStream<'static, Result<PartItem>>> {
         match self.parsed(&source).await? {
             Some(Parsed::Parquet(index)) => parquet::items(source, &index, Arc::clone(&index.schema.schema), skip),
             Some(Parsed::Arrow { index, .. }) => {
@@ -139,7 +199,10 @@ impl Inner {
                 // Messages with other dictionary ids than the dataset's can not go under its schema.
                 Ok(if canonical { items } else { decoded(decoder, items) })
             }
-            None => Err(Error::data_loss(format!("{}: is neither an Arrow nor a Parquet file any more", source.name()))),
+            None => Err(Error::data_loss(format!(
+                "{}: is neither an Arrow nor a Parquet file any more",
+                source.name()
+            ))),
         }
     }
 
@@ -152,7 +215,10 @@ impl Inner {
         let decoder = match part.format {
             Format::Arrow => {
                 let source = self.published_source(part).await?;
-                self.parsed(&source).await?.map(|parsed| Decoder::new(&parsed.schema().message)).transpose()?
+                self.parsed(&source)
+                    .await?
+                    .map(|parsed| Decoder::new(&parsed.schema().message))
+                    .transpose()?
             }
             Format::Parquet => None,
         };

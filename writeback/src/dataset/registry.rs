@@ -47,7 +47,11 @@ impl Sessions {
     pub(crate) fn insert(&self, live: &Arc<Live>) {
         let mut state = self.state.lock();
         state.by_id.insert(live.id.clone(), Arc::clone(live));
-        state.by_path.entry(live.path.clone()).or_default().push(Arc::clone(live));
+        state
+            .by_path
+            .entry(live.path.clone())
+            .or_default()
+            .push(Arc::clone(live));
         drop(state);
         self.notify();
     }
@@ -98,7 +102,6 @@ impl Sessions {
     pub(crate) fn count(&self) -> u64 {
         self.state.lock().by_id.len() as u64
     }
-
 }
 
 /// Keys of a session, resolved.
@@ -119,17 +122,35 @@ impl Keys {
             WriteMode::Create => 2,
         };
         let timeout = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
-        SessionKeys { mode, format: self.format, compression: self.compression, ack: self.ack, timeout }
+        SessionKeys {
+            mode,
+            format: self.format,
+            compression: self.compression,
+            ack: self.ack,
+            timeout,
+        }
     }
 
     pub(crate) fn of_row(row: &SessionRow) -> Self {
-        let SessionKeys { mode, format, compression, ack, timeout } = row.spec;
+        let SessionKeys {
+            mode,
+            format,
+            compression,
+            ack,
+            timeout,
+        } = row.spec;
         let mode = match mode {
             1 => WriteMode::Overwrite,
             2 => WriteMode::Create,
             _ => WriteMode::Append,
         };
-        Self { mode, format, compression, ack, timeout: Duration::from_micros(timeout) }
+        Self {
+            mode,
+            format,
+            compression,
+            ack,
+            timeout: Duration::from_micros(timeout),
+        }
     }
 }
 
@@ -175,7 +196,10 @@ pub(crate) enum Phase {
     /// A publish or an abort is under way.
     Ending,
     /// Its parts are the version; `excluded` parts did not count.
-    Published { version: u64, excluded: Vec<u32> },
+    Published {
+        version: u64,
+        excluded: Vec<u32>,
+    },
     Aborted(String),
 }
 
@@ -244,7 +268,14 @@ pub(crate) enum Claim {
 }
 
 impl Live {
-    pub(crate) fn new(id: SessionId, path: Path, keys: Keys, own: bool, begun: Timestamp, idle_since: Duration) -> Arc<Self> {
+    pub(crate) fn new(
+        id: SessionId,
+        path: Path,
+        keys: Keys,
+        own: bool,
+        begun: Timestamp,
+        idle_since: Duration,
+    ) -> Arc<Self> {
         let state = LiveState {
             phase: Phase::Open,
             schema: None,
@@ -259,7 +290,15 @@ impl Live {
             joining: 0,
             idle_since,
         };
-        Arc::new(Self { id, path, keys, own, begun, state: Mutex::new(state), changed: watch::Sender::new(0) })
+        Arc::new(Self {
+            id,
+            path,
+            keys,
+            own,
+            begun,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+        })
     }
 
     /// A look at the state. Keep it short.
@@ -288,11 +327,15 @@ impl Live {
         let id = &self.id.0;
         match phase {
             Phase::Open => None,
-            Phase::Ending => Some(Error::precondition(format!("session {id} is just being ended; begin another one"))),
-            Phase::Published { version, .. } => {
-                Some(Error::precondition(format!("session {id} is published as version {version}; begin another one")))
-            }
-            Phase::Aborted(why) => Some(Error::precondition(format!("session {id} was aborted ({why}); begin another one"))),
+            Phase::Ending => Some(Error::precondition(format!(
+                "session {id} is just being ended; begin another one"
+            ))),
+            Phase::Published { version, .. } => Some(Error::precondition(format!(
+                "session {id} is published as version {version}; begin another one"
+            ))),
+            Phase::Aborted(why) => Some(Error::precondition(format!(
+                "session {id} was aborted ({why}); begin another one"
+            ))),
         }
     }
 
@@ -318,7 +361,10 @@ impl Live {
             }
             Some(first) => match first.agrees(&schema.schema) {
                 Ok(()) => Ok(Agreed::Before),
-                Err(difference) => Err(Error::precondition(format!("{}: another schema than the session's: {difference}", self.path))),
+                Err(difference) => Err(Error::precondition(format!(
+                    "{}: another schema than the session's: {difference}",
+                    self.path
+                ))),
             },
         })
     }
@@ -374,9 +420,14 @@ impl Live {
                     return Ok(Arc::clone(schema));
                 }
                 match &state.phase {
-                    Phase::Aborted(why) => return Err(Error::aborted(format!("session {} was aborted: {why}", self.id.0))),
+                    Phase::Aborted(why) => {
+                        return Err(Error::aborted(format!("session {} was aborted: {why}", self.id.0)));
+                    }
                     Phase::Published { version, .. } => {
-                        return Err(Error::precondition(format!("session {} made version {version} and has no schema", self.id.0)));
+                        return Err(Error::precondition(format!(
+                            "session {} made version {version} and has no schema",
+                            self.id.0
+                        )));
                     }
                     Phase::Open | Phase::Ending => {}
                 }
@@ -400,15 +451,28 @@ pub(crate) enum Agreed {
 impl LiveState {
     fn begin_put(&mut self, task: Option<&Task>) -> Result<u32> {
         if self.writers >= WRITERS_MAX {
-            return Err(Error::full(format!("{WRITERS_MAX} puts are under way in this session; end some first")));
+            return Err(Error::full(format!(
+                "{WRITERS_MAX} puts are under way in this session; end some first"
+            )));
         }
         let kinds = |put: &Put| put.task.is_some() != task.is_some();
         if self.puts.values().any(kinds) || self.parts.values().any(|part| part.task.is_some() != task.is_some()) {
-            return Err(Error::precondition("a session takes puts that name a task, or puts that do not, but not both"));
+            return Err(Error::precondition(
+                "a session takes puts that name a task, or puts that do not, but not both",
+            ));
         }
         let put = self.next_put;
         self.next_put += 1;
-        self.puts.insert(put, Put { task: task.cloned(), parts: Vec::new(), ordered: 0, open: true, claims: false });
+        self.puts.insert(
+            put,
+            Put {
+                task: task.cloned(),
+                parts: Vec::new(),
+                ordered: 0,
+                open: true,
+                claims: false,
+            },
+        );
         self.writers += 1;
         Ok(put)
     }
@@ -419,14 +483,25 @@ impl LiveState {
         let number = self.next_part;
         self.next_part += 1;
         let task = self.puts.get(&put).and_then(|put| put.task.clone());
-        let part = LivePart { put, task, token, state: LivePartState::Open, growing: Some(growing), settled: false };
+        let part = LivePart {
+            put,
+            task,
+            token,
+            state: LivePartState::Open,
+            growing: Some(growing),
+            settled: false,
+        };
         self.insert_part(number, part);
         Ok(number)
     }
 
     /// Whether one part more may begin.
     pub(crate) fn check_parts(&self) -> Result<()> {
-        let count = self.parts.values().filter(|part| !matches!(part.state, LivePartState::Dropped)).count();
+        let count = self
+            .parts
+            .values()
+            .filter(|part| !matches!(part.state, LivePartState::Dropped))
+            .count();
         if count < PARTS_MAX {
             return Ok(());
         }
@@ -449,9 +524,22 @@ impl LiveState {
         self.next_part = self.next_part.max(number + 1);
         self.next_put = self.next_put.max(put + 1);
         self.next_ended = self.next_ended.max(ended.ended + 1);
-        let begun = Put { task: task.clone(), parts: Vec::new(), ordered: 0, open: false, claims: true };
+        let begun = Put {
+            task: task.clone(),
+            parts: Vec::new(),
+            ordered: 0,
+            open: false,
+            claims: true,
+        };
         self.puts.entry(put).or_insert(begun);
-        let part = LivePart { put, task, token, state: LivePartState::Ended(ended), growing: None, settled: true };
+        let part = LivePart {
+            put,
+            task,
+            token,
+            state: LivePartState::Ended(ended),
+            growing: None,
+            settled: true,
+        };
         if let Some(put) = self.puts.get_mut(&part.put) {
             put.parts.push(number);
         }
@@ -509,8 +597,12 @@ impl LiveState {
     pub(crate) fn take_unfinished(&mut self, token: &str) -> Vec<(u32, Ended)> {
         let unfinished = |part: &LivePart| matches!(&part.state, LivePartState::Ended(ended) if !ended.whole);
         let of_token = |part: &LivePart| part.token.as_deref() == Some(token);
-        let puts: Vec<u32> =
-            self.parts.values().filter(|part| of_token(part) && unfinished(part)).map(|part| part.put).collect();
+        let puts: Vec<u32> = self
+            .parts
+            .values()
+            .filter(|part| of_token(part) && unfinished(part))
+            .map(|part| part.put)
+            .collect();
         let mut taken = Vec::new();
         for put in puts {
             for (number, part) in self.parts.iter().filter(|(_, part)| part.put == put) {
@@ -528,7 +620,9 @@ impl LiveState {
         let claim = match &self.phase {
             Phase::Open => self.claim(put),
             Phase::Ending => Claim::Wait,
-            Phase::Published { version, .. } => Claim::Lost(format!("the session was published as version {version} meanwhile")),
+            Phase::Published { version, .. } => {
+                Claim::Lost(format!("the session was published as version {version} meanwhile"))
+            }
             Phase::Aborted(why) => Claim::Lost(format!("the session was aborted: {why}")),
         };
         self.joining += usize::from(claim == Claim::Won);
@@ -536,7 +630,9 @@ impl LiveState {
     }
 
     fn claim(&mut self, put: u32) -> Claim {
-        let Some(task) = self.puts.get(&put).and_then(|put| put.task.clone()) else { return Claim::Won };
+        let Some(task) = self.puts.get(&put).and_then(|put| put.task.clone()) else {
+            return Claim::Won;
+        };
         let rival = self.puts.iter().find(|(number, other)| {
             **number != put && other.claims && other.task.as_ref().is_some_and(|other| other.same_task(&task))
         });
@@ -577,8 +673,16 @@ impl LiveState {
         let mut parts = Vec::new();
         for number in &self.order {
             match self.parts.get(number) {
-                Some(LivePart { state: LivePartState::Ended(ended), settled: true, .. }) => parts.push((*number, ended.clone())),
-                Some(LivePart { state: LivePartState::Dropped, .. }) | None => {}
+                Some(LivePart {
+                    state: LivePartState::Ended(ended),
+                    settled: true,
+                    ..
+                }) => parts.push((*number, ended.clone())),
+                Some(LivePart {
+                    state: LivePartState::Dropped,
+                    ..
+                })
+                | None => {}
                 Some(_) => break,
             }
         }

@@ -26,7 +26,8 @@ const ID_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 /// A stranger's session id may not be longer.
 const ID_CHARS_MAX: usize = 64;
 /// Bounds of a session's timeout.
-const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600);
+const TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(30 * 24 * 3600);
 /// How often idle sessions are looked for, at the longest.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Piece of a schema in one row.
@@ -55,13 +56,20 @@ impl Cache {
     /// Denied below a read-only mount; Invalid: the root, or a timeout out of bounds.
     pub async fn begin(&self, path: &Path, spec: SessionSpec) -> Result<SessionId> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
-        self.inner.to_the_end("begin", async move { inner.begin(&path, spec).await }).await
+        self.inner
+            .to_the_end("begin", async move { inner.begin(&path, spec).await })
+            .await
     }
 
     /// Drops the session and what it staged. Repeated: fine. Precondition after its publish.
     pub async fn abort(&self, session: &SessionId) -> Result<()> {
         let (inner, session) = (Arc::clone(&self.inner), session.clone());
-        self.inner.to_the_end("abort", async move { inner.abort(&session, "a client asked for it").await }).await
+        self.inner
+            .to_the_end(
+                "abort",
+                async move { inner.abort(&session, "a client asked for it").await },
+            )
+            .await
     }
 
     /// Path of a session (open or ended). NotFound.
@@ -69,14 +77,22 @@ impl Cache {
         if let Some(live) = self.inner.datasets.sessions.get(session) {
             return Ok(live.path.clone());
         }
-        let row = self.inner.session_row(session).await?.ok_or_else(|| no_session(session))?.0;
+        let row = self
+            .inner
+            .session_row(session)
+            .await?
+            .ok_or_else(|| no_session(session))?
+            .0;
         Ok(Path::parse(&row.path)?)
     }
 }
 
 /// The error for a session that nobody knows.
 pub(super) fn no_session(session: &SessionId) -> Error {
-    Error::not_found(format!("no session {:?}; begin one", session.0.chars().take(ID_CHARS_MAX).collect::<String>()))
+    Error::not_found(format!(
+        "no session {:?}; begin one",
+        session.0.chars().take(ID_CHARS_MAX).collect::<String>()
+    ))
 }
 
 impl Inner {
@@ -96,7 +112,14 @@ impl Inner {
             let mut plan = Plan::default();
             let key = rows::session_key(&live.id.0);
             plan.check(Check::Absent(key.clone())).put(key, rows::encode(&row));
-            self.plan_dataset_token(&mut plan, token, &DatasetAnswer { session: live.id.0.clone(), version: None });
+            self.plan_dataset_token(
+                &mut plan,
+                token,
+                &DatasetAnswer {
+                    session: live.id.0.clone(),
+                    version: None,
+                },
+            );
             match self.commit(plan).await {
                 Ok(_) => {
                     self.datasets.sessions.insert(&live);
@@ -109,13 +132,25 @@ impl Inner {
 
     /// The row of a session that is open.
     pub(super) fn open_row(&self, live: &Live) -> SessionRow {
-        SessionRow { path: live.path.as_bytes(), spec: live.keys.to_row(), begun: live.begun.0, end: None }
+        SessionRow {
+            path: live.path.as_bytes(),
+            spec: live.keys.to_row(),
+            begun: live.begun.0,
+            end: None,
+        }
     }
 
     /// A session, known to nobody yet.
     pub(super) fn new_live(&self, path: &Path, keys: Keys, own: bool) -> Arc<Live> {
         let clock = &self.components.clock;
-        Live::new(self.new_session_id(), path.clone(), keys, own, clock.now(), clock.monotonic())
+        Live::new(
+            self.new_session_id(),
+            path.clone(),
+            keys,
+            own,
+            clock.now(),
+            clock.monotonic(),
+        )
     }
 
     fn new_session_id(&self) -> SessionId {
@@ -124,7 +159,11 @@ impl Inner {
             char::from(ID_ALPHABET[at])
         };
         // A letter first: an id is never mistaken for a version's number.
-        SessionId(std::iter::once(letter(26)).chain((1..ID_CHARS).map(|_| letter(ID_ALPHABET.len()))).collect())
+        SessionId(
+            std::iter::once(letter(26))
+                .chain((1..ID_CHARS).map(|_| letter(ID_ALPHABET.len())))
+                .collect(),
+        )
     }
 
     /// Keys of a session on `path`, defaults filled in.
@@ -137,19 +176,29 @@ impl Inner {
         self.check_level(path, ack)?;
         let timeout = spec.timeout.unwrap_or(self.settings.session_timeout);
         if !TIMEOUT_RANGE.contains(&timeout) {
-            return Err(Error::invalid(format!("a timeout of {timeout:?}; {TIMEOUT_RANGE:?} are allowed")));
+            return Err(Error::invalid(format!(
+                "a timeout of {timeout:?}; {TIMEOUT_RANGE:?} are allowed"
+            )));
         }
-        Ok(Keys { mode: spec.mode, format: spec.format, compression: spec.compression, ack, timeout })
+        Ok(Keys {
+            mode: spec.mode,
+            format: spec.format,
+            compression: spec.compression,
+            ack,
+            timeout,
+        })
     }
 
     /// Whether a dataset may be written at `path` in this mode.
     pub(super) async fn check_place(&self, path: &Path, mode: WriteMode) -> Result<()> {
         match self.names.resolve(path).await? {
             None => Ok(()),
-            Some(_) if mode == WriteMode::Create => {
-                Err(Error::exists(format!("{path}: exists already; write with mode append or overwrite")))
-            }
-            Some(node) if !node.is_dir() => Err(Error::precondition(format!("{path}: a file is there, not a dataset; write it as a file"))),
+            Some(_) if mode == WriteMode::Create => Err(Error::exists(format!(
+                "{path}: exists already; write with mode append or overwrite"
+            ))),
+            Some(node) if !node.is_dir() => Err(Error::precondition(format!(
+                "{path}: a file is there, not a dataset; write it as a file"
+            ))),
             Some(_) => Ok(()),
         }
     }
@@ -159,22 +208,38 @@ impl Inner {
         if session.0.len() > ID_CHARS_MAX {
             return Ok(None);
         }
-        let keys = [rows::session_key(&session.0), rows::published_key(&session.0), rows::aborted_key(&session.0)];
+        let keys = [
+            rows::session_key(&session.0),
+            rows::published_key(&session.0),
+            rows::aborted_key(&session.0),
+        ];
         let found = self.components.meta.get(&keys).await?;
         let found = keys.into_iter().zip(found).find_map(|(key, entry)| Some((key, entry?)));
-        found.map(|(key, entry)| Ok((rows::decode(&entry.value)?, key, entry))).transpose()
+        found
+            .map(|(key, entry)| Ok((rows::decode(&entry.value)?, key, entry)))
+            .transpose()
     }
 
     /// Why a session that is not live takes nothing.
     pub(super) async fn ended(&self, session: &SessionId) -> Error {
         match self.session_row(session).await {
-            Ok(Some((SessionRow { end: Some(SessionEnd::Published { version, .. }), .. }, ..))) => Error::precondition(format!(
+            Ok(Some((
+                SessionRow {
+                    end: Some(SessionEnd::Published { version, .. }),
+                    ..
+                },
+                ..,
+            ))) => Error::precondition(format!(
                 "session {} is published as version {version}; begin another one",
                 session.0
             )),
-            Ok(Some((SessionRow { end: Some(SessionEnd::Aborted { why, .. }), .. }, ..))) => {
-                Error::precondition(format!("session {} was aborted ({why}); begin another one", session.0))
-            }
+            Ok(Some((
+                SessionRow {
+                    end: Some(SessionEnd::Aborted { why, .. }),
+                    ..
+                },
+                ..,
+            ))) => Error::precondition(format!("session {} was aborted ({why}); begin another one", session.0)),
             Ok(_) => no_session(session),
             Err(error) => error,
         }
@@ -184,7 +249,14 @@ impl Inner {
     pub(super) async fn dataset_token(&self, scope: &[u8], token: Option<&str>) -> Result<Token> {
         let Some(token) = token else { return Ok(Token::None) };
         let key = rows::token_key(scope, token)?;
-        let Some(entry) = self.components.meta.get(std::slice::from_ref(&key)).await?.pop().flatten() else {
+        let Some(entry) = self
+            .components
+            .meta
+            .get(std::slice::from_ref(&key))
+            .await?
+            .pop()
+            .flatten()
+        else {
             return Ok(Token::New(key.clone(), Check::Absent(key), scope.to_vec()));
         };
         let row: TokenRow = rows::decode(&entry.value)?;
@@ -198,7 +270,11 @@ impl Inner {
     /// Writes a new token's answer with the transaction that makes it true.
     pub(super) fn plan_dataset_token(&self, plan: &mut Plan, token: Token, answer: &DatasetAnswer) {
         let Token::New(key, check, scope) = token else { return };
-        let row = TokenRow { scope, at: self.components.clock.now().0, result: rows::encode(answer).to_vec() };
+        let row = TokenRow {
+            scope,
+            at: self.components.clock.now().0,
+            result: rows::encode(answer).to_vec(),
+        };
         plan.check(check).put(key, rows::encode(&row));
     }
 
@@ -233,7 +309,9 @@ impl Inner {
             message.extend_from_slice(&entry.value);
         }
         if message.is_empty() {
-            return Err(Error::data_loss(format!("metastore: the schema of session {session} is missing")));
+            return Err(Error::data_loss(format!(
+                "metastore: the schema of session {session} is missing"
+            )));
         }
         let schema = Arc::new(StoredSchema::parse(&message.freeze())?);
         self.datasets.schemas.insert(session.to_owned(), Arc::clone(&schema));
@@ -268,14 +346,24 @@ impl Inner {
         let _entered = self.enter()?;
         let Some(live) = self.datasets.sessions.get(session) else {
             return match self.session_row(session).await? {
-                Some((SessionRow { end: Some(SessionEnd::Aborted { .. }), .. }, ..)) => Ok(()),
+                Some((
+                    SessionRow {
+                        end: Some(SessionEnd::Aborted { .. }),
+                        ..
+                    },
+                    ..,
+                )) => Ok(()),
                 _ => Err(self.ended(session).await),
             };
         };
         match live.begin_end(|_| Ok(())).await? {
             None => {}
             Some(Phase::Aborted(_)) => return Ok(()),
-            Some(phase) => return Err(live.closed(&phase).unwrap_or_else(|| Error::internal("a session ended in no way"))),
+            Some(phase) => {
+                return Err(live
+                    .closed(&phase)
+                    .unwrap_or_else(|| Error::internal("a session ended in no way")));
+            }
         }
         match self.write_abort(&live, why).await {
             Ok(()) => {
@@ -295,11 +383,15 @@ impl Inner {
             return Ok(());
         }
         let row = SessionRow {
-            end: Some(SessionEnd::Aborted { at: self.components.clock.now().0, why: why.to_owned() }),
+            end: Some(SessionEnd::Aborted {
+                at: self.components.clock.now().0,
+                why: why.to_owned(),
+            }),
             ..self.open_row(live)
         };
         let mut plan = Plan::default();
-        plan.delete(rows::session_key(&live.id.0)).put(rows::aborted_key(&live.id.0), rows::encode(&row));
+        plan.delete(rows::session_key(&live.id.0))
+            .put(rows::aborted_key(&live.id.0), rows::encode(&row));
         self.commit(plan).await?;
         // The session has ended; what is left of its rows is garbage, cleared when the row of the end is pruned.
         if let Err(error) = self.delete_parts(&live.id).await {
@@ -310,8 +402,18 @@ impl Inner {
 
     /// Deletes the part and schema rows of a session.
     pub(super) async fn delete_parts(&self, session: &SessionId) -> Result<()> {
-        let mut keys: Vec<Key> = self.scan_all(rows::part_prefix(&session.0)).await?.into_iter().map(|(key, _)| key).collect();
-        keys.extend(self.scan_all(rows::schema_prefix(&session.0)).await?.into_iter().map(|(key, _)| key));
+        let mut keys: Vec<Key> = self
+            .scan_all(rows::part_prefix(&session.0))
+            .await?
+            .into_iter()
+            .map(|(key, _)| key)
+            .collect();
+        keys.extend(
+            self.scan_all(rows::schema_prefix(&session.0))
+                .await?
+                .into_iter()
+                .map(|(key, _)| key),
+        );
         for step in keys.chunks(ABORT_STEP) {
             let mut plan = Plan::default();
             for key in step {
@@ -341,15 +443,18 @@ impl Inner {
     /// The bytes of a part that had ended and will not be published.
     pub(super) fn free_ended(&self, ended: &Ended) {
         self.dirty.settle(1, ended.bytes);
-        self.segments.release(StreamId(ended.ino, ended.generation), &ended.layout);
+        self.segments
+            .release(StreamId(ended.ino, ended.generation), &ended.layout);
     }
 
     /// Aborts sessions without a writer for their timeout, for as long as the cache runs; and sweeps what versions left.
     pub(crate) async fn start_datasets(self: &Arc<Self>) -> Result<()> {
         let inner = Arc::clone(self);
-        self.tasks.spawn("sessions", async move { inner.expire_for_ever().await });
+        self.tasks
+            .spawn("sessions", async move { inner.expire_for_ever().await });
         let inner = Arc::clone(self);
-        self.tasks.spawn("versions", async move { inner.sweep_for_ever().await });
+        self.tasks
+            .spawn("versions", async move { inner.sweep_for_ever().await });
         Ok(())
     }
 
@@ -386,7 +491,9 @@ impl Inner {
             match self.abort(&live.id, &why).await {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Precondition => {}
-                Err(error) => tracing::warn!(session = live.id.0, %error, "an idle session could not be aborted; trying again"),
+                Err(error) => {
+                    tracing::warn!(session = live.id.0, %error, "an idle session could not be aborted; trying again")
+                }
             }
         }
         next.max(Duration::from_millis(1))

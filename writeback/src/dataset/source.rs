@@ -53,7 +53,10 @@ impl Source {
         let found: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         match found == wanted {
             true => Ok(pieces),
-            false => Err(Error::data_loss(format!("{}: {found} bytes where {wanted} were asked for", self.name()))),
+            false => Err(Error::data_loss(format!(
+                "{}: {found} bytes where {wanted} were asked for",
+                self.name()
+            ))),
         }
     }
 

@@ -9,7 +9,8 @@
 
 use super::{
     Format, SessionId, VersionInfo,
-    publish::{NewPart, Retired, part_name},
+    publish::{NewPart, part_name},
+    retire::Retired,
 };
 use crate::{
     Cache, Error, Result,
@@ -67,14 +68,25 @@ impl Cache {
     /// The kept versions, oldest first; none for a directory that Forebay published nothing in. NotFound; Precondition for a file.
     pub async fn versions(&self, path: &Path) -> Result<Vec<VersionInfo>> {
         let inner = &self.inner;
-        let node = inner.names.resolve(path).await?.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        let node = inner
+            .names
+            .resolve(path)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         if !node.is_dir() {
             return Err(Error::precondition(format!("{path}: a file has no versions")));
         }
         let Some(dir) = node.ino() else { return Ok(Vec::new()) };
-        let Some((head, _)) = inner.head_entry(dir).await? else { return Ok(Vec::new()) };
+        let Some((head, _)) = inner.head_entry(dir).await? else {
+            return Ok(Vec::new());
+        };
         let range = rows::version_key(dir, head.oldest)..rows::version_key(dir, head.version + 1);
-        inner.scan_range(range).await?.iter().map(|(key, entry)| info(key, entry)).collect()
+        inner
+            .scan_range(range)
+            .await?
+            .iter()
+            .map(|(key, entry)| info(key, entry))
+            .collect()
     }
 }
 
@@ -109,14 +121,18 @@ impl Inner {
         let keys: Vec<Key> = dirs.iter().map(|dir| rows::head_key(*dir)).collect();
         let entries = self.components.meta.get(&keys).await?;
         let version = |entry: Entry| rows::decode::<HeadRow>(&entry.value).map(|head| head.version);
-        entries.into_iter().map(|entry| entry.map(version).transpose()).collect()
+        entries
+            .into_iter()
+            .map(|entry| entry.map(version).transpose())
+            .collect()
     }
 
     /// A version's row. NotFound.
     pub(super) async fn version_row(&self, dir: Ino, version: u64) -> Result<VersionRow> {
         let key = rows::version_key(dir, version);
         let entry = self.components.meta.get(&[key]).await?.pop().flatten();
-        let entry = entry.ok_or_else(|| Error::not_found(format!("no version {version}; `versions` lists those that are kept")))?;
+        let entry = entry
+            .ok_or_else(|| Error::not_found(format!("no version {version}; `versions` lists those that are kept")))?;
         rows::decode(&entry.value)
     }
 
@@ -147,7 +163,10 @@ impl Inner {
     /// The parts of a published session, in the order of its version.
     pub(super) async fn session_parts(&self, session: &SessionId) -> Result<Vec<Part>> {
         let rows = self.part_rows(session).await?;
-        let mut parts: Vec<NewPart> = rows.iter().filter_map(|(number, row)| NewPart::of_row(*number, row)).collect();
+        let mut parts: Vec<NewPart> = rows
+            .iter()
+            .filter_map(|(number, row)| NewPart::of_row(*number, row))
+            .collect();
         parts.sort_by_key(NewPart::order);
         let part = |(position, part): (usize, NewPart)| Part {
             session: session.clone(),
@@ -175,7 +194,8 @@ impl Inner {
     pub(crate) async fn plan_dataset_removed(&self, plan: &mut Plan, dir: Ino) -> Result<DatasetGone> {
         let was = self.head_entry(dir).await?.is_some();
         if was {
-            plan.delete(rows::head_key(dir)).put(rows::sweep_key(dir), rows::encode(&()));
+            plan.delete(rows::head_key(dir))
+                .put(rows::sweep_key(dir), rows::encode(&()));
         }
         Ok(DatasetGone { was })
     }
@@ -215,7 +235,8 @@ impl Inner {
             self.sweep(dir).await?;
             // A publish meanwhile wrote the row anew: then there is more to do.
             let mut plan = Plan::default();
-            plan.check(forebay_metastore::Check::At(key.clone(), entry.version)).delete(key);
+            plan.check(forebay_metastore::Check::At(key.clone(), entry.version))
+                .delete(key);
             match self.commit(plan).await {
                 Ok(_) => {}
                 Err(error) if error.is_lost() => self.datasets.sweep.notify_one(),
@@ -229,7 +250,10 @@ impl Inner {
     async fn sweep(self: &Arc<Self>, dir: Ino) -> Result<()> {
         let head = self.head_entry(dir).await?.map(|(head, _)| head);
         let (needed_from, head_base) = match &head {
-            Some(head) => (self.version_row(dir, head.oldest).await?.base, self.version_row(dir, head.version).await?.base),
+            Some(head) => (
+                self.version_row(dir, head.oldest).await?.base,
+                self.version_row(dir, head.version).await?.base,
+            ),
             None => (u64::MAX, u64::MAX),
         };
         let path = self.names.path_of(dir).await?.filter(|_| head.is_some());
@@ -268,8 +292,10 @@ impl Inner {
                 freed.extend(dropped.then(|| (rows::retired_key(&part.session.0, part.number), row)));
                 continue;
             }
-            let Some(name) = dir.map(|dir| dir.join(&part.name())).transpose()? else { continue };
-            let named = planner.resolve(&name).await?.is_some_and(|node| node.ino() == Some(Ino(part.ino)));
+            let Some(name) = dir.map(|dir| dir.join(&part.name())).transpose()? else {
+                continue;
+            };
+            let named = planner.resolve(&name).await?.is_some_and(|node| part.is(&node));
             if named && let Some(old) = self.old_part(part, name, (!dropped).then_some(&mut copies)).await? {
                 let unlinked = planner.unlink(&old.name).await?;
                 removed.push((old, unlinked));
@@ -278,8 +304,14 @@ impl Inner {
         let mut plan = planner.finish()?;
         let (mut gone, mut adopted) = (Vec::new(), Vec::new());
         for (old, unlinked) in removed {
-            self.persist.plan_removed(&mut plan, &unlinked.node, &old.name, unlinked.whiteout.as_ref()).await?;
-            let retired = if dropped { Retired::Gone } else { self.plan_retire_row(&mut plan, &old, &unlinked.node)? };
+            self.persist
+                .plan_removed(&mut plan, &unlinked.node, &old.name, unlinked.whiteout.as_ref())
+                .await?;
+            let retired = if dropped {
+                Retired::Gone
+            } else {
+                self.plan_retire(&mut plan, &old, &unlinked.node)?
+            };
             match retired {
                 Retired::Gone => gone.push(unlinked.node),
                 Retired::Adopted(bytes) => adopted.push(bytes),

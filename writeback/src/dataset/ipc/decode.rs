@@ -2,7 +2,7 @@
 
 use super::{schema::StoredSchema, validate};
 use crate::{
-    Result,
+    Error, ErrorKind, Result,
     dataset::{IpcMessage, PartItem},
 };
 use arrow_array::{ArrayRef, RecordBatch};
@@ -22,7 +22,10 @@ pub struct Decoder {
 impl Decoder {
     /// For messages under this schema message. Invalid when it is none.
     pub fn new(schema_message: &Bytes) -> Result<Self> {
-        Ok(Self { schema: StoredSchema::parse_any(schema_message)?, dictionaries: HashMap::new() })
+        Ok(Self {
+            schema: StoredSchema::parse_any(schema_message)?,
+            dictionaries: HashMap::new(),
+        })
     }
 
     /// The schema of the batches.
@@ -30,7 +33,7 @@ impl Decoder {
         &self.schema.schema
     }
 
-    /// Takes one item: `None` after a dictionary, else the batch and its app_metadata.
+    /// Takes one item: `None` after a dictionary, else the batch and its app_metadata. DataLoss when it makes no sense.
     pub fn push(&mut self, item: PartItem) -> Result<Option<(RecordBatch, Bytes)>> {
         match item {
             PartItem::Dictionary(message) => self.dictionary(&message).map(|()| None),
@@ -39,11 +42,19 @@ impl Decoder {
         }
     }
 
-    pub(crate) fn dictionary(&mut self, message: &IpcMessage) -> Result<()> {
-        validate::read_dictionary(&self.schema.schema, &mut self.dictionaries, message)
+    fn dictionary(&mut self, message: &IpcMessage) -> Result<()> {
+        validate::read_dictionary(&self.schema.schema, &mut self.dictionaries, message).map_err(stored)
     }
 
-    pub(crate) fn batch(&self, message: &IpcMessage) -> Result<RecordBatch> {
-        validate::decode_batch(&self.schema, &self.dictionaries, message)
+    fn batch(&self, message: &IpcMessage) -> Result<RecordBatch> {
+        validate::decode_batch(&self.schema, &self.dictionaries, message).map_err(stored)
+    }
+}
+
+/// What would be a wrong request from a client is damage in what is stored.
+fn stored(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Invalid => Error::data_loss(format!("a stored message makes no sense: {error}")),
+        _ => error,
     }
 }

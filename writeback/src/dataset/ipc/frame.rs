@@ -18,11 +18,7 @@
 
 use super::{HEADER_BYTES_MAX, split_front, verifier};
 use crate::{Error, Result, dataset::IpcMessage};
-use arrow_ipc::{
-    Block, FooterBuilder, MetadataVersion,
-    convert::IpcSchemaEncoder,
-    writer::DictionaryTracker,
-};
+use arrow_ipc::{Block, FooterBuilder, MetadataVersion, convert::IpcSchemaEncoder, writer::DictionaryTracker};
 use arrow_schema::Schema;
 use bytes::{BufMut, Bytes, BytesMut};
 use flatbuffers::FlatBufferBuilder;
@@ -79,12 +75,19 @@ pub(crate) fn framed(at: u64, message: &IpcMessage, dictionary: bool) -> (Vec<By
         header = with_body_length(&header, body_len + padding);
     }
     let meta = metadata(at, &header, &message.app_metadata);
-    let entry = Entry { offset: at, meta: u32::try_from(meta.len()).expect("bounded by validation"), body: body_len + padding, dictionary };
+    let entry = Entry {
+        offset: at,
+        meta: u32::try_from(meta.len()).expect("bounded by validation"),
+        body: body_len + padding,
+        dictionary,
+    };
     let mut chunks = Vec::with_capacity(message.body.len() + 2);
     chunks.push(meta);
     chunks.extend(message.body.iter().filter(|piece| !piece.is_empty()).cloned());
     if padding > 0 {
-        chunks.push(Bytes::from_static(&[0; 8][..usize::try_from(padding).expect("less than 8")]));
+        chunks.push(Bytes::from_static(
+            &[0; 8][..usize::try_from(padding).expect("less than 8")],
+        ));
     }
     (chunks, entry)
 }
@@ -114,10 +117,12 @@ fn metadata(at: u64, header: &[u8], app_metadata: &[u8]) -> Bytes {
 /// The header with another body length. A message with a body has that field: it is not the default.
 pub(super) fn with_body_length(header: &Bytes, body_length: u64) -> Bytes {
     let mut bytes = header.to_vec();
-    let place = arrow_ipc::root_as_message_with_opts(&verifier(), header).ok().and_then(|message| {
-        let field = message._tab.vtable().get(arrow_ipc::Message::VT_BODYLENGTH);
-        (field != 0).then(|| message._tab.loc() + usize::from(field))
-    });
+    let place = arrow_ipc::root_as_message_with_opts(&verifier(), header)
+        .ok()
+        .and_then(|message| {
+            let field = message._tab.vtable().get(arrow_ipc::Message::VT_BODYLENGTH);
+            (field != 0).then(|| message._tab.loc() + usize::from(field))
+        });
     if let Some(place) = place.and_then(|place| bytes.get_mut(place..place + 8)) {
         place.copy_from_slice(&i64::try_from(body_length).expect("bounded by validation").to_le_bytes());
     }
@@ -131,7 +136,11 @@ pub(crate) fn unframed(entry: &Entry, pieces: &mut VecDeque<Bytes>) -> Result<Ip
     let body = split_front(pieces, usize::try_from(entry.body).unwrap_or(usize::MAX));
     let (header, app_metadata) = header_and_note(&meta)
         .ok_or_else(|| Error::data_loss(format!("no Arrow message at offset {}", entry.offset)))?;
-    Ok(IpcMessage { header, body, app_metadata })
+    Ok(IpcMessage {
+        header,
+        body,
+        app_metadata,
+    })
 }
 
 /// The flatbuffer and the app_metadata in prefix and metadata.
@@ -139,10 +148,13 @@ fn header_and_note(meta: &Bytes) -> Option<(Bytes, Bytes)> {
     // Old writers have a prefix of four bytes.
     let skip = if meta.starts_with(&CONTINUATION) { 8 } else { 4 };
     let content = (meta.len() >= skip).then(|| meta.slice(skip..))?;
-    let Some(tail) = content.strip_suffix(NOTE_MAGIC).filter(|rest| rest.len() >= 8) else { return Some((content, Bytes::new())) };
+    let Some(tail) = content.strip_suffix(NOTE_MAGIC).filter(|rest| rest.len() >= 8) else {
+        return Some((content, Bytes::new()));
+    };
     let number = |at: usize| u32::from_le_bytes(tail[at..at + 4].try_into().expect("four bytes")) as usize;
     let (header, note) = (number(tail.len() - 8), number(tail.len() - 4));
-    (header.checked_add(note)? <= tail.len() - 8).then(|| (content.slice(..header), content.slice(header..header + note)))
+    (header.checked_add(note)? <= tail.len() - 8)
+        .then(|| (content.slice(..header), content.slice(header..header + note)))
 }
 
 /// The last bytes of a part whose messages end at a multiple of 8: end of stream, footer, its length, magic.
@@ -151,13 +163,25 @@ pub(crate) fn closing(schema: &Schema, entries: &[Entry]) -> Bytes {
     let block = |entry: &Entry| {
         let meta = i32::try_from(entry.meta).expect("bounded by validation");
         let (offset, body) = (i64::try_from(entry.offset), i64::try_from(entry.body));
-        Block::new(offset.expect("files are shorter than 2^63"), meta, body.expect("bodies are shorter than 2^31"))
+        Block::new(
+            offset.expect("files are shorter than 2^63"),
+            meta,
+            body.expect("bodies are shorter than 2^31"),
+        )
     };
-    let of_kind = |dictionary| entries.iter().filter(move |entry| entry.dictionary == dictionary).map(block).collect::<Vec<_>>();
+    let of_kind = |dictionary| {
+        entries
+            .iter()
+            .filter(move |entry| entry.dictionary == dictionary)
+            .map(block)
+            .collect::<Vec<_>>()
+    };
     let dictionaries = fbb.create_vector(&of_kind(true));
     let batches = fbb.create_vector(&of_kind(false));
     let mut tracker = DictionaryTracker::new(false);
-    let schema = IpcSchemaEncoder::new().with_dictionary_tracker(&mut tracker).schema_to_fb_offset(&mut fbb, schema);
+    let schema = IpcSchemaEncoder::new()
+        .with_dictionary_tracker(&mut tracker)
+        .schema_to_fb_offset(&mut fbb, schema);
     let root = {
         let mut footer = FooterBuilder::new(&mut fbb);
         footer.add_version(MetadataVersion::V5);
@@ -178,4 +202,5 @@ pub(crate) fn closing(schema: &Schema, entries: &[Entry]) -> Bytes {
 }
 
 /// Most bytes of prefix and metadata.
-pub(crate) const META_BYTES_MAX: u64 = (HEADER_BYTES_MAX + super::APP_METADATA_BYTES_MAX + NOTE_TAIL + 2 * ALIGN) as u64;
+pub(crate) const META_BYTES_MAX: u64 =
+    (HEADER_BYTES_MAX + super::APP_METADATA_BYTES_MAX + NOTE_TAIL + 2 * ALIGN) as u64;

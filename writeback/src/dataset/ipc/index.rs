@@ -96,17 +96,24 @@ impl Index {
 
     async fn of_file(source: &Source) -> Result<Self> {
         let size = source.size();
-        let unfinished = || Error::precondition("no whole Arrow file: its footer is missing; close the writer that wrote it");
+        let unfinished =
+            || Error::precondition("no whole Arrow file: its footer is missing; close the writer that wrote it");
         let tail = size.checked_sub(10).filter(|at| *at >= 8).ok_or_else(unfinished)?;
         let last = joined(&source.read(tail..size).await?);
         let length = u64::try_from(i32::from_le_bytes(last[..4].try_into().expect("ten bytes"))).ok();
-        let length = length.filter(|length| last[4..] == MAGIC[..] && (1..=FOOTER_BYTES_MAX).contains(length)).ok_or_else(unfinished)?;
+        let length = length
+            .filter(|length| last[4..] == MAGIC[..] && (1..=FOOTER_BYTES_MAX).contains(length))
+            .ok_or_else(unfinished)?;
         let begin = tail.checked_sub(length).ok_or_else(unfinished)?;
         let footer = joined(&source.read(begin..tail).await?);
         let footer = arrow_ipc::root_as_footer_with_opts(&verifier(), &footer)
             .map_err(|error| Error::precondition(format!("no valid footer: {error}")))?;
         let blocks = |blocks: Option<flatbuffers::Vector<'_, arrow_ipc::Block>>, dictionary| {
-            let blocks: Vec<_> = blocks.into_iter().flatten().map(|block| entry(block, begin, dictionary)).collect();
+            let blocks: Vec<_> = blocks
+                .into_iter()
+                .flatten()
+                .map(|block| entry(block, begin, dictionary))
+                .collect();
             blocks.into_iter().collect::<Result<Vec<_>>>()
         };
         let mut entries = blocks(footer.dictionaries(), true)?;
@@ -128,7 +135,10 @@ impl Index {
             if kind != MessageHeader::DictionaryBatch && kind != MessageHeader::RecordBatch {
                 return Err(Error::precondition(format!("an unexpected message at offset {at}")));
             }
-            entries.push(Entry { dictionary: kind == MessageHeader::DictionaryBatch, ..entry });
+            entries.push(Entry {
+                dictionary: kind == MessageHeader::DictionaryBatch,
+                ..entry
+            });
             bound(entries.len())?;
             at = entry.end();
         }
@@ -139,7 +149,9 @@ impl Index {
 fn bound(entries: usize) -> Result<()> {
     match entries <= ENTRIES_MAX {
         true => Ok(()),
-        false => Err(Error::precondition(format!("more than {ENTRIES_MAX} messages in one file"))),
+        false => Err(Error::precondition(format!(
+            "more than {ENTRIES_MAX} messages in one file"
+        ))),
     }
 }
 
@@ -151,7 +163,12 @@ fn entry(block: &arrow_ipc::Block, limit: u64, dictionary: bool) -> Result<Entry
         let (offset, body) = (number(block.offset())?, number(block.bodyLength())?);
         let meta = u32::try_from(meta).ok()?;
         let end = offset.checked_add(meta.into())?.checked_add(body)?;
-        (end <= limit).then_some(Entry { offset, meta, body, dictionary })
+        (end <= limit).then_some(Entry {
+            offset,
+            meta,
+            body,
+            dictionary,
+        })
     })();
     entry.ok_or_else(|| Error::precondition("the footer names a message outside of the file"))
 }
@@ -160,14 +177,18 @@ fn entry(block: &arrow_ipc::Block, limit: u64, dictionary: bool) -> Result<Entry
 async fn schema_of(source: &Source) -> Result<(StoredSchema, bool)> {
     let end = (DATA_START + 4).min(source.size());
     let first = joined(&source.read(0..end).await?);
-    let ours = first.len() as u64 == end && first[8..DATA_START as usize].iter().all(|byte| *byte == 0) && first.ends_with(&CONTINUATION);
+    let ours = first.len() as u64 == end
+        && first[8..DATA_START as usize].iter().all(|byte| *byte == 0)
+        && first.ends_with(&CONTINUATION);
     let begin = if ours { DATA_START } else { 8 };
     Ok((read_schema(source, begin).await?.0, ours))
 }
 
 /// The schema message at `at`, and the offset behind it.
 async fn read_schema(source: &Source, at: u64) -> Result<(StoredSchema, u64)> {
-    let (entry, header) = read_header(source, at).await?.ok_or_else(|| Error::precondition("no schema message at its beginning"))?;
+    let (entry, header) = read_header(source, at)
+        .await?
+        .ok_or_else(|| Error::precondition("no schema message at its beginning"))?;
     Ok((StoredSchema::parse_any(&header)?, entry.end()))
 }
 
@@ -179,7 +200,11 @@ async fn read_header(source: &Source, at: u64) -> Result<Option<(Entry, Bytes)>>
     }
     let prefix = joined(&source.read(at..at + 8).await?);
     let word = |from: usize| u32::from_le_bytes(prefix[from..from + 4].try_into().expect("eight bytes"));
-    let (skip, length) = if prefix.starts_with(&CONTINUATION) { (8, word(4)) } else { (4, word(0)) };
+    let (skip, length) = if prefix.starts_with(&CONTINUATION) {
+        (8, word(4))
+    } else {
+        (4, word(0))
+    };
     if length == 0 {
         return Ok(None);
     }
@@ -188,10 +213,20 @@ async fn read_header(source: &Source, at: u64) -> Result<Option<(Entry, Bytes)>>
         return Err(Error::precondition(format!("a message at offset {at} is cut short")));
     }
     let mut pieces = VecDeque::from(source.read(at..at + meta).await?);
-    let mut entry = Entry { offset: at, meta: u32::try_from(meta).expect("bounded"), body: 0, dictionary: false };
+    let mut entry = Entry {
+        offset: at,
+        meta: u32::try_from(meta).expect("bounded"),
+        body: 0,
+        dictionary: false,
+    };
     let header = unframed(&entry, &mut pieces)?.header;
-    entry.body = u64::try_from(message(&header)?.bodyLength()).map_err(|_| Error::precondition("a negative body length"))?;
-    match entry.offset.checked_add(meta).and_then(|end| end.checked_add(entry.body)) {
+    entry.body =
+        u64::try_from(message(&header)?.bodyLength()).map_err(|_| Error::precondition("a negative body length"))?;
+    match entry
+        .offset
+        .checked_add(meta)
+        .and_then(|end| end.checked_add(entry.body))
+    {
         Some(end) if end <= size => Ok(Some((entry, header))),
         _ => Err(Error::precondition(format!("the message at offset {at} is cut short"))),
     }
@@ -199,8 +234,17 @@ async fn read_header(source: &Source, at: u64) -> Result<Option<(Entry, Bytes)>>
 
 /// Reads the items of a file from its `skip`-th batch on. All dictionaries before that batch come too.
 pub(crate) fn items(source: Source, index: Arc<Index>, skip: u64) -> BoxStream<'static, Result<PartItem>> {
-    let cursor = Cursor { source, index, next: 0, skip, ready: VecDeque::new() };
-    stream::try_unfold(cursor, |mut cursor| async move { Ok(cursor.next().await?.map(|item| (item, cursor))) }).boxed()
+    let cursor = Cursor {
+        source,
+        index,
+        next: 0,
+        skip,
+        ready: VecDeque::new(),
+    };
+    stream::try_unfold(cursor, |mut cursor| async move {
+        Ok(cursor.next().await?.map(|item| (item, cursor)))
+    })
+    .boxed()
 }
 
 /// Goes over a file's messages, a window of neighbours at a time.
@@ -238,7 +282,8 @@ impl Cursor {
         while let Some(entry) = entries.get(self.next) {
             let first = &entries[begin];
             let grows = self.next > begin;
-            let joins = entry.offset == entries[self.next.saturating_sub(1)].end() && entry.end() - first.offset <= WINDOW_BYTES;
+            let joins = entry.offset == entries[self.next.saturating_sub(1)].end()
+                && entry.end() - first.offset <= WINDOW_BYTES;
             if grows && (!joins || self.next - begin >= WINDOW_MESSAGES || (self.skip > 0 && !entry.dictionary)) {
                 break;
             }
@@ -249,7 +294,9 @@ impl Cursor {
 
     async fn read(&mut self, window: Range<usize>) -> Result<()> {
         let entries = &self.index.entries[window];
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(());
+        };
         let mut pieces = VecDeque::from(self.source.read(first.offset..last.end()).await?);
         for entry in entries {
             let item = item(entry, &mut pieces).map_err(|error| error.at(self.source.name()))?;
@@ -266,7 +313,10 @@ pub(crate) fn item(entry: &Entry, pieces: &mut VecDeque<Bytes>) -> Result<PartIt
         return Ok(PartItem::Dictionary(stored));
     }
     let damaged = |error: Error| Error::data_loss(format!("at offset {}: {error}", entry.offset));
-    let rows = message(&stored.header).map_err(damaged)?.header_as_record_batch().map(|batch| batch.length());
+    let rows = message(&stored.header)
+        .map_err(damaged)?
+        .header_as_record_batch()
+        .map(|batch| batch.length());
     let rows = rows.and_then(|rows| u64::try_from(rows).ok());
     let rows = rows.ok_or_else(|| Error::data_loss(format!("no record batch at offset {}", entry.offset)))?;
     Ok(PartItem::Batch(stored, rows))

@@ -36,13 +36,21 @@ pub(crate) const ROWS_MAX: u64 = i32::MAX as u64;
 
 /// Bounds for the flatbuffer verifier: a field is a table in a vector of tables, so each level of nesting costs a few of its levels.
 fn verifier() -> VerifierOptions {
-    VerifierOptions { max_depth: 4 * NESTING_MAX, max_tables: 4_000_000, max_apparent_size: 1 << 30, ..VerifierOptions::default() }
+    VerifierOptions {
+        max_depth: 4 * NESTING_MAX,
+        max_tables: 4_000_000,
+        max_apparent_size: 1 << 30,
+        ..VerifierOptions::default()
+    }
 }
 
 /// The verified message in `header`. Invalid when it is none, or larger than [`HEADER_BYTES_MAX`].
 pub(crate) fn message(header: &[u8]) -> Result<arrow_ipc::Message<'_>> {
     if header.len() > HEADER_BYTES_MAX {
-        return Err(Error::invalid(format!("a message header of {} bytes; at most {HEADER_BYTES_MAX} are taken", header.len())));
+        return Err(Error::invalid(format!(
+            "a message header of {} bytes; at most {HEADER_BYTES_MAX} are taken",
+            header.len()
+        )));
     }
     arrow_ipc::root_as_message_with_opts(&verifier(), header)
         .map_err(|error| Error::invalid(format!("the message header is no valid flatbuffer: {error}")))
@@ -55,7 +63,10 @@ pub(crate) fn guarded<T>(what: &str, run: impl FnOnce() -> Result<T, arrow_schem
     match std::panic::catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Error::invalid(format!("{what}: {error}"))),
-        Err(panic) => Err(Error::invalid(format!("{what}: {}", forebay_runtime::task::panic_text(panic.as_ref())))),
+        Err(panic) => Err(Error::invalid(format!(
+            "{what}: {}",
+            forebay_runtime::task::panic_text(panic.as_ref())
+        ))),
     }
 }
 

@@ -30,7 +30,9 @@ impl StoredSchema {
         let parsed = Self::parse_any(header)?;
         match parsed.is_canonical() {
             true => Ok(parsed),
-            false => Err(Error::invalid("the dictionary ids of the schema are not numbered from 0 in field order")),
+            false => Err(Error::invalid(
+                "the dictionary ids of the schema are not numbered from 0 in field order",
+            )),
         }
     }
 
@@ -39,7 +41,9 @@ impl StoredSchema {
         let message = message(header)?;
         let Some(schema) = message.header_as_schema() else {
             let found = message.header_type().variant_name().unwrap_or("something unknown");
-            return Err(Error::invalid(format!("the first message must be a schema, not {found}")));
+            return Err(Error::invalid(format!(
+                "the first message must be a schema, not {found}"
+            )));
         };
         if message.version() < MetadataVersion::V4 {
             return Err(Error::invalid("the schema message has a metadata version before V4"));
@@ -76,8 +80,13 @@ impl StoredSchema {
     /// Whether its dictionary ids are those that messages of ours have.
     pub(crate) fn is_canonical(&self) -> bool {
         let mut ids = Vec::new();
-        self.schema.fields().iter().for_each(|field| collect_ids(field, &mut ids));
-        ids.iter().copied().eq(0..i64::try_from(ids.len()).expect("fewer fields than 2^63"))
+        self.schema
+            .fields()
+            .iter()
+            .for_each(|field| collect_ids(field, &mut ids));
+        ids.iter()
+            .copied()
+            .eq(0..i64::try_from(ids.len()).expect("fewer fields than 2^63"))
     }
 
     /// Whether batches of `other` are batches of this one: the fields' names, types and nullability, in order. Key-value metadata
@@ -98,9 +107,15 @@ fn encoded(schema: &Schema) -> Vec<u8> {
 /// The schema's nesting is checked on the flatbuffer: what is read from it is built by recursion.
 fn check_nesting(field: &arrow_ipc::Field<'_>, depth: usize) -> Result<()> {
     if depth > NESTING_MAX {
-        return Err(Error::invalid(format!("a column is nested more than {NESTING_MAX} levels deep")));
+        return Err(Error::invalid(format!(
+            "a column is nested more than {NESTING_MAX} levels deep"
+        )));
     }
-    field.children().into_iter().flatten().try_for_each(|child| check_nesting(&child, depth + 1))
+    field
+        .children()
+        .into_iter()
+        .flatten()
+        .try_for_each(|child| check_nesting(&child, depth + 1))
 }
 
 /// Sizes within types are signed on the wire.
@@ -112,7 +127,9 @@ fn check_sizes(data_type: &DataType) -> Result<(), arrow_schema::ArrowError> {
         DataType::Dictionary(_, values) => check_sizes(values)?,
         _ => {}
     }
-    children(data_type).into_iter().try_for_each(|child| check_sizes(child.data_type()))
+    children(data_type)
+        .into_iter()
+        .try_for_each(|child| check_sizes(child.data_type()))
 }
 
 /// Fields directly below a type (for a dictionary: below its values).
@@ -134,7 +151,9 @@ pub(crate) fn children(data_type: &DataType) -> Vec<&Field> {
 
 /// Ids in canonical order: what lies below a field comes before the field's own.
 fn collect_ids(field: &Field, ids: &mut Vec<i64>) {
-    children(field.data_type()).into_iter().for_each(|child| collect_ids(child, ids));
+    children(field.data_type())
+        .into_iter()
+        .for_each(|child| collect_ids(child, ids));
     #[expect(deprecated, reason = "the id is what the messages of a stream name")]
     ids.extend(field.dict_id());
 }
@@ -143,7 +162,10 @@ fn first_difference(above: &str, mine: &Fields, theirs: &Fields) -> Option<Strin
     for (a, b) in mine.iter().zip(theirs) {
         let name = format!("{above}{}", a.name());
         if a.name() != b.name() {
-            return Some(format!("where column {name:?} is expected there is {:?}", format!("{above}{}", b.name())));
+            return Some(format!(
+                "where column {name:?} is expected there is {:?}",
+                format!("{above}{}", b.name())
+            ));
         }
         if a.is_nullable() != b.is_nullable() {
             let (a, b) = (nullable(a), nullable(b));
@@ -161,19 +183,28 @@ fn first_difference(above: &str, mine: &Fields, theirs: &Fields) -> Option<Strin
 }
 
 fn nullable(field: &Field) -> &'static str {
-    if field.is_nullable() { "nullable" } else { "not nullable" }
+    if field.is_nullable() {
+        "nullable"
+    } else {
+        "not nullable"
+    }
 }
 
 /// Equal but for key-value metadata, and but for the names of a list's items, which differ from writer to writer.
 fn same_type(a: &DataType, b: &DataType) -> bool {
-    use DataType::{Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
+    use DataType::{
+        Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union,
+    };
     match (a, b) {
-        (List(a), List(b)) | (LargeList(a), LargeList(b)) | (ListView(a), ListView(b)) | (LargeListView(a), LargeListView(b)) => {
-            same_items(a, b)
-        }
+        (List(a), List(b))
+        | (LargeList(a), LargeList(b))
+        | (ListView(a), ListView(b))
+        | (LargeListView(a), LargeListView(b)) => same_items(a, b),
         (FixedSizeList(a, m), FixedSizeList(b, n)) => m == n && same_items(a, b),
         (Map(a, m), Map(b, n)) => m == n && same_items(a, b),
-        (Struct(a), Struct(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && same_items(a, b)),
+        (Struct(a), Struct(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.name() == b.name() && same_items(a, b))
+        }
         (Union(a, m), Union(b, n)) => {
             m == n && a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && same_items(a.1, b.1))
         }

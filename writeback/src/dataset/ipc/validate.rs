@@ -9,7 +9,9 @@
 //! - **All others** are decoded by the Arrow crate with full validation: offsets, UTF-8, dictionary indices, run ends, union types.
 //!   What a compressed body claims to be is bounded before it is decoded.
 
-use super::{APP_METADATA_BYTES_MAX, BODY_BYTES_MAX, DECODED_BYTES_MAX, ROWS_MAX, guarded, joined, message, schema::StoredSchema};
+use super::{
+    APP_METADATA_BYTES_MAX, BODY_BYTES_MAX, DECODED_BYTES_MAX, ROWS_MAX, guarded, joined, message, schema::StoredSchema,
+};
 use crate::{Error, Result, dataset::IpcMessage};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_buffer::{Buffer, bit_chunk_iterator::UnalignedBitChunk};
@@ -53,7 +55,11 @@ pub(crate) struct Validator {
 impl Validator {
     pub(crate) fn new(schema: StoredSchema) -> Self {
         let plain = schema.schema.fields().iter().all(|field| is_plain(field.data_type()));
-        Self { schema, plain, dictionaries: HashMap::new() }
+        Self {
+            schema,
+            plain,
+            dictionaries: HashMap::new(),
+        }
     }
 
     /// Whether the message may be stored. Invalid says why not. A dictionary counts for the batches after it.
@@ -61,12 +67,16 @@ impl Validator {
         let body_len = body_len(message)?;
         if message.app_metadata.len() > APP_METADATA_BYTES_MAX {
             let found = message.app_metadata.len();
-            return Err(Error::invalid(format!("app_metadata of {found} bytes; at most {APP_METADATA_BYTES_MAX} are taken")));
+            return Err(Error::invalid(format!(
+                "app_metadata of {found} bytes; at most {APP_METADATA_BYTES_MAX} are taken"
+            )));
         }
         let parsed = super::message(&message.header)?;
         let claimed = parsed.bodyLength();
         if u64::try_from(claimed) != Ok(body_len) {
-            return Err(Error::invalid(format!("the header says that the body has {claimed} bytes, and {body_len} came")));
+            return Err(Error::invalid(format!(
+                "the header says that the body has {claimed} bytes, and {body_len} came"
+            )));
         }
         if parsed.version() < MetadataVersion::V4 {
             return Err(Error::invalid("a message has a metadata version before V4"));
@@ -74,10 +84,14 @@ impl Validator {
         match parsed.header_type() {
             MessageHeader::RecordBatch => self.check_batch(message, &parsed, body_len),
             MessageHeader::DictionaryBatch => self.check_dictionary(message, &parsed, body_len),
-            MessageHeader::Schema => Err(Error::invalid("a second schema in one put; begin another put for another schema")),
+            MessageHeader::Schema => Err(Error::invalid(
+                "a second schema in one put; begin another put for another schema",
+            )),
             other => {
                 let name = other.variant_name().unwrap_or("an unknown kind");
-                Err(Error::invalid(format!("a message of {name} can not be stored; send record batches")))
+                Err(Error::invalid(format!(
+                    "a message of {name} can not be stored; send record batches"
+                )))
             }
         }
     }
@@ -88,7 +102,9 @@ impl Validator {
     }
 
     fn check_batch(&self, message: &IpcMessage, parsed: &arrow_ipc::Message<'_>, body_len: u64) -> Result<Checked> {
-        let batch = parsed.header_as_record_batch().ok_or_else(|| Error::invalid("a record batch without its header"))?;
+        let batch = parsed
+            .header_as_record_batch()
+            .ok_or_else(|| Error::invalid("a record batch without its header"))?;
         let fields: Vec<&Field> = self.schema.schema.fields().iter().map(AsRef::as_ref).collect();
         let shape = Shape::of(&batch, body_len, parsed.version())?;
         shape.fits(&fields)?;
@@ -96,25 +112,48 @@ impl Validator {
         let compression = compression(&batch)?;
         if compression.is_some() || !self.plain {
             let decoded = Some(self.decode(message)?);
-            return Ok(Checked::Batch { rows, compression, decoded });
+            return Ok(Checked::Batch {
+                rows,
+                compression,
+                decoded,
+            });
         }
         let sound = shape.check_plain(&fields, &message.body)?;
         let decoded = if sound { None } else { Some(self.decode(message)?) };
-        Ok(Checked::Batch { rows, compression, decoded })
+        Ok(Checked::Batch {
+            rows,
+            compression,
+            decoded,
+        })
     }
 
-    fn check_dictionary(&mut self, message: &IpcMessage, parsed: &arrow_ipc::Message<'_>, body_len: u64) -> Result<Checked> {
-        let dictionary = parsed.header_as_dictionary_batch().ok_or_else(|| Error::invalid("a dictionary without its header"))?;
+    fn check_dictionary(
+        &mut self,
+        message: &IpcMessage,
+        parsed: &arrow_ipc::Message<'_>,
+        body_len: u64,
+    ) -> Result<Checked> {
+        let dictionary = parsed
+            .header_as_dictionary_batch()
+            .ok_or_else(|| Error::invalid("a dictionary without its header"))?;
         let (id, delta) = (dictionary.id(), dictionary.isDelta());
-        let batch = dictionary.data().ok_or_else(|| Error::invalid(format!("dictionary {id} has no data")))?;
+        let batch = dictionary
+            .data()
+            .ok_or_else(|| Error::invalid(format!("dictionary {id} has no data")))?;
         let values = values_of(&self.schema.schema, id)
             .ok_or_else(|| Error::invalid(format!("no column uses a dictionary with the id {id}")))?;
         if delta && !self.dictionaries.contains_key(&id) {
-            return Err(Error::invalid(format!("a delta of dictionary {id} before the dictionary")));
+            return Err(Error::invalid(format!(
+                "a delta of dictionary {id} before the dictionary"
+            )));
         }
         Shape::of(&batch, body_len, parsed.version())?.fits(&[&Field::new("values", values, true)])?;
         read_dictionary(&self.schema.schema, &mut self.dictionaries, message)?;
-        let bytes: usize = self.dictionaries.values().map(|values| values.get_array_memory_size()).sum();
+        let bytes: usize = self
+            .dictionaries
+            .values()
+            .map(|values| values.get_array_memory_size())
+            .sum();
         if bytes > DICTIONARY_BYTES_MAX {
             return Err(Error::invalid(format!(
                 "the dictionaries take {bytes} bytes, at most {DICTIONARY_BYTES_MAX} are taken; send such columns as plain values"
@@ -128,7 +167,9 @@ impl Validator {
 pub(crate) fn body_len(message: &IpcMessage) -> Result<u64> {
     let len = message.body.iter().map(|piece| piece.len() as u64).sum();
     if len > BODY_BYTES_MAX {
-        return Err(Error::invalid(format!("a body of {len} bytes; at most {BODY_BYTES_MAX} are taken in one message")));
+        return Err(Error::invalid(format!(
+            "a body of {len} bytes; at most {BODY_BYTES_MAX} are taken in one message"
+        )));
     }
     Ok(len)
 }
@@ -138,7 +179,10 @@ pub(crate) fn compression(batch: &arrow_ipc::RecordBatch<'_>) -> Result<Option<C
     match batch.compression().map(|compression| compression.codec()) {
         None => Ok(None),
         Some(known @ (CompressionType::LZ4_FRAME | CompressionType::ZSTD)) => Ok(Some(known)),
-        Some(other) => Err(Error::invalid(format!("buffers in an unknown compression (number {})", other.0))),
+        Some(other) => Err(Error::invalid(format!(
+            "buffers in an unknown compression (number {})",
+            other.0
+        ))),
     }
 }
 
@@ -149,7 +193,9 @@ pub(crate) fn decode_batch(
     source: &IpcMessage,
 ) -> Result<RecordBatch> {
     let parsed = message(&source.header)?;
-    let batch = parsed.header_as_record_batch().ok_or_else(|| Error::invalid("not a record batch"))?;
+    let batch = parsed
+        .header_as_record_batch()
+        .ok_or_else(|| Error::invalid("not a record batch"))?;
     let fields: Vec<&Field> = schema.schema.fields().iter().map(AsRef::as_ref).collect();
     Shape::of(&batch, body_len(source)?, parsed.version())?.fits(&fields)?;
     bound_claims(&batch, &source.body)?;
@@ -161,15 +207,23 @@ pub(crate) fn decode_batch(
 }
 
 /// Takes a dictionary message into `dictionaries`.
-pub(crate) fn read_dictionary(schema: &Schema, dictionaries: &mut HashMap<i64, ArrayRef>, source: &IpcMessage) -> Result<()> {
+pub(crate) fn read_dictionary(
+    schema: &Schema,
+    dictionaries: &mut HashMap<i64, ArrayRef>,
+    source: &IpcMessage,
+) -> Result<()> {
     let parsed = message(&source.header)?;
-    let batch = parsed.header_as_dictionary_batch().ok_or_else(|| Error::invalid("not a dictionary"))?;
+    let batch = parsed
+        .header_as_dictionary_batch()
+        .ok_or_else(|| Error::invalid("not a dictionary"))?;
     if let Some(data) = batch.data() {
         bound_claims(&data, &source.body)?;
     }
     let (body, version) = (Buffer::from(joined(&source.body)), parsed.version());
     let what = format!("dictionary {}", batch.id());
-    guarded(&what, || arrow_ipc::reader::read_dictionary(&body, batch, schema, dictionaries, &version))
+    guarded(&what, || {
+        arrow_ipc::reader::read_dictionary(&body, batch, schema, dictionaries, &version)
+    })
 }
 
 /// The value type of a dictionary.
@@ -194,7 +248,9 @@ fn is_plain(data_type: &DataType) -> bool {
 
 /// Refuses compressed buffers that claim to be more than [`DECODED_BYTES_MAX`] together: the decoder believes them.
 fn bound_claims(batch: &arrow_ipc::RecordBatch<'_>, body: &[Bytes]) -> Result<()> {
-    let Some(codec) = compression(batch)? else { return Ok(()) };
+    let Some(codec) = compression(batch)? else {
+        return Ok(());
+    };
     let body = joined(body);
     let mut decoded: u64 = 0;
     for buffer in batch.buffers().into_iter().flatten() {
@@ -202,14 +258,19 @@ fn bound_claims(batch: &arrow_ipc::RecordBatch<'_>, body: &[Bytes]) -> Result<()
         if bytes.is_empty() {
             continue;
         }
-        let (length, content) =
-            bytes.split_at_checked(8).ok_or_else(|| Error::invalid("a compressed buffer of less than 8 bytes"))?;
+        let (length, content) = bytes
+            .split_at_checked(8)
+            .ok_or_else(|| Error::invalid("a compressed buffer of less than 8 bytes"))?;
         let claim = i64::from_le_bytes(length.try_into().expect("split at 8"));
         let bound = match (claim, codec) {
             (-1, _) => content.len() as u64,
             (claim, CompressionType::LZ4_FRAME) if claim >= 0 => (claim.unsigned_abs()).max(lz4_bound(content)),
             (claim, _) if claim >= 0 => claim.unsigned_abs(),
-            _ => return Err(Error::invalid(format!("a compressed buffer claims a length of {claim}"))),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "a compressed buffer claims a length of {claim}"
+                )));
+            }
         };
         decoded = decoded.saturating_add(bound);
     }
@@ -223,7 +284,9 @@ fn bound_claims(batch: &arrow_ipc::RecordBatch<'_>, body: &[Bytes]) -> Result<()
 
 /// The bytes of one buffer.
 fn slice<'a>(body: &'a [u8], buffer: &arrow_ipc::Buffer) -> Result<&'a [u8]> {
-    let range = usize::try_from(buffer.offset()).ok().zip(usize::try_from(buffer.length()).ok());
+    let range = usize::try_from(buffer.offset())
+        .ok()
+        .zip(usize::try_from(buffer.length()).ok());
     range
         .and_then(|(start, len)| body.get(start..start.checked_add(len)?))
         .ok_or_else(|| Error::invalid("a buffer lies outside of the body"))
@@ -257,7 +320,11 @@ impl<'a> Lz4Blocks<'a> {
             _ => return None,
         };
         let optional = if flags & 8 != 0 { 8 } else { 0 } + if flags & 1 != 0 { 4 } else { 0 };
-        Some(Self { rest: rest.get(optional + 1..)?, block_max, block_checksums: flags & 16 != 0 })
+        Some(Self {
+            rest: rest.get(optional + 1..)?,
+            block_max,
+            block_checksums: flags & 16 != 0,
+        })
     }
 
     /// Sums the bounds of the blocks. What follows the end mark (another frame) is bounded without a look.
@@ -305,8 +372,19 @@ impl Shape {
         }
         let counts = batch.variadicBufferCounts();
         let most = buffers.len() as u64;
-        let variadic = counts.into_iter().flatten().map(|count| number("a buffer count", count, most)).collect::<Result<_>>()?;
-        Ok(Self { rows, nodes, buffers, variadic, version, body_len })
+        let variadic = counts
+            .into_iter()
+            .flatten()
+            .map(|count| number("a buffer count", count, most))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            rows,
+            nodes,
+            buffers,
+            variadic,
+            version,
+            body_len,
+        })
     }
 
     /// Whether there are exactly the nodes and buffers that `fields` have, and each column has the batch's rows.
@@ -317,13 +395,21 @@ impl Shape {
                 Some((length, _)) if *length == self.rows => {}
                 Some((length, _)) => {
                     let name = field.name();
-                    return Err(Error::invalid(format!("column {name:?} has {length} values in a batch of {} rows", self.rows)));
+                    return Err(Error::invalid(format!(
+                        "column {name:?} has {length} values in a batch of {} rows",
+                        self.rows
+                    )));
                 }
-                None => break,
+                // The counts below say so.
+                None => {}
             }
             seen.take(field.data_type(), &self.variadic, self.version)?;
         }
-        let found = Seen { nodes: self.nodes.len(), buffers: self.buffers.len(), variadic: self.variadic.len() };
+        let found = Seen {
+            nodes: self.nodes.len(),
+            buffers: self.buffers.len(),
+            variadic: self.variadic.len(),
+        };
         if seen.nodes == found.nodes && seen.buffers == found.buffers && seen.variadic == found.variadic {
             return Ok(());
         }
@@ -336,7 +422,13 @@ impl Shape {
     /// Checks the lengths of plain columns, and their validity bits where they claim nulls. False: only decoding can tell whether
     /// nulls below a null are meant.
     fn check_plain(&self, fields: &[&Field], body: &[Bytes]) -> Result<bool> {
-        let mut walk = PlainWalk { shape: self, body, node: 0, buffer: 0, unclear: false };
+        let mut walk = PlainWalk {
+            shape: self,
+            body,
+            node: 0,
+            buffer: 0,
+            unclear: false,
+        };
         for field in fields {
             walk.column(field, self.rows, true)?;
         }
@@ -365,7 +457,9 @@ impl Seen {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Binary | DataType::LargeBinary => 3,
             DataType::ListView(_) | DataType::LargeListView(_) => 3,
             DataType::Utf8View | DataType::BinaryView => {
-                let count = variadic.get(self.variadic).ok_or_else(|| Error::invalid("a view column without its buffer count"))?;
+                let count = variadic
+                    .get(self.variadic)
+                    .ok_or_else(|| Error::invalid("a view column without its buffer count"))?;
                 self.variadic += 1;
                 2 + usize::try_from(*count).expect("no more than there are buffers")
             }
@@ -374,7 +468,9 @@ impl Seen {
         if matches!(data_type, DataType::Dictionary(..)) {
             return Ok(()); // Its values travel by themselves.
         }
-        super::schema::children(data_type).into_iter().try_for_each(|child| self.take(child.data_type(), variadic, version))
+        super::schema::children(data_type)
+            .into_iter()
+            .try_for_each(|child| self.take(child.data_type(), variadic, version))
     }
 }
 
@@ -393,13 +489,19 @@ impl PlainWalk<'_> {
         let (len, nulls) = self.shape.nodes[self.node];
         self.node += 1;
         if len < length || (exactly && len != length) {
-            return Err(Error::invalid(format!("column {:?} has {len} values where {length} are needed", field.name())));
+            return Err(Error::invalid(format!(
+                "column {:?} has {len} values where {length} are needed",
+                field.name()
+            )));
         }
         let data_type = field.data_type();
         if *data_type == DataType::Null {
             return match len == nulls {
                 true => Ok(()),
-                false => Err(Error::invalid(format!("column {:?} of type Null has {nulls} nulls in {len} values", field.name()))),
+                false => Err(Error::invalid(format!(
+                    "column {:?} of type Null has {nulls} nulls in {len} values",
+                    field.name()
+                ))),
             };
         }
         self.unclear |= nulls > 0 && !field.is_nullable();
@@ -408,7 +510,9 @@ impl PlainWalk<'_> {
             DataType::Struct(fields) => fields.iter().try_for_each(|child| self.column(child, len, true)),
             DataType::FixedSizeList(child, size) => {
                 let size = u64::try_from(*size).expect("sizes were checked with the schema");
-                let needed = len.checked_mul(size).ok_or_else(|| Error::invalid("a fixed-size list too long to count"))?;
+                let needed = len
+                    .checked_mul(size)
+                    .ok_or_else(|| Error::invalid("a fixed-size list too long to count"))?;
                 self.column(child, needed, false)
             }
             _ => self.values(field, len),
@@ -422,14 +526,21 @@ impl PlainWalk<'_> {
         }
         let needed = len.div_ceil(8);
         if bytes < needed {
-            return Err(Error::invalid(format!("column {:?}: {bytes} bytes of validity for {len} values", field.name())));
+            return Err(Error::invalid(format!(
+                "column {:?}: {bytes} bytes of validity for {len} values",
+                field.name()
+            )));
         }
         let bits = copied(self.body, at, needed);
         let len = usize::try_from(len).expect("bounded by the body");
         let valid = UnalignedBitChunk::new(&bits, 0, len).count_ones();
         match (len - valid) as u64 == nulls {
             true => Ok(()),
-            false => Err(Error::invalid(format!("column {:?} claims {nulls} nulls and has {}", field.name(), len - valid))),
+            false => Err(Error::invalid(format!(
+                "column {:?} claims {nulls} nulls and has {}",
+                field.name(),
+                len - valid
+            ))),
         }
     }
 
@@ -437,12 +548,17 @@ impl PlainWalk<'_> {
         let (_, bytes) = self.next_buffer();
         let needed = match field.data_type() {
             DataType::Boolean => Some(len.div_ceil(8)),
-            DataType::FixedSizeBinary(size) => len.checked_mul(u64::try_from(*size).expect("sizes were checked with the schema")),
+            DataType::FixedSizeBinary(size) => {
+                len.checked_mul(u64::try_from(*size).expect("sizes were checked with the schema"))
+            }
             other => len.checked_mul(other.primitive_width().expect("only plain columns come here") as u64),
         };
         match needed.is_some_and(|needed| needed <= bytes) {
             true => Ok(()),
-            false => Err(Error::invalid(format!("column {:?}: {bytes} bytes for {len} values", field.name()))),
+            false => Err(Error::invalid(format!(
+                "column {:?}: {bytes} bytes for {len} values",
+                field.name()
+            ))),
         }
     }
 

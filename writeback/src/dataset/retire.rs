@@ -1,0 +1,149 @@
+//! Parts that lose their names: an overwrite takes them out of the directory and out of the under-store, and old versions keep
+//! their bytes here until they are dropped.
+//!
+//! A part whose only copy is in the under-store is copied first, because its object goes with its name. What is kept is dirty in
+//! the ledger's sense: nobody else has it. It does not own when parts lose their names (`publish`, `versions`).
+
+use super::{part_writer::GENERATION, versions::Part};
+use crate::{
+    Error, Result,
+    cache::Inner,
+    file::SealedContent,
+    rows::{self, Content, RetiredRow},
+};
+use bytes::Bytes;
+use forebay_namespace::{Ino, Node, Path, Plan};
+use std::sync::Arc;
+
+/// Of the dirty limit, the share that copying old parts back may take: one in so many.
+const AWAY_SHARE: u64 = 8;
+/// Bytes copied at once.
+const COPY_BYTES: u64 = 1 << 20;
+
+/// A part that is about to lose its name.
+#[derive(Debug)]
+pub(super) struct OldPart {
+    pub(super) part: Part,
+    pub(super) name: Path,
+    /// A copy made because the under-store had the only one.
+    moved: Option<RetiredRow>,
+}
+
+/// What became of a part whose name goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Retired {
+    /// Nobody needs it.
+    Gone,
+    /// It stays dirty.
+    Kept,
+    /// It was clean, so many bytes, and is the only copy now.
+    Adopted(u64),
+    /// A copy stays.
+    Copied,
+}
+
+impl Part {
+    /// Whether it is what a name leads to. A part that was persisted and evicted has no row any more: then the length decides.
+    pub(super) fn is(&self, node: &Node) -> bool {
+        match node {
+            Node::Row { ino, .. } => ino.0 == self.ino,
+            Node::Base { entry, .. } => !entry.is_dir && entry.size == self.bytes,
+        }
+    }
+}
+
+impl Inner {
+    /// Whether old versions keep these parts: not when the under-store has so much of them that copying it back would fill the
+    /// cache. Then the overwrite ends the history.
+    pub(super) async fn worth_keeping(&self, parts: &[Part]) -> Result<bool> {
+        if self.settings.versions_kept <= 1 {
+            return Ok(false);
+        }
+        let mut away: u64 = 0;
+        for part in parts {
+            let local = match self.names.inode(Ino(part.ino)).await? {
+                Some((inode, _)) => Content::decode(&inode.content)?.layout().is_some(),
+                None => false,
+            };
+            away += if local { 0 } else { part.bytes };
+        }
+        Ok(away <= self.dirty.limit() / AWAY_SHARE)
+    }
+
+    /// A part that is about to lose its name; `None` when the name does not lead to it any more. With `copies` its bytes are copied
+    /// when the under-store has the only ones: its object goes.
+    pub(super) async fn old_part(
+        self: &Arc<Self>,
+        part: &Part,
+        name: Path,
+        copies: Option<&mut Vec<SealedContent>>,
+    ) -> Result<Option<OldPart>> {
+        let Some(node) = self.names.resolve(&name).await?.filter(|node| part.is(node)) else {
+            return Ok(None);
+        };
+        let local = match &node {
+            Node::Row { inode, .. } => Content::decode(&inode.content)?.layout().is_some(),
+            Node::Base { .. } => false,
+        };
+        let moved = match copies.filter(|_| !local) {
+            None => None,
+            Some(copies) => {
+                let sealed = self.copy_back(&name, &node).await?;
+                let row = RetiredRow {
+                    ino: sealed.stream().0,
+                    generation: GENERATION,
+                    layout: sealed.layout.clone(),
+                    bytes: sealed.len,
+                };
+                copies.push(sealed);
+                Some(row)
+            }
+        };
+        Ok(Some(OldPart {
+            part: part.clone(),
+            name,
+            moved,
+        }))
+    }
+
+    async fn copy_back(self: &Arc<Self>, name: &Path, node: &Node) -> Result<SealedContent> {
+        let reader = self.read_node(name.to_string(), node)?;
+        let mut copy = self.content_writer(self.fresh_ino().await?, GENERATION, Some(reader.size()));
+        let mut at = 0;
+        while at < reader.size() {
+            let end = reader.size().min(at + COPY_BYTES);
+            copy.append(&reader.read(at..end).await?, Bytes::new()).await?;
+            at = end;
+        }
+        copy.seal().await
+    }
+
+    /// Keeps what an old version needs of a part whose name goes.
+    pub(super) fn plan_retire(&self, plan: &mut Plan, old: &OldPart, node: &Node) -> Result<Retired> {
+        let (row, retired) = match (&old.moved, node) {
+            (Some(moved), _) => (moved.clone(), Retired::Copied),
+            (None, Node::Row { ino, inode, .. }) => {
+                let row = |layout| RetiredRow {
+                    ino: ino.0,
+                    generation: inode.generation,
+                    layout,
+                    bytes: inode.size,
+                };
+                match Content::decode(&inode.content)? {
+                    Content::Sealed { layout, .. } => (row(layout), Retired::Kept),
+                    Content::Persisted {
+                        layout: Some(layout), ..
+                    } => (row(layout), Retired::Adopted(inode.size)),
+                    // It was evicted since we looked.
+                    _ => return Err(Error::lost()),
+                }
+            }
+            (None, Node::Base { .. }) => return Err(Error::lost()),
+        };
+        plan.put(
+            rows::retired_key(&old.part.session.0, old.part.number),
+            rows::encode(&row),
+        );
+        Ok(retired)
+    }
+}
