@@ -126,7 +126,7 @@ fn decoded_batches_send_their_dictionaries_again_after_others_went_by() {
 fn schemas_keep_types_and_metadata() {
     use arrow_schema::{DataType as T, TimeUnit};
     let list = |of: T| Arc::new(Field::new("item", of, true));
-    let of = std::collections::HashMap::from([("k".to_owned(), "v".to_owned())]);
+    let of = HashMap::from([("k".to_owned(), "v".to_owned())]);
     let fields = vec![
         Field::new("large list", T::LargeList(list(T::Int8)), true).with_metadata(of.clone()),
         Field::new("large text", T::LargeUtf8, false),
