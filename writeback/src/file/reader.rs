@@ -206,23 +206,26 @@ impl FileReader {
                 (Ok(chunks), _) => Ok(chunks),
                 (Err(error), Some(copy)) => {
                     tracing::error!(file = %self.name, %error, "a local copy is damaged; reading from the under-store");
-                    self.inner
-                        .clean
-                        .read(copy, range)
-                        .await
-                        .map_err(|error| error.at(&self.name))
+                    self.read_clean(copy, range).await
                 }
                 (Err(error), None) => {
                     Err(Error::from(error).at(format!("{} bytes {}..{}", self.name, range.start, range.end)))
                 }
             },
-            Source::Clean(object) => self
-                .inner
-                .clean
-                .read(object, range)
-                .await
-                .map_err(|error| error.at(&self.name)),
+            Source::Clean(object) => self.read_clean(object, range).await,
         }
+    }
+
+    async fn read_clean(&self, object: &CleanReader, range: Range<u64>) -> Result<Vec<Bytes>> {
+        let read = self.inner.clean.read(object, range).await;
+        if read
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Precondition)
+        {
+            // Whoever opens it next must not be shown what was remembered of it.
+            self.inner.mounts.changed(object.mount.id, &object.key);
+        }
+        read.map_err(|error| error.at(&self.name))
     }
 
     /// The whole content as one piece of shared memory, verified, where it is local and contiguous.

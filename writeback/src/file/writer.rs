@@ -8,7 +8,7 @@ use super::{
     ContentWriter,
     place::{GENERATION, Ground, Target, Token, check_target, copy_ground, with_token},
 };
-use crate::{AckLevel, Cache, Error, Result, cache::Inner};
+use crate::{AckLevel, Cache, Error, ErrorKind, Result, cache::Inner};
 use bytes::Bytes;
 use forebay_namespace::{Node, NsError, Path};
 use forebay_segment::{Stable, StableWatch};
@@ -17,6 +17,9 @@ use tokio::sync::watch;
 
 /// Longest wait of a write at level `persisted` before its outcome counts as unknown.
 const PERSISTED_MAX: Duration = Duration::from_secs(60);
+
+/// Times that an append begins again because what it follows was changed in the under-store while it was copied.
+const MOVED_MAX: u32 = 8;
 
 /// How a write meets what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,17 +103,7 @@ impl Cache {
         if let Token::Known(answer) = inner.file_token(path, how.token.as_deref()).await? {
             return Ok(FileWriter::repeat(answer));
         }
-        let before = inner.look_before(path, &how).await?;
-        check_target(path, &how, before.as_ref())?;
-        let mut content = inner.content_writer(inner.fresh_ino().await?, GENERATION, how.size_hint);
-        let mut ground = Ground::Any;
-        let mut copied = 0;
-        if how.mode == WriteMode::Append {
-            let old = before
-                .map(|node| inner.read_node(path.to_string(), &node))
-                .transpose()?;
-            (ground, copied) = copy_ground(old.as_ref(), &mut content).await?;
-        }
+        let (content, ground, copied) = inner.begin_content(path, &how).await?;
         let stable = inner.without_first(content.stable(), copied);
         let target = Target {
             path: path.clone(),
@@ -199,6 +192,28 @@ impl FileWriter {
 }
 
 impl Inner {
+    /// A content for the write, what it takes the place of, and how many appends of it are what was there before.
+    async fn begin_content(self: &Arc<Self>, path: &Path, how: &WriteFile) -> Result<(ContentWriter, Ground, u64)> {
+        let mut moved = 0;
+        loop {
+            let before = self.look_before(path, how).await?;
+            check_target(path, how, before.as_ref())?;
+            let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, how.size_hint);
+            if how.mode != WriteMode::Append {
+                return Ok((content, Ground::Any, 0));
+            }
+            let old = before.map(|node| self.read_node(path.to_string(), &node)).transpose()?;
+            match copy_ground(old.as_ref(), &mut content).await {
+                // The under-store has another content by now; the next look shows it.
+                Err(error) if error.kind() == ErrorKind::Precondition && moved < MOVED_MAX => moved += 1,
+                other => {
+                    let (ground, copied) = other?;
+                    return Ok((content, ground, copied));
+                }
+            }
+        }
+    }
+
     /// What is at `path` before the write. A store that is away holds back only a write that needs to know.
     async fn look_before(&self, path: &Path, how: &WriteFile) -> Result<Option<Node>> {
         let must_know = how.mode == WriteMode::Append || how.offset.is_some();
