@@ -90,16 +90,16 @@ impl Inner {
             return self.give_up(row, None).await;
         }
         let content = Content::decode(&inode.content)?;
-        let Some(path) = self.names.path_of(ino).await? else { return self.give_up(row, Some((ino, inode))).await };
-        if rules::is_staging(&path) {
-            return Ok(Outcome::Held);
-        }
-        let unwinds = self.persist.tracker.lock().unwinds(row.seq);
         let source = match &content {
             Content::Persisted { at, .. } => Some((at.mount, at.key.clone())),
             _ => None,
         };
         self.persist.tracker.lock().set_source(row.seq, source.clone());
+        let Some(path) = self.names.path_of(ino).await? else { return self.give_up(row, Some((ino, inode))).await };
+        if rules::is_staging(&path) {
+            return Ok(Outcome::Held);
+        }
+        let unwinds = self.persist.tracker.lock().unwinds(row.seq);
         let target = self.mounts.resolve(&path);
         // Either its content must leave the store, or others wait for the place where it lies.
         let to_local = (target.is_none() || unwinds) && source.is_some();

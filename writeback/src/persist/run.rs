@@ -153,6 +153,7 @@ impl Inner {
 
     async fn note_end(&self, seq: u64, outcome: Outcome) {
         let persist = &self.persist;
+        tracing::trace!(seq, ?outcome, "a run ended");
         if let Outcome::Away(mount, reason) = &outcome
             && let Some(mount) = self.mounts.by_id(*mount)
         {

@@ -17,6 +17,9 @@ const PAUSE_FIRST: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 /// What is blocked is tried again after this.
 pub(super) const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// Runs in a row that may change nothing before a pause comes between them.
+const IDLE_MAX: u32 = 8;
+const IDLE_PAUSE: Duration = Duration::from_millis(20);
 /// Longest chain of waits that is followed to find a cycle.
 const CHAIN_MAX: usize = 1000;
 
@@ -90,12 +93,27 @@ struct Entry {
     unwind: bool,
     /// Changed while it ran.
     stale: bool,
+    /// Has not run yet, so that its source is not known.
+    unseen: bool,
+    /// Runs in a row that changed nothing.
+    idle: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Pause {
     until: Duration,
     next: Duration,
+}
+
+/// Which of those who answer for keys below a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Below {
+    /// All.
+    Any,
+    /// Those that need what lies there, or may.
+    Needed,
+    /// Those that are under way.
+    Running,
 }
 
 /// What a claim of a key finds.
@@ -131,6 +149,7 @@ pub(super) struct Tracker {
     troubled: BTreeSet<u64>,
     owners: BTreeMap<At, BTreeSet<u64>>,
     trees: BTreeMap<At, BTreeSet<u64>>,
+    moves: BTreeSet<u64>,
     pauses: HashMap<u32, Pause>,
     running: usize,
     last_mount: u32,
@@ -244,6 +263,9 @@ impl Tracker {
 
     fn index(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
+        if matches!(entry.what, WorkKind::MoveTree { .. }) {
+            self.moves.insert(seq);
+        }
         for (at, kind) in &entry.places {
             let map = if *kind == PlaceKind::File { &mut self.owners } else { &mut self.trees };
             map.entry(at.clone()).or_default().insert(seq);
@@ -255,6 +277,7 @@ impl Tracker {
 
     fn unindex(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
+        self.moves.remove(&seq);
         let ats: Vec<At> = entry.places.iter().map(|(at, _)| at.clone()).chain(entry.target.clone()).collect();
         for at in ats {
             for map in [&mut self.owners, &mut self.trees] {
@@ -412,12 +435,13 @@ impl Tracker {
     pub(super) fn set_source(&mut self, seq: u64, source: Option<At>) {
         if let Some(entry) = self.entries.get_mut(&seq) {
             entry.source = source;
+            entry.unseen = false;
         }
     }
 
     /// Takes a key for a write. It is the claimant's until its run ends or its row says so.
     pub(super) fn acquire(&mut self, seq: u64, at: &At) -> Acquired {
-        if let Some(other) = self.tree_over(seq, at) {
+        if let Some(other) = self.tree_over(seq, at, true) {
             return Acquired::Owned(other);
         }
         let others = self.owners.get(at).into_iter().flatten().copied();
@@ -437,13 +461,15 @@ impl Tracker {
         Acquired::Yes
     }
 
-    /// Another one's tree that covers the key.
-    pub(super) fn tree_over(&self, seq: u64, at: &At) -> Option<u64> {
+    /// Another one's tree that covers the key. `in_doubt`: only one that would remove the object, or has not yet said what is
+    /// there; directories that are merely pruned leave objects alone.
+    pub(super) fn tree_over(&self, seq: u64, at: &At, in_doubt: bool) -> Option<u64> {
         let mut key = at.1.as_str();
         loop {
-            let over = self.trees.get(&(at.0, key.to_owned()));
-            if let Some(other) = over.into_iter().flatten().find(|owner| **owner != seq) {
-                return Some(*other);
+            let tree: At = (at.0, key.to_owned());
+            let over = self.trees.get(&tree).into_iter().flatten().copied();
+            if let Some(other) = over.into_iter().find(|other| *other != seq && (!in_doubt || self.claims(*other, &tree))) {
+                return Some(other);
             }
             if key.is_empty() {
                 return None;
@@ -452,8 +478,15 @@ impl Tracker {
         }
     }
 
-    /// Another one that answers for a key at or below this one. `only_running`: one that is under way.
-    pub(super) fn owner_below(&self, seq: u64, at: &At, only_running: bool) -> Option<u64> {
+    /// Whether the tree of `seq` may hold objects that nobody else answers for.
+    fn claims(&self, seq: u64, tree: &At) -> bool {
+        let Some(entry) = self.entries.get(&seq) else { return false };
+        let whole = entry.places.iter().any(|(at, kind)| at == tree && *kind == PlaceKind::Tree);
+        whole || matches!(entry.what, WorkKind::MoveTree { .. })
+    }
+
+    /// Another one that answers for a key at or below this one.
+    pub(super) fn owner_below(&self, seq: u64, at: &At, which: Below) -> Option<u64> {
         let below = format!("{}/", at.1);
         let exact = self.owners.get(at).into_iter().flatten();
         let from = (at.0, if at.1.is_empty() { String::new() } else { below.clone() });
@@ -461,10 +494,20 @@ impl Tracker {
         let inside = range.take_while(|((mount, key), _)| *mount == at.0 && (at.1.is_empty() || key.starts_with(&below)));
         exact.chain(inside.flat_map(|(_, owners)| owners)).copied().find(|owner| {
             let Some(entry) = self.entries.get(owner) else { return false };
-            // One that waits for us and has its content elsewhere would wait for ever.
-            let waits_for_us = entry.phase == Phase::Waiting(seq) && entry.source.is_none();
-            *owner != seq && !waits_for_us && (!only_running || entry.phase == Phase::Running)
+            let runs = entry.phase == Phase::Running;
+            *owner != seq
+                && match which {
+                    Below::Any => true,
+                    Below::Needed => runs || entry.source.is_some() || entry.unseen,
+                    Below::Running => runs,
+                }
         })
+    }
+
+    /// Others that move the same directory.
+    pub(super) fn moves_of(&self, seq: u64, ino: u64) -> Vec<u64> {
+        let of = |entry: &Entry| matches!(entry.what, WorkKind::MoveTree { ino: of } if of == ino);
+        self.moves.iter().filter(|other| **other != seq && self.entries.get(other).is_some_and(of)).copied().collect()
     }
 
     /// A directory whose content, at or below this key, is still to be moved.
@@ -511,6 +554,7 @@ impl Tracker {
             }
             Outcome::Conflict(conflict) => Phase::Conflict(conflict),
         };
+        let phase = self.not_idle(seq, phase, now);
         let waits = matches!(phase, Phase::Waiting(_));
         if !waits && let Some(entry) = self.entries.get_mut(&seq) {
             entry.unwind = false;
@@ -522,6 +566,16 @@ impl Tracker {
             self.unwind_ring(seq);
         } else {
             self.release_waiters(seq);
+        }
+    }
+
+    /// A run that changes nothing must not follow itself at once, whatever sets it off: after a few it pauses.
+    fn not_idle(&mut self, seq: u64, phase: Phase, now: Duration) -> Phase {
+        let Some(entry) = self.entries.get_mut(&seq) else { return phase };
+        entry.idle = entry.idle.saturating_add(1);
+        match phase {
+            Phase::Ready | Phase::Waiting(_) if entry.idle > IDLE_MAX => Phase::Later(now + IDLE_PAUSE * (entry.idle - IDLE_MAX).min(50)),
+            phase => phase,
         }
     }
 
@@ -601,6 +655,8 @@ fn entry_of(row: &Row) -> Entry {
         target: None,
         unwind: false,
         stale: false,
+        unseen: matches!(row.work.what, WorkKind::Put { .. }),
+        idle: 0,
     }
 }
 

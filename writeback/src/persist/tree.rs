@@ -6,9 +6,9 @@
 
 use super::{
     clear::Cleared,
-    plan::{Row, with_work, work_key},
+    plan::{Row, add, with_work, work_key},
     put::SOON,
-    tracker::Outcome,
+    tracker::{Below, Outcome},
 };
 use crate::{
     Result,
@@ -16,7 +16,8 @@ use crate::{
     mounts::Mount,
     rows::{self, Content, Place, PlaceKind, Work, WorkKind, WorkState},
 };
-use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path};
+use forebay_metastore::Check;
+use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path, Plan};
 use forebay_understore::{Expect, Found, StoreError};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
@@ -31,7 +32,11 @@ const REMOVES_PARALLEL: usize = 8;
 impl Inner {
     pub(super) async fn move_tree(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
         let Some(path) = self.names.path_of(Ino(ino)).await? else { return self.tree_is_gone(row).await };
-        if let Some(other) = self.in_the_way(&row, &path) {
+        let others = self.persist.tracker.lock().moves_of(row.seq, ino);
+        if let Some(other) = others.first() {
+            return self.join(row, *other).await;
+        }
+        if let Some(other) = self.in_the_way(&row) {
             return Ok(Outcome::Wait(other));
         }
         let mut open = vec![path.clone()];
@@ -55,13 +60,30 @@ impl Inner {
         Ok(Outcome::Moved)
     }
 
-    /// Work that has to end first: uploads under way from or into the directory, and a removal of what was at its new path.
-    fn in_the_way(&self, row: &Row, path: &Path) -> Option<u64> {
+    /// Work that has to end first: uploads under way at the old places, whose record may come after our look.
+    fn in_the_way(&self, row: &Row) -> Option<u64> {
         let tracker = self.persist.tracker.lock();
-        let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
-        let over = target.as_ref().and_then(|target| tracker.tree_over(row.seq, target));
-        let places = row.work.places.iter().map(|place| (place.mount, place.key.clone()));
-        over.or_else(|| places.chain(target).find_map(|at| tracker.owner_below(row.seq, &at, true)))
+        let mut places = row.work.places.iter().map(|place| (place.mount, place.key.clone()));
+        places.find_map(|at| tracker.owner_below(row.seq, &at, Below::Running))
+    }
+
+    /// A directory renamed again before it was moved has two rows: this one takes the places of the other.
+    async fn join(&self, row: Row, other: u64) -> Result<Outcome> {
+        let Some(theirs) = self.persist.read_row(other).await? else { return Ok(Outcome::Moved) };
+        if theirs.work.what != row.work.what {
+            return Ok(Outcome::Moved);
+        }
+        let mut work = row.work.clone();
+        theirs.work.places.iter().for_each(|place| add(&mut work.places, Some(place.clone())));
+        work.since = work.since.min(theirs.work.since);
+        let mut plan = Plan::default();
+        let key = work_key(other);
+        plan.check(Check::At(key.clone(), theirs.version)).delete(key);
+        plan.check(Check::At(work_key(row.seq), row.version)).put(work_key(row.seq), rows::encode(&work));
+        self.commit(plan).await?;
+        self.persist.touch(other);
+        self.persist.absorb().await?;
+        Ok(Outcome::Moved)
     }
 
     /// The directory was removed before its content was moved: the content goes.
@@ -157,15 +179,16 @@ impl Inner {
     /// Lets the directory at `path` show the base at its own path, unless another piece of work still removes something there.
     pub(super) async fn show_base(&self, path: &Path, seq: u64) -> Result<()> {
         let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else { return Ok(()) };
-        let natural = Kind::Dir { base: Some(path.as_bytes()) };
-        if !inode.is_dir() || inode.kind == natural {
+        if !inode.is_dir() {
             return Ok(());
         }
-        if let Some((mount, Some(key))) = self.mounts.resolve(path) {
-            let tracker = self.persist.tracker.lock();
-            if tracker.tree_over(seq, &(mount.id, key)).is_some() {
-                return Ok(());
-            }
+        let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
+        let taken = target.is_some_and(|at| self.persist.tracker.lock().tree_over(seq, &at, false).is_some());
+        // Until what others have there is gone, nothing shows; whoever ends last lets the base show.
+        let natural = Kind::Dir { base: (!taken).then(|| path.as_bytes()) };
+        let shows_already = inode.kind == (Kind::Dir { base: Some(path.as_bytes()) });
+        if shows_already || inode.kind == natural {
+            return Ok(());
         }
         let mut planner = self.names.planner();
         if planner.pin_path(ino).await?.as_ref() != Some(path) {
@@ -210,7 +233,8 @@ impl Inner {
         let at = (place.mount, place.key.clone());
         let other = {
             let tracker = self.persist.tracker.lock();
-            tracker.owner_below(row.seq, &at, false).or_else(|| tracker.move_below(row.seq, &at))
+            let which = if place.kind == PlaceKind::Tree { Below::Needed } else { Below::Any };
+            tracker.owner_below(row.seq, &at, which).or_else(|| tracker.move_below(row.seq, &at))
         };
         if let Some(other) = other {
             return Cleared::Wait(other);
