@@ -121,12 +121,14 @@ class Bench:
         """Power cut at a random time under load: everything that was not synced is gone."""
         self.begin()
         self.under_load(self.random.uniform(0.05, 0.8))
-        ended_at = time.monotonic()
+        cut_at = time.monotonic()
 
         def end():
             if not self.server.kill():
                 raise Mismatch(f"the server ended before the cut: {self.server.log()[-2000:]}")
-            self.crew.join(ended_at)
+            self.crew.join(cut_at)
+            for worker in self.crew.workers:
+                worker.doubt_after(cut_at)
 
         self.disk.cut(end)
         self.hit(f"cut {self.disk.kind}")

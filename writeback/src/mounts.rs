@@ -104,7 +104,11 @@ impl Mount {
     /// Path of a key.
     pub(crate) fn path_of(&self, key: &str) -> Result<Path> {
         let mut components = self.path.components().to_vec();
-        components.extend(key.split('/').filter(|name| !name.is_empty()).map(|name| name.as_bytes().to_vec()));
+        components.extend(
+            key.split('/')
+                .filter(|name| !name.is_empty())
+                .map(|name| name.as_bytes().to_vec()),
+        );
         Ok(Path::from_components(components)?)
     }
 }
@@ -118,7 +122,9 @@ impl Mounts {
             remembered: Remembered::new(),
             clock: components.clock.clone(),
         };
-        let mounts = Mounts { shared: Arc::new(shared) };
+        let mounts = Mounts {
+            shared: Arc::new(shared),
+        };
         let mut rows = read_rows(&components.meta).await?;
         for spec in &settings.mounts {
             let known = rows.iter_mut().find(|(_, row)| row.path == spec.path.as_bytes());
@@ -149,7 +155,9 @@ impl Mounts {
 
     /// What the stores show, for the namespace.
     pub(crate) fn base(&self) -> Arc<dyn Base> {
-        Arc::new(MountedBase { shared: Arc::clone(&self.shared) })
+        Arc::new(MountedBase {
+            shared: Arc::clone(&self.shared),
+        })
     }
 
     /// The mount that covers `path` and the key there; `None` when no mount does (everything there stays dirty).
@@ -165,8 +173,12 @@ impl Mounts {
 
     /// Mount points at `path` or below it.
     pub(crate) fn below(&self, path: &Path) -> Vec<Path> {
-        let mut found: Vec<Path> =
-            self.all().iter().filter(|mount| mount.path.starts_with(path)).map(|mount| mount.path.clone()).collect();
+        let mut found: Vec<Path> = self
+            .all()
+            .iter()
+            .filter(|mount| mount.path.starts_with(path))
+            .map(|mount| mount.path.clone())
+            .collect();
         found.sort();
         found
     }
@@ -228,17 +240,29 @@ fn row_key(id: u32) -> forebay_metastore::Key {
 }
 
 fn row_of(spec: &MountSpec) -> MountRow {
-    MountRow { path: spec.path.as_bytes(), url: spec.url.clone(), read_only: spec.read_only }
+    MountRow {
+        path: spec.path.as_bytes(),
+        url: spec.url.clone(),
+        read_only: spec.read_only,
+    }
 }
 
 /// Whether two URLs name the same store: the way to it (endpoint, region) may differ.
 fn same_store(a: &str, b: &str) -> bool {
-    let place = |url: &str| url.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/').to_owned();
+    let place = |url: &str| {
+        url.split(['?', '#'])
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches('/')
+            .to_owned()
+    };
     place(a) == place(b)
 }
 
 async fn read_rows(meta: &MetaStoreRef) -> Result<Vec<(u32, MountRow)>> {
-    let rows = meta.scan(vec![table::MOUNT].into()..prefix_end(&[table::MOUNT]), MOUNTS_MAX + 1).await?;
+    let rows = meta
+        .scan(vec![table::MOUNT].into()..prefix_end(&[table::MOUNT]), MOUNTS_MAX + 1)
+        .await?;
     rows.into_iter()
         .map(|(key, entry)| {
             let id = key.get(1..5).and_then(|id| id.try_into().ok()).map(u32::from_be_bytes);
@@ -290,7 +314,9 @@ impl Cache {
         let _entered = inner.enter()?;
         let mounts = inner.mounts.all();
         if mounts.iter().any(|mount| mount.path == *path) {
-            return Err(Error::exists(format!("{path}: an under-store is bound there already; `under rm {path}` first")));
+            return Err(Error::exists(format!(
+                "{path}: an under-store is bound there already; `under rm {path}` first"
+            )));
         }
         if mounts.len() >= MOUNTS_MAX {
             return Err(Error::full(format!("{path}: there are {MOUNTS_MAX} mounts already")));
@@ -298,9 +324,15 @@ impl Cache {
         if let Some(node) = inner.names.resolve(path).await?
             && !node.is_dir()
         {
-            return Err(Error::precondition(format!("{path}: is a file; an under-store is bound to a directory")));
+            return Err(Error::precondition(format!(
+                "{path}: is a file; an under-store is bound to a directory"
+            )));
         }
-        let row = MountRow { path: path.as_bytes(), url: url.to_owned(), read_only };
+        let row = MountRow {
+            path: path.as_bytes(),
+            url: url.to_owned(),
+            read_only,
+        };
         let id = fresh_id(&inner.components.meta).await?;
         let mount = open_mount(&inner.settings, &inner.components, id, &row).await?;
         write_row(&inner.components.meta, id, &row, Some(Check::Absent(row_key(id)))).await?;
@@ -340,7 +372,11 @@ impl Cache {
                 mount.url
             )));
         }
-        let tx = Tx { token: None, checks: Vec::new(), ops: vec![Op::Delete(row_key(mount.id))] };
+        let tx = Tx {
+            token: None,
+            checks: Vec::new(),
+            ops: vec![Op::Delete(row_key(mount.id))],
+        };
         inner.forget_below(path, mount.id).await?;
         inner.components.meta.commit(tx).await?;
         inner.mounts.remove(mount.id);
@@ -352,7 +388,9 @@ impl Cache {
 impl Inner {
     /// Asks a store what it honours, so that its state is known; a store that is away is asked again by whoever needs it.
     pub(crate) async fn probe(&self, mount: u32) -> bool {
-        let Some(mount) = self.mounts.by_id(mount) else { return true };
+        let Some(mount) = self.mounts.by_id(mount) else {
+            return true;
+        };
         if mount.read_only {
             let answered = mount.health.ask(mount.store.head("")).await;
             return !matches!(answered, Err(StoreError::Unavailable(_)));
@@ -404,7 +442,8 @@ impl Inner {
     async fn forget_below(&self, path: &Path, mount: u32) -> Result<()> {
         for (path, node) in self.rows_below(path).await? {
             let Node::Row { ino, inode, .. } = &node else { continue };
-            let persisted = matches!(Content::decode(&inode.content), Ok(Content::Persisted { at, .. }) if at.mount == mount);
+            let persisted =
+                matches!(Content::decode(&inode.content), Ok(Content::Persisted { at, .. }) if at.mount == mount);
             if !inode.is_dir()
                 && persisted
                 && let Some(plan) = self.names.plan_forget(*ino, &path).await?
@@ -423,7 +462,10 @@ mod tests {
 
     #[test]
     fn the_way_to_a_store_is_not_its_identity() {
-        assert!(same_store("s3://b/p?endpoint=http://a:1", "s3://b/p/?endpoint=http://b:2"));
+        assert!(same_store(
+            "s3://b/p?endpoint=http://a:1",
+            "s3://b/p/?endpoint=http://b:2"
+        ));
         assert!(!same_store("s3://b/p", "s3://b/q"));
         assert!(!same_store("file:///a", "file:///b"));
     }

@@ -32,7 +32,16 @@ async fn pause(world: &World, millis: u64) {
 }
 
 async fn rename(cache: &Cache, from: &str, to: &str) -> Result<(), Error> {
-    cache.rename(&at(from), &at(to), Rename { replace: true, parents: false }).await
+    cache
+        .rename(
+            &at(from),
+            &at(to),
+            Rename {
+                replace: true,
+                parents: false,
+            },
+        )
+        .await
 }
 
 fn names(store: &Memory) -> Vec<String> {
@@ -59,8 +68,14 @@ fn a_file_lies_in_the_store_under_its_own_name_and_is_no_longer_dirty() {
         let status = cache.status().await.unwrap();
         assert_eq!((status.dirty_files, status.dirty_bytes, status.queued), (1, 5, 0));
         assert_eq!((status.persisted_bytes, status.cached_bytes), (100_000, 100_000));
-        assert_eq!(cache.stat(&at("/kept/day=1/part-0")).await.unwrap().state, State::Persisted);
-        assert_eq!(kind(cache.wait_persisted(&at("/local/x"), MINUTE).await), ErrorKind::Precondition);
+        assert_eq!(
+            cache.stat(&at("/kept/day=1/part-0")).await.unwrap().state,
+            State::Persisted
+        );
+        assert_eq!(
+            kind(cache.wait_persisted(&at("/local/x"), MINUTE).await),
+            ErrorKind::Precondition
+        );
     });
 }
 
@@ -69,11 +84,22 @@ fn a_large_file_goes_in_parts_and_leaves_no_upload_however_often_parts_fail() {
     let mut world = World::new(2);
     world.settings.persist.single_put_bytes_max = ByteSize(50_000);
     world.settings.persist.part_bytes = ByteSize(30_000);
-    world.store.set_rates(FaultRates { unavailable: 150, lost_answer: 150, hang: 30, ..FaultRates::default() });
+    world.store.set_rates(FaultRates {
+        unavailable: 150,
+        lost_answer: 150,
+        hang: 30,
+        ..FaultRates::default()
+    });
     world.live(async |world| {
         let cache = world.open().await.unwrap();
         for index in 0..5_u8 {
-            put(&cache, &format!("/kept/f{index}"), &pattern(index, 400_000 + usize::from(index))).await.unwrap();
+            put(
+                &cache,
+                &format!("/kept/f{index}"),
+                &pattern(index, 400_000 + usize::from(index)),
+            )
+            .await
+            .unwrap();
         }
         persisted(&cache).await;
     });
@@ -97,7 +123,10 @@ fn while_the_store_is_away_writes_go_on_and_its_return_drains_them() {
             put(&cache, &format!("/kept/new/{index}"), b"n").await.unwrap();
         }
         assert_eq!(get(&cache, "/kept/before").await.unwrap(), b"b");
-        assert_eq!(kind(cache.wait_persisted(&at("/kept"), MINUTE).await), ErrorKind::Deadline);
+        assert_eq!(
+            kind(cache.wait_persisted(&at("/kept"), MINUTE).await),
+            ErrorKind::Deadline
+        );
         let calls = world.store.calls(Call::Put) + world.store.calls(Call::Head);
         pause(world, 600_000).await;
         let more = world.store.calls(Call::Put) + world.store.calls(Call::Head) - calls;
@@ -125,7 +154,11 @@ fn what_is_refused_is_shown_and_holds_up_nothing_else() {
         assert!(status.blocked[0].reason.contains("403"), "{:?}", status.blocked);
         let since = status.blocked[0].since;
         pause(world, 300_000).await;
-        assert_eq!(cache.status().await.unwrap().blocked[0].since, since, "since is when it began");
+        assert_eq!(
+            cache.status().await.unwrap().blocked[0].since,
+            since,
+            "since is when it began"
+        );
         world.store.refuse(&[]);
         // By itself, within a minute.
         cache.wait_persisted(&at("/kept/closed"), MINUTE).await.unwrap();
@@ -143,7 +176,10 @@ fn a_target_of_someone_else_is_a_conflict_and_is_resolved_as_told() {
             put(&cache, "/kept/f", b"mine").await.unwrap();
             world.store.write_outside("f", "theirs");
             world.store.set_away(None);
-            assert_eq!(kind(cache.wait_persisted(&at("/kept/f"), MINUTE).await), ErrorKind::Deadline);
+            assert_eq!(
+                kind(cache.wait_persisted(&at("/kept/f"), MINUTE).await),
+                ErrorKind::Deadline
+            );
             assert_eq!(world.store.contents()["f"], "theirs");
             assert_eq!(get(&cache, "/kept/f").await.unwrap(), b"mine");
             let conflicts = cache.status().await.unwrap().conflicts;
@@ -152,14 +188,25 @@ fn a_target_of_someone_else_is_a_conflict_and_is_resolved_as_told() {
             assert!(conflicts[0].theirs.contains("6 bytes"), "{conflicts:?}");
             cache.persist_resolve(&at("/kept/f"), Resolve::Retry).await.unwrap();
             pause(world, 5_000).await;
-            assert_eq!(cache.status().await.unwrap().conflicts.len(), 1, "theirs is still there");
+            assert_eq!(
+                cache.status().await.unwrap().conflicts.len(),
+                1,
+                "theirs is still there"
+            );
             cache.persist_resolve(&at("/kept/f"), how).await.unwrap();
             cache.wait_persisted(&at("/kept/f"), MINUTE).await.unwrap();
             assert_eq!(world.store.contents()["f"], expected, "{how:?}");
             assert_eq!(get(&cache, "/kept/f").await.unwrap(), expected.as_bytes(), "{how:?}");
             let status = cache.status().await.unwrap();
-            assert_eq!((status.conflicts.len(), status.dirty_files, status.queued), (0, 0, 0), "{how:?}");
-            assert_eq!(kind(cache.persist_resolve(&at("/kept/f"), how).await), ErrorKind::NotFound);
+            assert_eq!(
+                (status.conflicts.len(), status.dirty_files, status.queued),
+                (0, 0, 0),
+                "{how:?}"
+            );
+            assert_eq!(
+                kind(cache.persist_resolve(&at("/kept/f"), how).await),
+                ErrorKind::NotFound
+            );
         });
     }
 }
@@ -248,7 +295,10 @@ fn two_clean_files_change_places() {
         rename(&cache, "/kept/t", "/kept/b").await.unwrap();
         persisted(&cache).await;
         let contents = world.store.contents();
-        assert_eq!((&contents["a"][..], &contents["b"][..], contents.len()), (&b"second"[..], &b"first"[..], 2));
+        assert_eq!(
+            (&contents["a"][..], &contents["b"][..], contents.len()),
+            (&b"second"[..], &b"first"[..], 2)
+        );
         assert_eq!(get(&cache, "/kept/a").await.unwrap(), b"second");
     });
 }
@@ -257,7 +307,9 @@ fn two_clean_files_change_places() {
 fn a_renamed_directory_moves_in_the_store_with_clean_and_dirty_content() {
     let mut world = World::new(10);
     for index in 0..250 {
-        world.store.write_outside(&format!("d/clean{index:03}"), format!("{index}"));
+        world
+            .store
+            .write_outside(&format!("d/clean{index:03}"), format!("{index}"));
     }
     world.store.write_outside("d/sub/deep/x", "x");
     world.live(async |world| {
@@ -276,7 +328,10 @@ fn a_renamed_directory_moves_in_the_store_with_clean_and_dirty_content() {
         let mut expected: BTreeSet<String> = (0..250).filter(|i| *i != 2).map(|i| format!("f/clean{i:03}")).collect();
         expected.extend(["f/dirty", "f/later", "f/sub/deep/x", "d/again"].map(str::to_owned));
         assert_eq!(contents.keys().cloned().collect::<BTreeSet<_>>(), expected);
-        assert_eq!((&contents["f/clean001"], &contents["f/clean005"]), (&Bytes::from("changed"), &Bytes::from("5")));
+        assert_eq!(
+            (&contents["f/clean001"], &contents["f/clean005"]),
+            (&Bytes::from("changed"), &Bytes::from("5"))
+        );
         assert_eq!(tree(&cache, "/kept/f").await.unwrap().len(), seen);
         // What is written there from outside shows again.
         world.store.write_outside("f/outside", "o");
@@ -302,7 +357,12 @@ fn a_directory_deleted_with_all_it_holds_is_gone_from_the_store_and_stays_away()
         put(&cache, "/kept/d/after", b"after").await.unwrap();
         persisted(&cache).await;
         assert_eq!(names(&world.store), ["d/after"]);
-        let listed: Vec<String> = tree(&cache, "/kept/d").await.unwrap().into_iter().map(|s| s.path.to_string()).collect();
+        let listed: Vec<String> = tree(&cache, "/kept/d")
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|s| s.path.to_string())
+            .collect();
         assert_eq!(listed, ["/kept/d/after"]);
     });
 }
@@ -324,7 +384,10 @@ fn a_file_that_someone_else_adds_to_a_deleted_directory_is_not_lost() {
         pause(world, 60_000).await;
         assert_eq!(names(&world.store), ["d/theirs"]);
         assert_eq!(cache.status().await.unwrap().conflicts.len(), 1);
-        cache.persist_resolve(&at("/kept/d"), Resolve::KeepTheirs).await.unwrap();
+        cache
+            .persist_resolve(&at("/kept/d"), Resolve::KeepTheirs)
+            .await
+            .unwrap();
         persisted(&cache).await;
         assert_eq!(get(&cache, "/kept/d/theirs").await.unwrap(), b"theirs");
     });
@@ -337,24 +400,45 @@ fn staging_names_never_reach_the_store_and_a_barrier_comes_last() {
         let cache = world.open().await.unwrap();
         world.store.refuse(&["out/part-1"]);
         for part in 0..3 {
-            put(&cache, &format!("/kept/out/_temporary/0/part-{part}"), b"p").await.unwrap();
+            put(&cache, &format!("/kept/out/_temporary/0/part-{part}"), b"p")
+                .await
+                .unwrap();
         }
         put(&cache, "/kept/out/x.inprogress", b"x").await.unwrap();
         pause(world, 10_000).await;
         assert_eq!(names(&world.store), Vec::<String>::new());
         assert_eq!(world.store.calls(Call::Put), 0);
         for part in 0..3 {
-            rename(&cache, &format!("/kept/out/_temporary/0/part-{part}"), &format!("/kept/out/part-{part}")).await.unwrap();
+            rename(
+                &cache,
+                &format!("/kept/out/_temporary/0/part-{part}"),
+                &format!("/kept/out/part-{part}"),
+            )
+            .await
+            .unwrap();
         }
         rename(&cache, "/kept/out/x.inprogress", "/kept/out/x").await.unwrap();
         cache.delete(&at("/kept/out/_temporary"), true).await.unwrap();
         put(&cache, "/kept/out/_SUCCESS", b"").await.unwrap();
         put(&cache, "/kept/other/_SUCCESS", b"").await.unwrap();
         pause(world, 10_000).await;
-        assert_eq!(names(&world.store), ["other/_SUCCESS", "out/part-0", "out/part-2", "out/x"]);
+        assert_eq!(
+            names(&world.store),
+            ["other/_SUCCESS", "out/part-0", "out/part-2", "out/x"]
+        );
         world.store.refuse(&[]);
         persisted(&cache).await;
-        assert_eq!(names(&world.store), ["other/_SUCCESS", "out/_SUCCESS", "out/part-0", "out/part-1", "out/part-2", "out/x"]);
+        assert_eq!(
+            names(&world.store),
+            [
+                "other/_SUCCESS",
+                "out/_SUCCESS",
+                "out/part-0",
+                "out/part-1",
+                "out/part-2",
+                "out/x"
+            ]
+        );
     });
 }
 
@@ -416,14 +500,20 @@ fn a_mount_that_comes_later_gets_what_is_there_already() {
         put(&cache, "/later/d/f", b"f").await.unwrap();
         put(&cache, "/elsewhere", b"e").await.unwrap();
         cache.under_add(&at("/later"), "memory:", false).await.unwrap();
-        assert_eq!(kind(cache.under_add(&at("/later"), "memory:", false).await), ErrorKind::Exists);
+        assert_eq!(
+            kind(cache.under_add(&at("/later"), "memory:", false).await),
+            ErrorKind::Exists
+        );
         cache.wait_persisted(&at("/later"), MINUTE).await.unwrap();
         assert_eq!(names(&world.store), ["d/f"]);
         assert_eq!(cache.under_list().len(), 2);
         put(&cache, "/later/dirty", b"d").await.unwrap();
         world.store.set_away(Some(StoreError::Unavailable("503".into())));
         put(&cache, "/later/dirty2", b"d").await.unwrap();
-        assert_eq!(kind(cache.under_remove(&at("/later"), false).await), ErrorKind::Precondition);
+        assert_eq!(
+            kind(cache.under_remove(&at("/later"), false).await),
+            ErrorKind::Precondition
+        );
         world.store.set_away(None);
         cache.under_remove(&at("/later"), true).await.unwrap();
         assert_eq!(cache.under_list().len(), 1);
@@ -518,7 +608,10 @@ fn a_read_that_needs_a_store_that_is_away_fails_within_the_timeout() {
     world.live(async |world| {
         use forebay_runtime::clock::Clock;
         let cache = world.open().await.unwrap();
-        world.store.set_rates(FaultRates { hang: 1000, ..FaultRates::default() });
+        world.store.set_rates(FaultRates {
+            hang: 1000,
+            ..FaultRates::default()
+        });
         let began = world.clock.monotonic();
         assert_eq!(kind(cache.read_file(&at("/kept/f")).await), ErrorKind::Unavailable);
         assert!(world.clock.monotonic() - began <= Duration::from_secs(11));
@@ -540,8 +633,12 @@ fn copies_are_evicted_beyond_the_limit_and_dirty_data_never() {
     world.live(async |world| {
         let cache = world.open().await.unwrap();
         for index in 0..30_u8 {
-            put(&cache, &format!("/kept/f{index}"), &pattern(index, 100_000)).await.unwrap();
-            put(&cache, &format!("/local/f{index}"), &pattern(index, 100_000)).await.unwrap();
+            put(&cache, &format!("/kept/f{index}"), &pattern(index, 100_000))
+                .await
+                .unwrap();
+            put(&cache, &format!("/local/f{index}"), &pattern(index, 100_000))
+                .await
+                .unwrap();
         }
         persisted(&cache).await;
         pause(world, 5000).await;
@@ -549,10 +646,20 @@ fn copies_are_evicted_beyond_the_limit_and_dirty_data_never() {
         assert!(status.cached_bytes <= 1_000_000, "{}", status.cached_bytes);
         assert_eq!((status.dirty_files, status.dirty_bytes), (30, 3_000_000));
         for index in 0..30_u8 {
-            assert_eq!(get(&cache, &format!("/kept/f{index}")).await.unwrap(), pattern(index, 100_000));
-            assert_eq!(get(&cache, &format!("/local/f{index}")).await.unwrap(), pattern(index, 100_000));
+            assert_eq!(
+                get(&cache, &format!("/kept/f{index}")).await.unwrap(),
+                pattern(index, 100_000)
+            );
+            assert_eq!(
+                get(&cache, &format!("/local/f{index}")).await.unwrap(),
+                pattern(index, 100_000)
+            );
         }
-        assert_eq!(cache.stat(&at("/kept/f0")).await.unwrap().state, State::Clean, "its row is gone");
+        assert_eq!(
+            cache.stat(&at("/kept/f0")).await.unwrap().state,
+            State::Clean,
+            "its row is gone"
+        );
     });
 }
 
@@ -567,7 +674,11 @@ struct Model {
 impl Model {
     fn below(&self, dir: &str) -> Vec<String> {
         let prefix = format!("{dir}/");
-        self.files.keys().filter(|path| path.starts_with(&prefix)).cloned().collect()
+        self.files
+            .keys()
+            .filter(|path| path.starts_with(&prefix))
+            .cloned()
+            .collect()
     }
 
     fn pick(&self, chance: &SeededChance) -> Option<String> {
@@ -600,7 +711,9 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
             format!("put {file}: {:?}", done.map(|_| ()))
         }
         5 | 6 => {
-            let Some(from) = model.pick(chance) else { return "nothing to rename".into() };
+            let Some(from) = model.pick(chance) else {
+                return "nothing to rename".into();
+            };
             let to = format!("{other}/f{}", chance.below(4));
             let done = rename(cache, &from, &to).await;
             if done.is_ok() && from != to {
@@ -610,7 +723,9 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
             format!("rename {from} {to}: {done:?}")
         }
         7 => {
-            let Some(path) = model.pick(chance) else { return "nothing to delete".into() };
+            let Some(path) = model.pick(chance) else {
+                return "nothing to delete".into();
+            };
             let done = cache.delete(&at(&path), false).await;
             if done.is_ok() {
                 model.files.remove(&path);
@@ -618,7 +733,16 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
             format!("delete {path}: {done:?}")
         }
         8 => {
-            let done = cache.rename(&at(dir), &at(other), Rename { replace: false, parents: false }).await;
+            let done = cache
+                .rename(
+                    &at(dir),
+                    &at(other),
+                    Rename {
+                        replace: false,
+                        parents: false,
+                    },
+                )
+                .await;
             if done.is_ok() && dir != other {
                 model.move_dir(dir, other);
             }
@@ -682,19 +806,33 @@ fn simulate(seed: u64, lives: u64, crash: bool) {
         let told = || format!("seed {seed}\n{}", log.join("\n"));
         assert!(waited.is_ok(), "{waited:?} {:?}\n{}", cache.status().await, told());
         for (path, content) in &model.files {
-            let found = get(&cache, path).await.unwrap_or_else(|error| panic!("{path}: {error}\n{}", told()));
+            let found = get(&cache, path)
+                .await
+                .unwrap_or_else(|error| panic!("{path}: {error}\n{}", told()));
             assert_eq!(&found, content, "{path}\n{}", told());
         }
         let stored = world.store.contents();
-        let expected: BTreeMap<String, Bytes> =
-            model.files.iter().map(|(path, content)| (path["/kept/".len()..].to_owned(), Bytes::from(content.clone()))).collect();
+        let expected: BTreeMap<String, Bytes> = model
+            .files
+            .iter()
+            .map(|(path, content)| (path["/kept/".len()..].to_owned(), Bytes::from(content.clone())))
+            .collect();
         let names: Vec<_> = stored.keys().collect();
         assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{}", told());
         assert!(stored == expected, "contents differ\n{}", told());
         assert_eq!(world.store.open_uploads(), 0, "{}", told());
         let status = cache.status().await.unwrap();
-        assert_eq!((status.dirty_files, status.dirty_bytes, status.queued), (0, 0, 0), "{}", told());
-        assert!(status.blocked.is_empty() && status.conflicts.is_empty(), "{status:?}\n{}", told());
+        assert_eq!(
+            (status.dirty_files, status.dirty_bytes, status.queued),
+            (0, 0, 0),
+            "{}",
+            told()
+        );
+        assert!(
+            status.blocked.is_empty() && status.conflicts.is_empty(),
+            "{status:?}\n{}",
+            told()
+        );
         let visible: Vec<String> = tree(&cache, "/kept")
             .await
             .unwrap()

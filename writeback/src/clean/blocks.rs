@@ -75,7 +75,11 @@ pub(super) struct Blocks {
 
 impl ObjectId {
     pub(super) fn new(mount: u32, key: &str, validator: &Validator) -> Self {
-        Self { mount, key: key.into(), validator: validator.0.as_str().into() }
+        Self {
+            mount,
+            key: key.into(),
+            validator: validator.0.as_str().into(),
+        }
     }
 }
 
@@ -104,7 +108,11 @@ impl Blocks {
     pub(super) fn block(&mut self, id: &BlockId) -> Option<Held> {
         let (held, tick) = self.objects.get(&id.0)?.blocks.get(&id.1).copied()?;
         let now = self.use_now(Item::Block(id.clone()), Some(tick));
-        if let Some(found) = self.objects.get_mut(&id.0).and_then(|object| object.blocks.get_mut(&id.1)) {
+        if let Some(found) = self
+            .objects
+            .get_mut(&id.0)
+            .and_then(|object| object.blocks.get_mut(&id.1))
+        {
             found.1 = now;
         }
         Some(held)
@@ -148,13 +156,23 @@ impl Blocks {
     /// Bytes held of an object.
     pub(super) fn held(&self, object: &ObjectId) -> u64 {
         let blocks = self.objects.get(object).map(|object| &object.blocks);
-        blocks.into_iter().flatten().map(|(_, (held, _))| u64::from(held.len)).sum()
+        blocks
+            .into_iter()
+            .flatten()
+            .map(|(_, (held, _))| u64::from(held.len))
+            .sum()
     }
 
     /// A read of `start..end`: answers after how many reads in sequence it comes.
     pub(super) fn sequence(&mut self, object: &ObjectId, start: u64, end: u64) -> u32 {
-        let Some(object) = self.objects.get_mut(object) else { return 0 };
-        object.streak = if start == object.next { object.streak.saturating_add(1) } else { 0 };
+        let Some(object) = self.objects.get_mut(object) else {
+            return 0;
+        };
+        object.streak = if start == object.next {
+            object.streak.saturating_add(1)
+        } else {
+            0
+        };
         object.next = end;
         object.streak
     }
@@ -163,7 +181,9 @@ impl Blocks {
     pub(super) fn shrink_to(&mut self, limit: u64) -> Vec<Gone> {
         let mut gone = Vec::new();
         while self.bytes() > limit {
-            let Some((_, item)) = self.order.first_key_value() else { break };
+            let Some((_, item)) = self.order.first_key_value() else {
+                break;
+            };
             match item.clone() {
                 Item::Block(id) => gone.extend(self.remove_block(&id)),
                 Item::Copy(stream) => {
@@ -203,7 +223,11 @@ mod tests {
     }
 
     fn held(blocks: &mut Blocks, len: u32) -> Held {
-        Held { file: blocks.file(), len, crc: 0 }
+        Held {
+            file: blocks.file(),
+            len,
+            crc: 0,
+        }
     }
 
     #[test]
@@ -250,7 +274,9 @@ mod tests {
         let held = held(&mut blocks, 1);
         blocks.insert(id("a", 0), held);
         let object = id("a", 0).0;
-        let streaks: Vec<u32> = [(0, 5), (5, 9), (9, 12), (3, 4)].map(|(s, e)| blocks.sequence(&object, s, e)).to_vec();
+        let streaks: Vec<u32> = [(0, 5), (5, 9), (9, 12), (3, 4)]
+            .map(|(s, e)| blocks.sequence(&object, s, e))
+            .to_vec();
         assert_eq!(streaks, [1, 2, 3, 0]);
     }
 }

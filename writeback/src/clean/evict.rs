@@ -4,12 +4,7 @@
 //! by itself the row goes altogether. Only then are the bytes released. A row that is dirty again, or has work, keeps its copy.
 
 use super::{CleanReader, FOLDER};
-use crate::{
-    Cache, Error, ErrorKind, Result,
-    cache::Inner,
-    mounts::Mount,
-    rows::Content,
-};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner, mounts::Mount, rows::Content};
 use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path};
 use forebay_runtime::task::blocking;
 use forebay_segment::StreamId;
@@ -36,7 +31,11 @@ impl Cache {
     /// Loads what lies under `path` into the cache; answers when it has, or at once. Loading ends where the cache is full.
     pub async fn load(&self, path: &Path, wait: bool) -> Result<()> {
         let inner = Arc::clone(&self.inner);
-        inner.names.resolve(path).await?.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        inner
+            .names
+            .resolve(path)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         if wait {
             return inner.load(path).await;
         }
@@ -58,9 +57,17 @@ impl Cache {
     pub async fn free(&self, path: &Path) -> Result<Freed> {
         let inner = &self.inner;
         let _entered = inner.enter()?;
-        let node = inner.names.resolve(path).await?.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
+        let node = inner
+            .names
+            .resolve(path)
+            .await?
+            .ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         let mut freed = Freed::default();
-        let rows = if node.is_dir() { inner.rows_below(path).await? } else { vec![(path.clone(), node)] };
+        let rows = if node.is_dir() {
+            inner.rows_below(path).await?
+        } else {
+            vec![(path.clone(), node)]
+        };
         for (_, node) in rows {
             inner.free_row(&node, &mut freed).await?;
         }
@@ -171,11 +178,18 @@ impl Inner {
 
     async fn try_evict(&self, ino: Ino, generation: u32) -> Result<u64> {
         let mut planner = self.names.planner();
-        let Some((inode, _)) = planner.inode(ino).await? else { return Ok(0) };
+        let Some((inode, _)) = planner.inode(ino).await? else {
+            return Ok(0);
+        };
         if inode.generation != generation || inode.kind != Kind::File {
             return Ok(0);
         }
-        let Content::Persisted { at, layout: Some(layout), work } = Content::decode(&inode.content)? else {
+        let Content::Persisted {
+            at,
+            layout: Some(layout),
+            work,
+        } = Content::decode(&inode.content)?
+        else {
             return Ok(0);
         };
         let stream = StreamId(ino.0, generation);
@@ -185,7 +199,9 @@ impl Inner {
             return Ok(inode.size);
         }
         let (content, ctime) = (Content::Persisted { at, layout: None, work }.encode(), inode.ctime);
-        planner.update(ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+        planner
+            .update(ino, |inode| (inode.content, inode.ctime) = (content, ctime))
+            .await?;
         self.commit(planner.finish()?).await?;
         self.clean.forget_copy(stream);
         self.segments.release(stream, &layout);
@@ -194,20 +210,28 @@ impl Inner {
 
     /// Whether the row went because the base shows the same.
     async fn forget_row(&self, ino: Ino, key: &str, mount: u32) -> Result<bool> {
-        let Some(mount) = self.mounts.by_id(mount) else { return Ok(false) };
-        let Some(plan) = self.names.plan_forget(ino, &mount.path_of(key)?).await? else { return Ok(false) };
+        let Some(mount) = self.mounts.by_id(mount) else {
+            return Ok(false);
+        };
+        let Some(plan) = self.names.plan_forget(ino, &mount.path_of(key)?).await? else {
+            return Ok(false);
+        };
         self.commit(plan).await?;
         Ok(true)
     }
 
     async fn free_row(&self, node: &Node, freed: &mut Freed) -> Result<()> {
-        let Node::Row { ino, inode, .. } = node else { return Ok(()) };
+        let Node::Row { ino, inode, .. } = node else {
+            return Ok(());
+        };
         if inode.kind != Kind::File {
             return Ok(());
         }
         match Content::decode(&inode.content)? {
             Content::Sealed { .. } | Content::Open => freed.dirty_bytes += inode.size,
-            Content::Persisted { layout: Some(_), .. } => freed.freed_bytes += self.evict(*ino, inode.generation).await?,
+            Content::Persisted { layout: Some(_), .. } => {
+                freed.freed_bytes += self.evict(*ino, inode.generation).await?
+            }
             Content::Persisted { layout: None, .. } => {}
         }
         Ok(())
@@ -215,9 +239,18 @@ impl Inner {
 
     /// Drops the blocks of what lies under `path` in its store, and in stores mounted below.
     fn free_blocks(&self, path: &Path) -> u64 {
-        let mut places: Vec<(Arc<Mount>, String)> =
-            self.mounts.resolve(path).and_then(|(mount, key)| Some((mount, key?))).into_iter().collect();
-        for below in self.mounts.all().iter().filter(|mount| mount.path != *path && mount.path.starts_with(path)) {
+        let mut places: Vec<(Arc<Mount>, String)> = self
+            .mounts
+            .resolve(path)
+            .and_then(|(mount, key)| Some((mount, key?)))
+            .into_iter()
+            .collect();
+        for below in self
+            .mounts
+            .all()
+            .iter()
+            .filter(|mount| mount.path != *path && mount.path.starts_with(path))
+        {
             places.push((Arc::clone(below), String::new()));
         }
         let mut bytes = 0;
@@ -233,7 +266,9 @@ impl Inner {
         let mut open = vec![path.clone()];
         let mut loaded = 0;
         while let Some(path) = open.pop() {
-            let Some(node) = self.names.resolve(&path).await? else { continue };
+            let Some(node) = self.names.resolve(&path).await? else {
+                continue;
+            };
             if !node.is_dir() {
                 loaded += self.load_file(&path, &node).await?;
                 continue;
@@ -267,7 +302,9 @@ impl Inner {
     }
 
     async fn load_file(&self, path: &Path, node: &Node) -> Result<u64> {
-        let Some(object) = self.object_of(node)? else { return Ok(0) };
+        let Some(object) = self.object_of(node)? else {
+            return Ok(0);
+        };
         match self.clean.load(&object).await {
             // Changed or removed meanwhile is no failure of the rest.
             Err(error) if matches!(error.kind(), ErrorKind::Precondition | ErrorKind::NotFound) => Ok(0),
@@ -291,18 +328,29 @@ impl Inner {
             },
             _ => return Ok(None),
         };
-        Ok(Some(CleanReader { mount, key, size, validator: Validator(validator) }))
+        Ok(Some(CleanReader {
+            mount,
+            key,
+            size,
+            validator: Validator(validator),
+        }))
     }
 
     /// A persisted file as it is now: where the under-store has something else by now, the row goes and that shows. A store
     /// that is away changes nothing.
     pub(crate) async fn revalidate(&self, path: &Path, node: Node) -> Result<Option<Node>> {
-        let Node::Row { ino, inode, .. } = &node else { return Ok(Some(node)) };
+        let Node::Row { ino, inode, .. } = &node else {
+            return Ok(Some(node));
+        };
         if inode.kind != Kind::File {
             return Ok(Some(node));
         }
-        let Content::Persisted { at, work: None, .. } = Content::decode(&inode.content)? else { return Ok(Some(node)) };
-        let Some(mount) = self.mounts.by_id(at.mount) else { return Ok(Some(node)) };
+        let Content::Persisted { at, work: None, .. } = Content::decode(&inode.content)? else {
+            return Ok(Some(node));
+        };
+        let Some(mount) = self.mounts.by_id(at.mount) else {
+            return Ok(Some(node));
+        };
         let place = mount.path_of(&at.key)?;
         // An old version's part is not where its name says.
         if place != *path {
@@ -362,10 +410,13 @@ impl Inner {
             let Some((last, _)) = page.last() else { return Ok(()) };
             after = Some(*last);
             for (ino, inode) in page {
-                if inode.kind != Kind::File || !matches!(Content::decode(&inode.content), Ok(Content::Persisted { .. })) {
+                if inode.kind != Kind::File || !matches!(Content::decode(&inode.content), Ok(Content::Persisted { .. }))
+                {
                     continue;
                 }
-                let Some(path) = self.names.path_of(ino).await? else { continue };
+                let Some(path) = self.names.path_of(ino).await? else {
+                    continue;
+                };
                 if let Some(node) = self.names.resolve(&path).await? {
                     self.revalidate(&path, node).await?;
                 }

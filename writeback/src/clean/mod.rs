@@ -73,7 +73,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Clean").field("limit", &self.limit).field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("Clean")
+            .field("limit", &self.limit)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -111,7 +114,9 @@ impl Clean {
             ahead: Semaphore::new(AHEAD_PARALLEL),
             tasks: OnceLock::new(),
         };
-        Self { shared: Arc::new(state) }
+        Self {
+            shared: Arc::new(state),
+        }
     }
 
     /// Exactly `range` of the object: from the cache, or read through (single flight, prefetch when sequential).
@@ -186,7 +191,10 @@ impl Clean {
         if let Some(fetch) = flights.get(&id).and_then(WeakShared::upgrade) {
             return fetch;
         }
-        let fetch = Arc::clone(&self.shared).fetch(object.clone(), id.clone()).boxed().shared();
+        let fetch = Arc::clone(&self.shared)
+            .fetch(object.clone(), id.clone())
+            .boxed()
+            .shared();
         if let Some(weak) = fetch.downgrade() {
             flights.insert(id, weak);
         }
@@ -199,7 +207,11 @@ impl Clean {
     fn fetch_ahead(&self, object: &CleanReader, range: &Range<u64>, last: u64) {
         let streak = self.shared.blocks.lock().sequence(&object.id(), range.start, range.end);
         let blocks = object.size.div_ceil(BLOCK_BYTES);
-        let ahead = if streak < 2 { 0 } else { u64::from(streak).min(AHEAD_MAX) };
+        let ahead = if streak < 2 {
+            0
+        } else {
+            u64::from(streak).min(AHEAD_MAX)
+        };
         let Some(tasks) = self.shared.tasks.get() else { return };
         for block in (last + 1..blocks).take(to_usize(ahead)) {
             let id = (object.id(), block);
@@ -211,7 +223,9 @@ impl Clean {
             }
             let (this, object) = (self.clone(), object.clone());
             tasks.spawn("prefetch", async move {
-                let Ok(_permit) = this.shared.ahead.try_acquire() else { return };
+                let Ok(_permit) = this.shared.ahead.try_acquire() else {
+                    return;
+                };
                 // The reader itself reports what fails.
                 let _ = this.block(&object, block).await;
             });
@@ -225,10 +239,16 @@ impl State {
         let mut tries = 1;
         let fetched = loop {
             let (store, health) = (&object.mount.store, &object.mount.health);
-            let answer = health.ask(store.read(&object.key, range.clone(), &object.validator)).await;
+            let answer = health
+                .ask(store.read(&object.key, range.clone(), &object.validator))
+                .await;
             let answer = answer.and_then(|bytes| match bytes.len() as u64 == range.end - range.start {
                 true => Ok(bytes),
-                false => Err(StoreError::Damaged(format!("{}: {} bytes instead of {range:?}", object.key, bytes.len()))),
+                false => Err(StoreError::Damaged(format!(
+                    "{}: {} bytes instead of {range:?}",
+                    object.key,
+                    bytes.len()
+                ))),
             });
             match answer {
                 Err(error) if object.mount.again(&error, &mut tries).await => {}
@@ -259,7 +279,11 @@ impl State {
             self.remove_files(vec![Gone::File(file)]);
             return;
         }
-        let held = Held { file, len, crc: crc(bytes) };
+        let held = Held {
+            file,
+            len,
+            crc: crc(bytes),
+        };
         let before = self.blocks.lock().insert(id.clone(), held);
         self.remove_files(before.into_iter().collect());
         self.shrink();
@@ -291,7 +315,9 @@ impl State {
     }
 
     fn path(&self, file: u64) -> PathBuf {
-        self.folder.join(format!("{:02x}", file % 256)).join(format!("{file:016x}.blk"))
+        self.folder
+            .join(format!("{:02x}", file % 256))
+            .join(format!("{file:016x}.blk"))
     }
 
     fn shrink(&self) {

@@ -32,7 +32,12 @@ impl Remembered {
         let weigh = |(_, key): &(u32, String), _: &(Duration, Option<BaseEntry>)| {
             u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX)
         };
-        Self { answers: Moka::builder().max_capacity(REMEMBERED_BYTES_MAX).weigher(weigh).build() }
+        Self {
+            answers: Moka::builder()
+                .max_capacity(REMEMBERED_BYTES_MAX)
+                .weigher(weigh)
+                .build(),
+        }
     }
 
     pub(super) fn forget(&self, mount: u32, key: &str) {
@@ -58,11 +63,15 @@ impl Base for MountedBase {
         if path.is_root() || mounts.iter().any(|mount| mount.path.starts_with(path)) {
             return Ok(Some(directory(path.name().unwrap_or_default())));
         }
-        let Some((mount, Some(key))) = self.shared.resolve(path) else { return Ok(None) };
+        let Some((mount, Some(key))) = self.shared.resolve(path) else {
+            return Ok(None);
+        };
         let name = path.name().unwrap_or_default();
         let now = self.shared.clock.monotonic();
         let id = (mount.id, key);
-        if !mount.is_local() && let Some((at, entry)) = self.shared.remembered.answers.get(&id) {
+        if !mount.is_local()
+            && let Some((at, entry)) = self.shared.remembered.answers.get(&id)
+        {
             let fresh = if entry.is_some() { FRESH } else { FRESH_ABSENT };
             if now < at + fresh {
                 return Ok(entry);
@@ -86,11 +95,20 @@ impl Base for MountedBase {
                     listed => break listed.map_err(|error| away(&mount, error))?,
                 }
             };
-            entries.extend(listed.into_iter().map(|row| (row.name.clone().into_bytes(), entry(row.name.into_bytes(), row.found))));
+            entries.extend(
+                listed
+                    .into_iter()
+                    .map(|row| (row.name.clone().into_bytes(), entry(row.name.into_bytes(), row.found))),
+            );
         }
         // Mount points hide what the store around them has under their names.
         let depth = path.components().len();
-        for mount in self.shared.table().iter().filter(|mount| mount.path != *path && mount.path.starts_with(path)) {
+        for mount in self
+            .shared
+            .table()
+            .iter()
+            .filter(|mount| mount.path != *path && mount.path.starts_with(path))
+        {
             let name = &mount.path.components()[depth];
             if after.is_none_or(|after| name.as_slice() > after) {
                 entries.insert(name.clone(), directory(name));
@@ -105,8 +123,17 @@ impl Base for MountedBase {
             // The mount went between the listing and now: the content then says that it is not mounted.
             _ => (u32::MAX, String::new()),
         };
-        let at = StoreAt { mount, key, validator: entry.validator.clone() };
-        Content::Persisted { at, layout: None, work: None }.encode()
+        let at = StoreAt {
+            mount,
+            key,
+            validator: entry.validator.clone(),
+        };
+        Content::Persisted {
+            at,
+            layout: None,
+            work: None,
+        }
+        .encode()
     }
 
     fn may_show(&self, path: &Path, _inode: &Inode) -> bool {
@@ -158,7 +185,13 @@ fn entry(name: Vec<u8>, found: Found) -> BaseEntry {
 }
 
 fn directory(name: &[u8]) -> BaseEntry {
-    BaseEntry { name: name.to_vec(), is_dir: true, size: 0, mtime: Timestamp(0), validator: String::new() }
+    BaseEntry {
+        name: name.to_vec(),
+        is_dir: true,
+        size: 0,
+        mtime: Timestamp(0),
+        validator: String::new(),
+    }
 }
 
 fn away(mount: &Mount, error: StoreError) -> BaseError {

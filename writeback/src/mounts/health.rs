@@ -32,7 +32,11 @@ struct Away {
 
 impl Health {
     pub(crate) fn new(clock: ClockRef, timeout: Duration) -> Self {
-        Self { clock, timeout, away: Mutex::new(None) }
+        Self {
+            clock,
+            timeout,
+            away: Mutex::new(None),
+        }
     }
 
     /// What is wrong with the store, when something is.
@@ -47,10 +51,22 @@ impl Health {
             Some(StoreError::Unavailable(reason)) => {
                 let failures = away.as_ref().map_or(0, |away| away.failures).saturating_add(1);
                 let rests = failures >= FAILURES_MAX;
-                let again = if rests { self.clock.monotonic() + REST } else { Duration::ZERO };
-                Some(Away { reason: reason.clone(), failures, again })
+                let again = if rests {
+                    self.clock.monotonic() + REST
+                } else {
+                    Duration::ZERO
+                };
+                Some(Away {
+                    reason: reason.clone(),
+                    failures,
+                    again,
+                })
             }
-            Some(StoreError::Refused(reason)) => Some(Away { reason: reason.clone(), failures: 0, again: Duration::ZERO }),
+            Some(StoreError::Refused(reason)) => Some(Away {
+                reason: reason.clone(),
+                failures: 0,
+                again: Duration::ZERO,
+            }),
             Some(_) | None => None,
         };
     }
@@ -59,12 +75,19 @@ impl Health {
     fn hung(&self) -> StoreError {
         let reason = format!("no answer within {:?}", self.timeout);
         let again = self.clock.monotonic() + REST;
-        *self.away.lock() = Some(Away { reason: reason.clone(), failures: FAILURES_MAX, again });
+        *self.away.lock() = Some(Away {
+            reason: reason.clone(),
+            failures: FAILURES_MAX,
+            again,
+        });
         StoreError::Unavailable(reason)
     }
 
     /// Runs a call that a reader waits for. Unavailable within the timeout, or at once while the store rests.
-    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+    pub(crate) async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreError> {
         self.check()?;
         tokio::select! {
            biased;
@@ -78,7 +101,11 @@ impl Health {
 
     /// Waits before a further try; false at once while the store counts as away.
     pub(crate) async fn rest(&self, pause: Duration) -> bool {
-        let rests = self.away.lock().as_ref().is_some_and(|away| self.clock.monotonic() < away.again);
+        let rests = self
+            .away
+            .lock()
+            .as_ref()
+            .is_some_and(|away| self.clock.monotonic() < away.again);
         if !rests {
             self.clock.sleep(pause).await;
         }
@@ -89,9 +116,10 @@ impl Health {
         let mut away = self.away.lock();
         let now = self.clock.monotonic();
         match &mut *away {
-            Some(away) if now < away.again => {
-                Err(StoreError::Unavailable(format!("{} (trying again every {REST:?})", away.reason)))
-            }
+            Some(away) if now < away.again => Err(StoreError::Unavailable(format!(
+                "{} (trying again every {REST:?})",
+                away.reason
+            ))),
             Some(away) => {
                 // This one finds out; the others go on being refused meanwhile.
                 away.again = now + REST.min(self.timeout);

@@ -64,7 +64,10 @@ impl Inner {
     fn cleared_failed(&self, mount: &Mount, place: &Place, error: StoreError) -> Result<Outcome> {
         Ok(match error {
             StoreError::Unavailable(reason) => Outcome::Away(mount.id, reason),
-            StoreError::Refused(reason) => Outcome::Blocked { path: mount.path_of(&place.key)?.to_string(), reason },
+            StoreError::Refused(reason) => Outcome::Blocked {
+                path: mount.path_of(&place.key)?.to_string(),
+                reason,
+            },
             StoreError::NotFound(_) | StoreError::Changed(_) | StoreError::Damaged(_) => Outcome::Soon(SOON),
         })
     }
@@ -77,7 +80,10 @@ impl Inner {
         let mut plan = Plan::default();
         let key = work_key(row.seq);
         plan.check(Check::At(key.clone(), row.version));
-        let mut work = Work { state: WorkState::Queued, ..row.work.clone() };
+        let mut work = Work {
+            state: WorkState::Queued,
+            ..row.work.clone()
+        };
         work.places.retain(|place| !done.contains(place));
         if work.places.is_empty() {
             plan.delete(key);
@@ -85,7 +91,9 @@ impl Inner {
             plan.put(key, rows::encode(&work));
         }
         for place in done {
-            let Some(mount) = self.mounts.by_id(place.mount) else { continue };
+            let Some(mount) = self.mounts.by_id(place.mount) else {
+                continue;
+            };
             mount.health.note(None);
             self.mounts.changed(place.mount, &place.key);
             if let Some(forget) = self.names.plan_forget_whiteout(&mount.path_of(&place.key)?).await? {
@@ -127,16 +135,19 @@ impl Inner {
             }
             // A directory has taken the place: what we knew there is gone.
             There::Foreign(found) if found.is_dir => Ok(None),
-            There::Foreign(found) if place.holds.is_some() => {
-                Ok(Some(Cleared::Foreign(Some(found), "deleted here, changed by someone else there")))
-            }
+            There::Foreign(found) if place.holds.is_some() => Ok(Some(Cleared::Foreign(
+                Some(found),
+                "deleted here, changed by someone else there",
+            ))),
             There::Foreign(_) => Ok(None),
         }
     }
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.
     async fn keep_parent(&self, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
-        let Some((parent, _)) = key.rsplit_once('/') else { return Ok(Cleared::Done) };
+        let Some((parent, _)) = key.rsplit_once('/') else {
+            return Ok(Cleared::Done);
+        };
         if mount.is_local() {
             return Ok(Cleared::Done);
         }
@@ -161,13 +172,24 @@ impl Inner {
 
     /// A directory that was made here.
     pub(super) async fn make_dir(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
-        let Some(path) = self.names.path_of(Ino(ino)).await? else { return self.give_up(row, None).await };
+        let Some(path) = self.names.path_of(Ino(ino)).await? else {
+            return self.give_up(row, None).await;
+        };
         if rules::is_staging(&path) {
             return Ok(Outcome::Held);
         }
-        let Some((mount, key)) = self.mounts.resolve(&path) else { return self.give_up(row, None).await };
-        let blocked = |reason: String| Ok(Outcome::Blocked { path: path.to_string(), reason });
-        let Some(key) = key else { return blocked("the name is not UTF-8, and an under-store takes no other".into()) };
+        let Some((mount, key)) = self.mounts.resolve(&path) else {
+            return self.give_up(row, None).await;
+        };
+        let blocked = |reason: String| {
+            Ok(Outcome::Blocked {
+                path: path.to_string(),
+                reason,
+            })
+        };
+        let Some(key) = key else {
+            return blocked("the name is not UTF-8, and an under-store takes no other".into());
+        };
         if mount.read_only {
             return blocked(format!("{} is mounted read-only", mount.url));
         }

@@ -181,9 +181,11 @@ impl Persist {
             let now = self.now();
             for (seq, entry) in chunk.iter().zip(entries) {
                 let row = match entry {
-                    Some(entry) => {
-                        Some(Row { seq: *seq, version: entry.version, work: crate::rows::decode(&entry.value)? })
-                    }
+                    Some(entry) => Some(Row {
+                        seq: *seq,
+                        version: entry.version,
+                        work: crate::rows::decode(&entry.value)?,
+                    }),
                     None => None,
                 };
                 self.take_in(*seq, row.as_ref(), now);
@@ -227,7 +229,9 @@ impl Persist {
         };
         for (_, phase) in tracker.troubled() {
             match phase {
-                Phase::Blocked { path, reason, since, .. } => numbers.blocked.push(Blocked {
+                Phase::Blocked {
+                    path, reason, since, ..
+                } => numbers.blocked.push(Blocked {
                     path: path.clone(),
                     reason: reason.clone(),
                     since: Timestamp(*since),

@@ -35,25 +35,41 @@ pub(super) struct Row {
 impl Row {
     /// The place at this key, when the row answers for it.
     pub(super) fn place(&self, mount: u32, key: &str) -> Option<&Place> {
-        self.work.places.iter().find(|place| place.mount == mount && place.key == key)
+        self.work
+            .places
+            .iter()
+            .find(|place| place.mount == mount && place.key == key)
     }
 }
 
 impl Place {
     /// A file's place.
     pub(super) fn file(mount: u32, key: impl Into<String>, holds: Option<String>) -> Self {
-        Place { mount, key: key.into(), kind: PlaceKind::File, holds, token: None, upload: None }
+        Place {
+            mount,
+            key: key.into(),
+            kind: PlaceKind::File,
+            holds,
+            token: None,
+            upload: None,
+        }
     }
 
     fn directory(mount: u32, key: impl Into<String>, kind: PlaceKind) -> Self {
-        Place { kind, ..Place::file(mount, key, None) }
+        Place {
+            kind,
+            ..Place::file(mount, key, None)
+        }
     }
 }
 
 /// Adds a place unless the key is among them.
 pub(super) fn add(places: &mut Vec<Place>, place: Option<Place>) {
     let Some(place) = place else { return };
-    if !places.iter().any(|known| known.mount == place.mount && known.key == place.key) {
+    if !places
+        .iter()
+        .any(|known| known.mount == place.mount && known.key == place.key)
+    {
         places.push(place);
     }
 }
@@ -86,7 +102,8 @@ impl Persist {
     /// The directory `ino` was made at `path`.
     pub(crate) async fn plan_dir(&self, plan: &mut Plan, ino: Ino, path: &Path) -> Result<()> {
         if self.mounts.resolve(path).is_some() {
-            self.write(plan, None, self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new())).await?;
+            self.write(plan, None, self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new()))
+                .await?;
         }
         Ok(())
     }
@@ -129,8 +146,19 @@ impl Persist {
                 self.file_renamed(plan, *ino, inode, renamed, before, to).await?;
                 // Both moved: the other one is a rename of its own.
                 match &renamed.replaced {
-                    Some(other @ Node::Row { ino, inode, version: Version(0) }) if inode.kind == Kind::File => {
-                        let alone = Renamed { plan: Plan::default(), replaced: None, whiteout: None, ..renamed.clone() };
+                    Some(
+                        other @ Node::Row {
+                            ino,
+                            inode,
+                            version: Version(0),
+                        },
+                    ) if inode.kind == Kind::File => {
+                        let alone = Renamed {
+                            plan: Plan::default(),
+                            replaced: None,
+                            whiteout: None,
+                            ..renamed.clone()
+                        };
                         self.file_renamed(plan, *ino, inode, &alone, other, from).await
                     }
                     _ => Ok(()),
@@ -153,11 +181,25 @@ impl Persist {
         let mut places = pending.as_ref().map(|row| row.work.places.clone()).unwrap_or_default();
         add(&mut places, self.known(before));
         if let Content::Persisted { at, .. } = &content {
-            add(&mut places, Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))));
+            add(
+                &mut places,
+                Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))),
+            );
         }
-        if let Some(target) = renamed.replaced.as_ref().filter(|node| !matches!(node, Node::Row { version: Version(0), .. })) {
+        if let Some(target) = renamed.replaced.as_ref().filter(|node| {
+            !matches!(
+                node,
+                Node::Row {
+                    version: Version(0),
+                    ..
+                }
+            )
+        }) {
             let other = self.pending_of(target).await?;
-            other.iter().flat_map(|row| &row.work.places).for_each(|place| add(&mut places, Some(place.clone())));
+            other
+                .iter()
+                .flat_map(|row| &row.work.places)
+                .for_each(|place| add(&mut places, Some(place.clone())));
             add(&mut places, self.known(target));
             pending = self.merge(plan, pending, other);
         }
@@ -166,10 +208,23 @@ impl Persist {
         let work = match content {
             Content::Open => None,
             _ if goes => {
-                let what = WorkKind::Put { ino: ino.0, generation: inode.generation };
+                let what = WorkKind::Put {
+                    ino: ino.0,
+                    generation: inode.generation,
+                };
                 let since = pending.as_ref().map(|row| row.work.since);
                 let work = self.work(what, places);
-                Some(self.write(plan, pending, Work { since: since.unwrap_or(work.since), ..work }).await?)
+                Some(
+                    self.write(
+                        plan,
+                        pending,
+                        Work {
+                            since: since.unwrap_or(work.since),
+                            ..work
+                        },
+                    )
+                    .await?,
+                )
             }
             _ => {
                 self.clear(plan, pending, places).await?;
@@ -192,10 +247,13 @@ impl Persist {
             _ => None,
         };
         for at in [shown.as_ref(), renamed.whiteout.as_ref()].into_iter().flatten() {
-            let prune = self.key_of(at).map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Prune));
+            let prune = self
+                .key_of(at)
+                .map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Prune));
             add(&mut places, prune);
         }
-        self.write(plan, None, self.work(WorkKind::MoveTree { ino: ino.0 }, places)).await?;
+        self.write(plan, None, self.work(WorkKind::MoveTree { ino: ino.0 }, places))
+            .await?;
         Ok(())
     }
 
@@ -245,7 +303,12 @@ impl Persist {
     }
 
     fn work(&self, what: WorkKind, places: Vec<Place>) -> Work {
-        Work { what, since: self.components.clock.now().0, state: WorkState::Queued, places }
+        Work {
+            what,
+            since: self.components.clock.now().0,
+            state: WorkState::Queued,
+            places,
+        }
     }
 
     /// One row for the work of two: the older one stays.
@@ -296,7 +359,9 @@ impl Persist {
             return Ok(number);
         }
         let mut taken = self.components.meta.allocate("work", NUMBERS_TAKEN).await?;
-        let number = taken.next().ok_or_else(|| Error::internal("an allocation of numbers was empty"))?;
+        let number = taken
+            .next()
+            .ok_or_else(|| Error::internal("an allocation of numbers was empty"))?;
         *self.numbers_left.lock() = taken;
         Ok(number)
     }
@@ -304,7 +369,15 @@ impl Persist {
     /// A row as it is now.
     pub(super) async fn read_row(&self, seq: u64) -> Result<Option<Row>> {
         let entry = self.components.meta.get(&[work_key(seq)]).await?.pop().flatten();
-        entry.map(|entry| Ok(Row { seq, version: entry.version, work: rows::decode(&entry.value)? })).transpose()
+        entry
+            .map(|entry| {
+                Ok(Row {
+                    seq,
+                    version: entry.version,
+                    work: rows::decode(&entry.value)?,
+                })
+            })
+            .transpose()
     }
 }
 

@@ -2,11 +2,7 @@
 //!
 //! What the row answers for besides the target is cleared afterwards, by the same row, so that its turn is kept.
 
-use super::{
-    plan::work_key,
-    put::Job,
-    tracker::Outcome,
-};
+use super::{plan::work_key, put::Job, tracker::Outcome};
 use crate::{
     Result,
     cache::Inner,
@@ -24,7 +20,9 @@ impl Inner {
         if planner.pin_path(job.ino).await?.as_ref() != Some(&job.path) {
             return Ok(Outcome::Moved);
         }
-        let Some((inode, _)) = planner.inode(job.ino).await? else { return Ok(Outcome::Moved) };
+        let Some((inode, _)) = planner.inode(job.ino).await? else {
+            return Ok(Outcome::Moved);
+        };
         if inode.generation != job.inode.generation {
             return Ok(Outcome::Moved);
         }
@@ -33,9 +31,16 @@ impl Inner {
             Content::Persisted { layout, .. } => (layout, false),
             Content::Open => return Ok(Outcome::Moved),
         };
-        let content = Content::Persisted { at: at.clone(), layout: layout.clone(), work: None }.encode();
+        let content = Content::Persisted {
+            at: at.clone(),
+            layout: layout.clone(),
+            work: None,
+        }
+        .encode();
         let ctime = inode.ctime;
-        planner.update(job.ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+        planner
+            .update(job.ino, |inode| (inode.content, inode.ctime) = (content, ctime))
+            .await?;
         let mut plan = planner.finish()?;
         let key = work_key(job.row.seq);
         plan.check(Check::At(key.clone(), job.row.version));
@@ -44,7 +49,12 @@ impl Inner {
         if places.is_empty() {
             plan.delete(key);
         } else {
-            let work = Work { what: WorkKind::Clear, since: job.row.work.since, state: WorkState::Queued, places };
+            let work = Work {
+                what: WorkKind::Clear,
+                since: job.row.work.since,
+                state: WorkState::Queued,
+                places,
+            };
             plan.put(key, rows::encode(&work));
         }
         self.commit(plan).await?;

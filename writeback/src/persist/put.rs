@@ -68,9 +68,13 @@ impl Job {
     /// The row with `place` in it.
     fn with_place(&self, place: Place) -> Work {
         let mut work = self.row.work.clone();
-        work.places.retain(|known| (known.mount, &known.key) != (place.mount, &place.key));
+        work.places
+            .retain(|known| (known.mount, &known.key) != (place.mount, &place.key));
         work.places.push(place);
-        Work { state: WorkState::Queued, ..work }
+        Work {
+            state: WorkState::Queued,
+            ..work
+        }
     }
 
     /// Where its content lies, when there is no local copy.
@@ -85,7 +89,9 @@ impl Job {
 impl Inner {
     pub(super) async fn put(self: &Arc<Self>, row: Row, ino: u64, generation: u32) -> Result<Outcome> {
         let ino = Ino(ino);
-        let Some((inode, _)) = self.names.inode(ino).await? else { return self.give_up(row, None).await };
+        let Some((inode, _)) = self.names.inode(ino).await? else {
+            return self.give_up(row, None).await;
+        };
         if inode.generation != generation {
             return self.give_up(row, None).await;
         }
@@ -95,7 +101,9 @@ impl Inner {
             _ => None,
         };
         self.persist.tracker.lock().set_source(row.seq, source.clone());
-        let Some(path) = self.names.path_of(ino).await? else { return self.give_up(row, Some((ino, inode))).await };
+        let Some(path) = self.names.path_of(ino).await? else {
+            return self.give_up(row, Some((ino, inode))).await;
+        };
         if rules::is_staging(&path) {
             return Ok(Outcome::Held);
         }
@@ -106,9 +114,18 @@ impl Inner {
         if to_local {
             return self.bring_home(row, ino, &inode, content).await;
         }
-        let Some((mount, key)) = target else { return self.give_up(row, Some((ino, inode))).await };
-        let blocked = |reason: String| Ok(Outcome::Blocked { path: path.to_string(), reason });
-        let Some(key) = key else { return blocked("the name is not UTF-8, and an under-store takes no other".into()) };
+        let Some((mount, key)) = target else {
+            return self.give_up(row, Some((ino, inode))).await;
+        };
+        let blocked = |reason: String| {
+            Ok(Outcome::Blocked {
+                path: path.to_string(),
+                reason,
+            })
+        };
+        let Some(key) = key else {
+            return blocked("the name is not UTF-8, and an under-store takes no other".into());
+        };
         if mount.read_only {
             return blocked(format!("{} is mounted read-only", mount.url));
         }
@@ -116,7 +133,16 @@ impl Inner {
             return Ok(Outcome::Wait(older));
         }
         let token = format!("{}-{}-{}", self.persist.token_prefix(), ino.0, generation);
-        let job = Job { row, ino, inode, content, path, mount, key, token };
+        let job = Job {
+            row,
+            ino,
+            inode,
+            content,
+            path,
+            mount,
+            key,
+            token,
+        };
         let acquired = self.persist.tracker.lock().acquire(job.row.seq, &job.at());
         match acquired {
             Acquired::Yes => self.put_at(job).await,
@@ -183,7 +209,13 @@ impl Inner {
             There::Known(found) => place.holds = Some(found.validator.0),
             There::Foreign(_) => return Err(StoreError::Changed(job.key.clone())),
         }
-        let resumable = mine && self.persist.partials.lock().get(&job.row.seq).is_some_and(|p| Some(&p.upload.0) == place.upload.as_ref());
+        let resumable = mine
+            && self
+                .persist
+                .partials
+                .lock()
+                .get(&job.row.seq)
+                .is_some_and(|p| Some(&p.upload.0) == place.upload.as_ref());
         if !resumable {
             self.abort_uploads(&job.mount, place).await?;
             place.upload = None;
@@ -202,8 +234,15 @@ impl Inner {
     }
 
     /// What is at a place now.
-    pub(super) async fn see_place(&self, mount: &Mount, place: &Place, inode: Option<&Inode>) -> Result<There, StoreError> {
-        let Some(found) = mount.upload.head(&place.key).await? else { return Ok(There::Nothing) };
+    pub(super) async fn see_place(
+        &self,
+        mount: &Mount,
+        place: &Place,
+        inode: Option<&Inode>,
+    ) -> Result<There, StoreError> {
+        let Some(found) = mount.upload.head(&place.key).await? else {
+            return Ok(There::Nothing);
+        };
         if found.is_dir {
             return Ok(There::Foreign(found));
         }
@@ -214,12 +253,16 @@ impl Inner {
             return Ok(There::Known(found));
         }
         // An older content of this cache, about which a lookup could not say anything when it was replaced.
-        let older = found.token.as_ref().is_some_and(|token| token.starts_with(self.persist.token_prefix()));
+        let older = found
+            .token
+            .as_ref()
+            .is_some_and(|token| token.starts_with(self.persist.token_prefix()));
         if inode.is_some() && older {
             return Ok(There::Known(found));
         }
         // A local file system without extended attributes keeps our mtime and size at least.
-        let alike = inode.is_some_and(|inode| mount.is_local() && found.size == inode.size && found.mtime == inode.mtime.0);
+        let alike =
+            inode.is_some_and(|inode| mount.is_local() && found.size == inode.size && found.mtime == inode.mtime.0);
         if found.token.is_none() && place.token.is_some() && alike {
             return Ok(There::Ours(found));
         }
@@ -231,14 +274,21 @@ impl Inner {
         self.reach(crash_point!("visible-not-recorded"))?;
         job.mount.health.note(None);
         self.mounts.changed(job.mount.id, &job.key);
-        let at = StoreAt { mount: job.mount.id, key: job.key.clone(), validator: found.validator.0 };
+        let at = StoreAt {
+            mount: job.mount.id,
+            key: job.key.clone(),
+            validator: found.validator.0,
+        };
         self.record(job, at).await
     }
 
     async fn after_error(self: &Arc<Self>, mut job: Job, error: StoreError) -> Result<Outcome> {
         match error {
             StoreError::Unavailable(reason) => Ok(Outcome::Away(job.mount.id, reason)),
-            StoreError::Refused(reason) => Ok(Outcome::Blocked { path: job.path.to_string(), reason }),
+            StoreError::Refused(reason) => Ok(Outcome::Blocked {
+                path: job.path.to_string(),
+                reason,
+            }),
             StoreError::Damaged(reason) => {
                 tracing::warn!(path = %job.path, reason, "an upload arrived damaged; sending it again");
                 Ok(Outcome::Soon(SOON))
@@ -264,7 +314,11 @@ impl Inner {
             Ok(There::Foreign(found)) => {
                 let _ = self.abort_uploads(&job.mount, &place).await;
                 self.persist.partials.lock().remove(&job.row.seq);
-                let reason = if found.is_dir { "a directory is at the target" } else { "the target was written by someone else" };
+                let reason = if found.is_dir {
+                    "a directory is at the target"
+                } else {
+                    "the target was written by someone else"
+                };
                 Ok(self.conflict(&job.row, job.path.to_string(), job.at(), reason.into(), Some(&found)))
             }
             Ok(There::Nothing) => {
@@ -278,7 +332,10 @@ impl Inner {
                 Ok(Outcome::Soon(Duration::from_millis(20)))
             }
             Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(job.mount.id, reason)),
-            Err(error) => Ok(Outcome::Blocked { path: job.path.to_string(), reason: error.to_string() }),
+            Err(error) => Ok(Outcome::Blocked {
+                path: job.path.to_string(),
+                reason: error.to_string(),
+            }),
         }
     }
 
@@ -287,13 +344,18 @@ impl Inner {
             ErrorKind::Unavailable => Ok(Outcome::Away(job.mount.id, error.to_string())),
             // Evicted, replaced or moved meanwhile: the row knows.
             ErrorKind::NotFound | ErrorKind::Precondition if job.source().is_none() => Ok(Outcome::Soon(SOON)),
-            _ => Ok(Outcome::Blocked { path: job.path.to_string(), reason: format!("its bytes can not be read: {error}") }),
+            _ => Ok(Outcome::Blocked {
+                path: job.path.to_string(),
+                reason: format!("its bytes can not be read: {error}"),
+            }),
         }
     }
 
     /// Older work under the root of a barrier, for which it waits.
     async fn barrier(&self, seq: u64, path: &Path) -> Result<Option<u64>> {
-        let Some(root) = rules::barrier_root(path) else { return Ok(None) };
+        let Some(root) = rules::barrier_root(path) else {
+            return Ok(None);
+        };
         let (older, all) = self.persist.tracker.lock().older_than(seq, BARRIER_LOOK_MAX);
         for work in &older {
             let under = match work.what {
@@ -322,7 +384,9 @@ impl Inner {
                 if ours {
                     let (content, ctime) = (with_work(content, None).encode(), found.ctime);
                     let mut planner = self.names.planner();
-                    planner.update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+                    planner
+                        .update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime))
+                        .await?;
                     planner.finish()?
                 } else {
                     Plan::default()
@@ -335,7 +399,11 @@ impl Inner {
         if row.work.places.is_empty() {
             plan.delete(key);
         } else {
-            let work = Work { what: WorkKind::Clear, state: WorkState::Queued, ..row.work };
+            let work = Work {
+                what: WorkKind::Clear,
+                state: WorkState::Queued,
+                ..row.work
+            };
             plan.put(key, rows::encode(&work));
         }
         self.commit(plan).await?;
@@ -347,7 +415,12 @@ impl Inner {
     async fn bring_home(self: &Arc<Self>, row: Row, ino: Ino, inode: &Inode, content: Content) -> Result<Outcome> {
         let reader = match self.read_inode(ino, inode.generation).await {
             Ok(reader) => reader,
-            Err(error) => return Ok(Outcome::Blocked { path: format!("inode {}", ino.0), reason: error.to_string() }),
+            Err(error) => {
+                return Ok(Outcome::Blocked {
+                    path: format!("inode {}", ino.0),
+                    reason: error.to_string(),
+                });
+            }
         };
         let generation = inode.generation + 1;
         let mut copy = self.content_writer(ino, generation, Some(inode.size));
@@ -357,30 +430,55 @@ impl Inner {
             let chunks = match reader.read(at..end).await {
                 Ok(chunks) => chunks,
                 Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Outcome::Soon(SOON * 4)),
-                Err(error) => return Ok(Outcome::Blocked { path: format!("inode {}", ino.0), reason: error.to_string() }),
+                Err(error) => {
+                    return Ok(Outcome::Blocked {
+                        path: format!("inode {}", ino.0),
+                        reason: error.to_string(),
+                    });
+                }
             };
             copy.append(&chunks, bytes::Bytes::new()).await?;
             at = end;
         }
         let sealed = copy.seal().await?;
-        let home = Content::Sealed { layout: sealed.layout.clone(), work: Some(row.seq), crc: sealed.crc }.encode();
+        let home = Content::Sealed {
+            layout: sealed.layout.clone(),
+            work: Some(row.seq),
+            crc: sealed.crc,
+        }
+        .encode();
         let (before, ctime) = (inode.content.clone(), inode.ctime);
         let mut planner = self.names.planner();
         let now = planner.inode(ino).await?;
         if now.is_none_or(|(now, _)| now.content != before || now.generation != inode.generation) {
             return Ok(Outcome::Moved);
         }
-        planner.update(ino, |inode| (inode.content, inode.generation, inode.ctime) = (home, generation, ctime)).await?;
+        planner
+            .update(ino, |inode| {
+                (inode.content, inode.generation, inode.ctime) = (home, generation, ctime)
+            })
+            .await?;
         let mut plan = planner.finish()?;
-        let mut work = Work { what: WorkKind::Put { ino: ino.0, generation }, state: WorkState::Queued, ..row.work.clone() };
+        let mut work = Work {
+            what: WorkKind::Put { ino: ino.0, generation },
+            state: WorkState::Queued,
+            ..row.work.clone()
+        };
         if let Content::Persisted { at, .. } = &content {
-            super::plan::add(&mut work.places, Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))));
+            super::plan::add(
+                &mut work.places,
+                Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))),
+            );
         }
         let key = work_key(row.seq);
-        plan.check(Check::At(key.clone(), row.version)).put(key, rows::encode(&work));
+        plan.check(Check::At(key.clone(), row.version))
+            .put(key, rows::encode(&work));
         self.commit(plan).await?;
         sealed.keep();
-        if let Content::Persisted { layout: Some(layout), .. } = &content {
+        if let Content::Persisted {
+            layout: Some(layout), ..
+        } = &content
+        {
             let stream = StreamId(ino.0, inode.generation);
             self.clean.forget_copy(stream);
             self.segments.release(stream, layout);
@@ -390,14 +488,19 @@ impl Inner {
 
     /// Takes a place over from work that waits for us and only has to clear it.
     async fn take_over(&self, job: Job, other: u64) -> Result<Outcome> {
-        let Some(theirs) = self.persist.read_row(other).await? else { return Ok(Outcome::Moved) };
-        let Some(place) = theirs.place(job.mount.id, &job.key).cloned() else { return Ok(Outcome::Wait(other)) };
+        let Some(theirs) = self.persist.read_row(other).await? else {
+            return Ok(Outcome::Moved);
+        };
+        let Some(place) = theirs.place(job.mount.id, &job.key).cloned() else {
+            return Ok(Outcome::Wait(other));
+        };
         let mut rest = theirs.work.clone();
         rest.places.retain(|known| *known != place);
         let mine = job.with_place(place);
         let mut plan = Plan::default();
         for (seq, version, work) in [(job.row.seq, job.row.version, &mine), (other, theirs.version, &rest)] {
-            plan.check(Check::At(work_key(seq), version)).put(work_key(seq), rows::encode(work));
+            plan.check(Check::At(work_key(seq), version))
+                .put(work_key(seq), rows::encode(work));
         }
         self.commit(plan).await?;
         self.persist.touch(other);

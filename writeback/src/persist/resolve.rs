@@ -36,7 +36,12 @@ impl Cache {
         let inner = &self.inner;
         inner.check_covered(path)?;
         inner.persist.absorb().await?;
-        let seqs: Vec<u64> = inner.work_under(path, u64::MAX, i64::MAX).await?.iter().map(|work| work.seq).collect();
+        let seqs: Vec<u64> = inner
+            .work_under(path, u64::MAX, i64::MAX)
+            .await?
+            .iter()
+            .map(|work| work.seq)
+            .collect();
         inner.persist.tracker.lock().urge(&seqs);
         inner.persist.wake();
         Ok(())
@@ -64,19 +69,28 @@ impl Cache {
         let _entered = inner.enter()?;
         inner.persist.absorb().await?;
         let text = path.to_string();
-        let below = if path.is_root() { "/".to_owned() } else { format!("{text}/") };
+        let below = if path.is_root() {
+            "/".to_owned()
+        } else {
+            format!("{text}/")
+        };
         let mut troubled: Vec<(u64, Option<Conflicted>)> = Vec::new();
         for (seq, phase) in inner.persist.tracker.lock().troubled() {
             match phase {
                 Phase::Blocked { path, .. } if *path == text || path.starts_with(&below) => troubled.push((seq, None)),
-                Phase::Conflict(conflict) if inner.conflict_path(conflict).is_some_and(|at| at.starts_with(path)) || conflict.path == text => {
+                Phase::Conflict(conflict)
+                    if inner.conflict_path(conflict).is_some_and(|at| at.starts_with(path))
+                        || conflict.path == text =>
+                {
                     troubled.push((seq, Some(conflict.clone())));
                 }
                 _ => {}
             }
         }
         if troubled.is_empty() {
-            return Err(Error::not_found(format!("{path}: nothing is blocked or in conflict there")));
+            return Err(Error::not_found(format!(
+                "{path}: nothing is blocked or in conflict there"
+            )));
         }
         for (seq, conflict) in troubled {
             let inner = Arc::clone(inner);
@@ -95,7 +109,9 @@ impl Inner {
         if self.mounts.resolve(path).is_some() || !self.mounts.below(path).is_empty() {
             return Ok(());
         }
-        Err(Error::precondition(format!("{path}: no under-store is mounted there; `under add` binds one")))
+        Err(Error::precondition(format!(
+            "{path}: no under-store is mounted there; `under add` binds one"
+        )))
     }
 
     async fn wait_for_work(&self, path: &Path) -> Result<()> {
@@ -153,7 +169,9 @@ impl Inner {
             WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Ino(ino),
             WorkKind::Clear => return Ok(false),
         };
-        let Some(at) = self.names.path_of(ino).await? else { return Ok(false) };
+        let Some(at) = self.names.path_of(ino).await? else {
+            return Ok(false);
+        };
         let is_tree = matches!(work.what, WorkKind::MoveTree { .. });
         Ok(!rules::is_staging(&at) && (at.starts_with(path) || is_tree && path.starts_with(&at)))
     }
@@ -165,12 +183,19 @@ impl Inner {
             names.push(self.name_of_work(work).await);
         }
         let numbers = self.persist.numbers();
-        let more = if left.len() > NAMED_MAX { format!(" and {} more", left.len() - NAMED_MAX) } else { String::new() };
+        let more = if left.len() > NAMED_MAX {
+            format!(" and {} more", left.len() - NAMED_MAX)
+        } else {
+            String::new()
+        };
         let trouble = match (numbers.blocked.len(), numbers.conflicts.len()) {
             (0, 0) => String::new(),
             (blocked, conflicts) => format!("; {blocked} blocked and {conflicts} in conflict in all (see `status`)"),
         };
-        format!("{path}: not persisted within {timeout:?}: {}{more}{trouble}", names.join(", "))
+        format!(
+            "{path}: not persisted within {timeout:?}: {}{more}{trouble}",
+            names.join(", ")
+        )
     }
 
     async fn name_of_work(&self, work: &Seen) -> String {
@@ -181,7 +206,10 @@ impl Inner {
         }
         let place = work.places.first();
         let path = place.and_then(|((mount, key), _)| self.mounts.by_id(*mount)?.path_of(key).ok());
-        path.map_or_else(|| "a change without a name".into(), |path| format!("the removal of {path}"))
+        path.map_or_else(
+            || "a change without a name".into(),
+            |path| format!("the removal of {path}"),
+        )
     }
 
     fn conflict_path(&self, conflict: &Conflicted) -> Option<Path> {
@@ -204,7 +232,9 @@ impl Inner {
     }
 
     async fn try_resolve(&self, seq: u64, conflict: Option<&Conflicted>, how: Resolve) -> Result<()> {
-        let Some(row) = self.persist.read_row(seq).await? else { return Ok(()) };
+        let Some(row) = self.persist.read_row(seq).await? else {
+            return Ok(());
+        };
         let mut work = row.work.clone();
         work.state = WorkState::Queued;
         match (how, conflict) {
@@ -216,7 +246,11 @@ impl Inner {
                     // Everything that is there by now goes too.
                     Some(_) => work.since = self.components.clock.now().0,
                     None => {
-                        work.places.push(rows::Place::file(conflict.mount, conflict.key.clone(), conflict.theirs.clone()));
+                        work.places.push(rows::Place::file(
+                            conflict.mount,
+                            conflict.key.clone(),
+                            conflict.theirs.clone(),
+                        ));
                     }
                 }
             }
@@ -230,7 +264,8 @@ impl Inner {
     async fn keep_theirs(&self, row: &super::Row, conflict: &Conflicted) -> Result<()> {
         let key = work_key(row.seq);
         let mut work = row.work.clone();
-        work.places.retain(|place| (place.mount, &place.key) != (conflict.mount, &conflict.key));
+        work.places
+            .retain(|place| (place.mount, &place.key) != (conflict.mount, &conflict.key));
         work.state = WorkState::Queued;
         let at = self.conflict_path(conflict);
         let mut dropped = None;
@@ -289,11 +324,16 @@ impl Inner {
         let mut work = Vec::new();
         for (_, node) in nodes {
             let Node::Row { ino, .. } = node else { continue };
-            let Some((inode, _)) = planner.inode(*ino).await? else { continue };
+            let Some((inode, _)) = planner.inode(*ino).await? else {
+                continue;
+            };
             let what = match inode.kind {
                 Kind::Dir { .. } => WorkKind::MakeDir { ino: ino.0 },
                 Kind::Symlink(_) => continue,
-                Kind::File => WorkKind::Put { ino: ino.0, generation: inode.generation },
+                Kind::File => WorkKind::Put {
+                    ino: ino.0,
+                    generation: inode.generation,
+                },
             };
             let seq = self.persist.number().await?;
             if inode.kind == Kind::File {
@@ -302,10 +342,20 @@ impl Inner {
                     continue;
                 }
                 let (content, ctime) = (with_work(content, Some(seq)).encode(), inode.ctime);
-                planner.update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
+                planner
+                    .update(*ino, |inode| (inode.content, inode.ctime) = (content, ctime))
+                    .await?;
             }
             let since = self.components.clock.now().0;
-            work.push((seq, rows::Work { what, since, state: WorkState::Queued, places: Vec::new() }));
+            work.push((
+                seq,
+                rows::Work {
+                    what,
+                    since,
+                    state: WorkState::Queued,
+                    places: Vec::new(),
+                },
+            ));
         }
         let mut plan = planner.finish()?;
         for (seq, work) in work {

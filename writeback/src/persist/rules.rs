@@ -20,8 +20,10 @@ pub(super) fn barrier_root(path: &Path) -> Option<Path> {
         return Some(path.prefix(at));
     }
     let name = path.name()?;
-    let marks_completion = matches!(name, b"_SUCCESS" | b"_metadata" | b"_common_metadata" | b"version-hint.text")
-        || name.ends_with(b".metadata.json")
+    let marks_completion = matches!(
+        name,
+        b"_SUCCESS" | b"_metadata" | b"_common_metadata" | b"version-hint.text"
+    ) || name.ends_with(b".metadata.json")
         || name.windows(b"manifest".len()).any(|part| part == b"manifest");
     if !marks_completion {
         return None;
@@ -43,7 +45,12 @@ mod tests {
 
     #[test]
     fn staging_names_are_known_at_any_depth() {
-        for name in ["/t/_temporary/0/x", "/t/.hive-staging_1/x", "/t/part-0.inprogress", "/t/x._COPYING_"] {
+        for name in [
+            "/t/_temporary/0/x",
+            "/t/.hive-staging_1/x",
+            "/t/part-0.inprogress",
+            "/t/x._COPYING_",
+        ] {
             assert!(is_staging(&path(name)), "{name}");
         }
         for name in ["/t/temporary/x", "/t/_temporary2", "/t/inprogress"] {

@@ -25,7 +25,14 @@ const PAGE: usize = 1000;
 impl Inner {
     /// Reads the queue and starts the persister.
     pub(crate) async fn start_persist(self: &Arc<Self>) -> Result<()> {
-        let cluster: Option<[u8; 16]> = match self.components.meta.get(&[rows::meta_key("cluster")]).await?.pop().flatten() {
+        let cluster: Option<[u8; 16]> = match self
+            .components
+            .meta
+            .get(&[rows::meta_key("cluster")])
+            .await?
+            .pop()
+            .flatten()
+        {
             Some(entry) => Some(rows::decode(&entry.value)?),
             None => None,
         };
@@ -36,7 +43,8 @@ impl Inner {
         self.read_queue().await?;
         for mount in self.mounts.all().iter() {
             let (inner, id) = (Arc::clone(self), mount.id);
-            self.tasks.spawn("probe", async move { inner.probe_until_ready(id).await });
+            self.tasks
+                .spawn("probe", async move { inner.probe_until_ready(id).await });
         }
         let inner = Arc::clone(self);
         self.tasks.spawn("persist", async move {
@@ -59,9 +67,16 @@ impl Inner {
             from = [last.as_ref(), &[0]].concat().into();
             let now = self.persist.now();
             for (key, entry) in page {
-                let seq = key.get(1..9).and_then(|seq| seq.try_into().ok()).map(u64::from_be_bytes);
+                let seq = key
+                    .get(1..9)
+                    .and_then(|seq| seq.try_into().ok())
+                    .map(u64::from_be_bytes);
                 let Some(seq) = seq else { continue };
-                let row = Row { seq, version: entry.version, work: rows::decode(&entry.value)? };
+                let row = Row {
+                    seq,
+                    version: entry.version,
+                    work: rows::decode(&entry.value)?,
+                };
                 self.persist.tracker.lock().refresh(seq, Some(&row), now);
             }
         }
@@ -90,7 +105,11 @@ impl Inner {
                 continue;
             }
             self.start_ready(&ended);
-            let due = persist.tracker.lock().next_due().map(|due| due.saturating_sub(persist.now()));
+            let due = persist
+                .tracker
+                .lock()
+                .next_due()
+                .map(|due| due.saturating_sub(persist.now()));
             let pause = due.unwrap_or(TICK_MAX).clamp(Duration::from_millis(1), TICK_MAX);
             tokio::select! {
                biased;
@@ -112,9 +131,15 @@ impl Inner {
         let now = persist.now();
         persist.tracker.lock().release_due(now);
         while persist.tracker.lock().running() < persist.settings.files_parallel.max(1) {
-            let Some(seq) = persist.tracker.lock().next(now) else { return };
+            let Some(seq) = persist.tracker.lock().next(now) else {
+                return;
+            };
             // The guard tells the loop also when the task panics.
-            let report = Report { seq, ended: ended.clone(), outcome: Some(Outcome::Soon(META_PAUSE)) };
+            let report = Report {
+                seq,
+                ended: ended.clone(),
+                outcome: Some(Outcome::Soon(META_PAUSE)),
+            };
             let inner = Arc::clone(self);
             self.tasks.spawn("persist-one", async move {
                 let mut report = report;
@@ -142,7 +167,9 @@ impl Inner {
     }
 
     async fn try_persist(self: &Arc<Self>, seq: u64) -> Result<Outcome> {
-        let Some(row) = self.persist.read_row(seq).await? else { return Ok(Outcome::Moved) };
+        let Some(row) = self.persist.read_row(seq).await? else {
+            return Ok(Outcome::Moved);
+        };
         match row.work.what.clone() {
             WorkKind::Put { ino, generation } => self.put(row, ino, generation).await,
             WorkKind::Clear => self.clear_places(row).await,
@@ -157,7 +184,9 @@ impl Inner {
         if let Outcome::Away(mount, reason) = &outcome
             && let Some(mount) = self.mounts.by_id(*mount)
         {
-            mount.health.note(Some(&forebay_understore::StoreError::Unavailable(reason.clone())));
+            mount
+                .health
+                .note(Some(&forebay_understore::StoreError::Unavailable(reason.clone())));
             tracing::debug!(mount = %mount.path, reason, "under-store away");
         }
         let since = match self.note_state(seq, &outcome).await {
@@ -186,24 +215,63 @@ impl Inner {
         if !matches!(outcome, Outcome::Blocked { .. } | Outcome::Conflict(_)) {
             return Ok(now);
         }
-        let Some(row) = self.persist.read_row(seq).await? else { return Ok(now) };
+        let Some(row) = self.persist.read_row(seq).await? else {
+            return Ok(now);
+        };
         let (state, since) = match (outcome, &row.work.state) {
-            (Outcome::Blocked { reason, .. }, WorkState::Blocked { since, .. }) => {
-                (WorkState::Blocked { reason: reason.clone(), since: *since }, *since)
-            }
+            (Outcome::Blocked { reason, .. }, WorkState::Blocked { since, .. }) => (
+                WorkState::Blocked {
+                    reason: reason.clone(),
+                    since: *since,
+                },
+                *since,
+            ),
             (Outcome::Blocked { path, reason }, _) => {
-                tracing::error!(path, reason, "blocked: the under-store refuses it; it is tried again, but a person should look");
-                (WorkState::Blocked { reason: reason.clone(), since: now }, now)
+                tracing::error!(
+                    path,
+                    reason,
+                    "blocked: the under-store refuses it; it is tried again, but a person should look"
+                );
+                (
+                    WorkState::Blocked {
+                        reason: reason.clone(),
+                        since: now,
+                    },
+                    now,
+                )
             }
             (Outcome::Conflict(conflict), _) => {
-                tracing::error!(path = conflict.path, reason = conflict.reason, "conflict: waits for `persist retry|keep-mine|keep-theirs`");
-                let Conflicted { reason, since, key, theirs, seen, .. } = conflict.clone();
-                (WorkState::Conflict { reason, since, key, theirs, seen }, conflict.since)
+                tracing::error!(
+                    path = conflict.path,
+                    reason = conflict.reason,
+                    "conflict: waits for `persist retry|keep-mine|keep-theirs`"
+                );
+                let Conflicted {
+                    reason,
+                    since,
+                    key,
+                    theirs,
+                    seen,
+                    ..
+                } = conflict.clone();
+                (
+                    WorkState::Conflict {
+                        reason,
+                        since,
+                        key,
+                        theirs,
+                        seen,
+                    },
+                    conflict.since,
+                )
             }
             _ => return Ok(now),
         };
         if state != row.work.state {
-            let work = Work { state, ..row.work.clone() };
+            let work = Work {
+                state,
+                ..row.work.clone()
+            };
             let version = self.persist_row(&row, &work).await?;
             // What was found is what the row says now: no reason to run again.
             let fresh = Row { seq, version, work };
@@ -216,12 +284,20 @@ impl Inner {
     pub(super) async fn persist_row(&self, row: &Row, work: &Work) -> Result<forebay_metastore::Version> {
         let key = work_key(row.seq);
         let mut plan = Plan::default();
-        plan.check(Check::At(key.clone(), row.version)).put(key, rows::encode(work));
+        plan.check(Check::At(key.clone(), row.version))
+            .put(key, rows::encode(work));
         Ok(self.commit(plan).await?.version)
     }
 
     /// A conflict at `path`.
-    pub(super) fn conflict(&self, row: &Row, path: String, at: (u32, String), reason: String, theirs: Option<&forebay_understore::Found>) -> Outcome {
+    pub(super) fn conflict(
+        &self,
+        row: &Row,
+        path: String,
+        at: (u32, String),
+        reason: String,
+        theirs: Option<&forebay_understore::Found>,
+    ) -> Outcome {
         let seen = match theirs {
             Some(found) if found.is_dir => "a directory".to_owned(),
             Some(found) => format!("{} bytes, {}", found.size, found.validator.0),

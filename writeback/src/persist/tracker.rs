@@ -40,7 +40,12 @@ pub(super) enum Phase {
     /// Goes at this monotonic time.
     Later(Duration),
     /// Refused; goes again at this time.
-    Blocked { path: String, reason: String, since: i64, again: Duration },
+    Blocked {
+        path: String,
+        reason: String,
+        since: i64,
+        again: Duration,
+    },
     /// Waits for a person.
     Conflict(Conflicted),
 }
@@ -171,7 +176,9 @@ impl Tracker {
 
     /// What waits for a person or was refused.
     pub(super) fn troubled(&self) -> impl Iterator<Item = (u64, &Phase)> {
-        self.troubled.iter().filter_map(|seq| Some((*seq, &self.entries.get(seq)?.phase)))
+        self.troubled
+            .iter()
+            .filter_map(|seq| Some((*seq, &self.entries.get(seq)?.phase)))
     }
 
     pub(super) fn contains(&self, seq: u64) -> bool {
@@ -189,7 +196,12 @@ impl Tracker {
 
     /// Up to `limit` that are older than `seq`, oldest first, and whether these are all.
     pub(super) fn older_than(&self, seq: u64, limit: usize) -> (Vec<Seen>, bool) {
-        let mut older: Vec<Seen> = self.entries.range(..seq).take(limit + 1).map(|(seq, entry)| seen(*seq, entry)).collect();
+        let mut older: Vec<Seen> = self
+            .entries
+            .range(..seq)
+            .take(limit + 1)
+            .map(|(seq, entry)| seen(*seq, entry))
+            .collect();
         let all = older.len() <= limit;
         older.truncate(limit);
         (older, all)
@@ -243,7 +255,11 @@ impl Tracker {
     }
 
     fn remove(&mut self, seq: u64) {
-        if self.entries.get(&seq).is_some_and(|entry| entry.phase == Phase::Running) {
+        if self
+            .entries
+            .get(&seq)
+            .is_some_and(|entry| entry.phase == Phase::Running)
+        {
             // Its run ends by itself and finds the row gone.
             return;
         }
@@ -267,7 +283,11 @@ impl Tracker {
             self.moves.insert(seq);
         }
         for (at, kind) in &entry.places {
-            let map = if *kind == PlaceKind::File { &mut self.owners } else { &mut self.trees };
+            let map = if *kind == PlaceKind::File {
+                &mut self.owners
+            } else {
+                &mut self.trees
+            };
             map.entry(at.clone()).or_default().insert(seq);
         }
         if let Some(target) = &entry.target {
@@ -278,7 +298,12 @@ impl Tracker {
     fn unindex(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
         self.moves.remove(&seq);
-        let ats: Vec<At> = entry.places.iter().map(|(at, _)| at.clone()).chain(entry.target.clone()).collect();
+        let ats: Vec<At> = entry
+            .places
+            .iter()
+            .map(|(at, _)| at.clone())
+            .chain(entry.target.clone())
+            .collect();
         for at in ats {
             for map in [&mut self.owners, &mut self.trees] {
                 if let Some(owners) = map.get_mut(&at) {
@@ -326,7 +351,9 @@ impl Tracker {
 
     fn set_phase(&mut self, seq: u64, phase: Phase) {
         self.leave_phase(seq);
-        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        let Some(entry) = self.entries.get_mut(&seq) else {
+            return;
+        };
         entry.phase = phase.clone();
         let mount = entry.mount;
         match phase {
@@ -362,7 +389,11 @@ impl Tracker {
     fn release_directories(&mut self, seq: u64) {
         let waiters = self.waiters.get(&seq).cloned().unwrap_or_default();
         for waiter in waiters {
-            if self.entries.get(&waiter).is_some_and(|entry| !matches!(entry.what, WorkKind::Put { .. })) {
+            if self
+                .entries
+                .get(&waiter)
+                .is_some_and(|entry| !matches!(entry.what, WorkKind::Put { .. }))
+            {
                 self.set_phase(waiter, Phase::Ready);
             }
         }
@@ -387,7 +418,11 @@ impl Tracker {
 
     /// When something becomes due by itself.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        let paused = self.ready.keys().filter_map(|mount| self.pauses.get(mount)).map(|pause| pause.until);
+        let paused = self
+            .ready
+            .keys()
+            .filter_map(|mount| self.pauses.get(mount))
+            .map(|pause| pause.until);
         self.later.first().map(|(at, _)| *at).into_iter().chain(paused).min()
     }
 
@@ -406,14 +441,19 @@ impl Tracker {
     pub(super) fn next(&mut self, now: Duration) -> Option<u64> {
         let paused = |mount: &u32| self.pauses.get(mount).is_some_and(|pause| pause.until > now);
         let urgent = self.urgent.iter().find(|seq| {
-            self.entries.get(seq).is_some_and(|entry| entry.phase == Phase::Ready && !paused(&entry.mount))
+            self.entries
+                .get(seq)
+                .is_some_and(|entry| entry.phase == Phase::Ready && !paused(&entry.mount))
         });
         let seq = match urgent.copied() {
             Some(seq) => seq,
             None => {
                 // The mounts take turns, in the order of their numbers.
                 let after = self.ready.range(self.last_mount.saturating_add(1)..);
-                let mount = after.chain(self.ready.range(..=self.last_mount)).map(|(mount, _)| *mount).find(|m| !paused(m))?;
+                let mount = after
+                    .chain(self.ready.range(..=self.last_mount))
+                    .map(|(mount, _)| *mount)
+                    .find(|m| !paused(m))?;
                 self.last_mount = mount;
                 *self.ready.get(&mount)?.first()?
             }
@@ -447,10 +487,15 @@ impl Tracker {
         let others = self.owners.get(at).into_iter().flatten().copied();
         if let Some(other) = others.into_iter().find(|owner| *owner != seq) {
             let unwinds = self.unwinds(seq);
-            let free = self.entries.get(&other).is_none_or(|other| {
-                matches!(other.phase, Phase::Waiting(_)) && other.source.as_ref() != Some(at)
-            });
-            return if unwinds && free { Acquired::TakeOver(other) } else { Acquired::Owned(other) };
+            let free = self
+                .entries
+                .get(&other)
+                .is_none_or(|other| matches!(other.phase, Phase::Waiting(_)) && other.source.as_ref() != Some(at));
+            return if unwinds && free {
+                Acquired::TakeOver(other)
+            } else {
+                Acquired::Owned(other)
+            };
         }
         self.unindex(seq);
         if let Some(entry) = self.entries.get_mut(&seq) {
@@ -468,7 +513,10 @@ impl Tracker {
         loop {
             let tree: At = (at.0, key.to_owned());
             let over = self.trees.get(&tree).into_iter().flatten().copied();
-            if let Some(other) = over.into_iter().find(|other| *other != seq && (!in_doubt || self.claims(*other, &tree))) {
+            if let Some(other) = over
+                .into_iter()
+                .find(|other| *other != seq && (!in_doubt || self.claims(*other, &tree)))
+            {
                 return Some(other);
             }
             if key.is_empty() {
@@ -480,8 +528,13 @@ impl Tracker {
 
     /// Whether the tree of `seq` may hold objects that nobody else answers for.
     fn claims(&self, seq: u64, tree: &At) -> bool {
-        let Some(entry) = self.entries.get(&seq) else { return false };
-        let whole = entry.places.iter().any(|(at, kind)| at == tree && *kind == PlaceKind::Tree);
+        let Some(entry) = self.entries.get(&seq) else {
+            return false;
+        };
+        let whole = entry
+            .places
+            .iter()
+            .any(|(at, kind)| at == tree && *kind == PlaceKind::Tree);
         whole || matches!(entry.what, WorkKind::MoveTree { .. })
     }
 
@@ -491,23 +544,33 @@ impl Tracker {
         let exact = self.owners.get(at).into_iter().flatten();
         let from = (at.0, if at.1.is_empty() { String::new() } else { below.clone() });
         let range = self.owners.range(from..);
-        let inside = range.take_while(|((mount, key), _)| *mount == at.0 && (at.1.is_empty() || key.starts_with(&below)));
-        exact.chain(inside.flat_map(|(_, owners)| owners)).copied().find(|owner| {
-            let Some(entry) = self.entries.get(owner) else { return false };
-            let runs = entry.phase == Phase::Running;
-            *owner != seq
-                && match which {
-                    Below::Any => true,
-                    Below::Needed => runs || entry.source.is_some() || entry.unseen,
-                    Below::Running => runs,
-                }
-        })
+        let inside =
+            range.take_while(|((mount, key), _)| *mount == at.0 && (at.1.is_empty() || key.starts_with(&below)));
+        exact
+            .chain(inside.flat_map(|(_, owners)| owners))
+            .copied()
+            .find(|owner| {
+                let Some(entry) = self.entries.get(owner) else {
+                    return false;
+                };
+                let runs = entry.phase == Phase::Running;
+                *owner != seq
+                    && match which {
+                        Below::Any => true,
+                        Below::Needed => runs || entry.source.is_some() || entry.unseen,
+                        Below::Running => runs,
+                    }
+            })
     }
 
     /// Others that move the same directory.
     pub(super) fn moves_of(&self, seq: u64, ino: u64) -> Vec<u64> {
         let of = |entry: &Entry| matches!(entry.what, WorkKind::MoveTree { ino: of } if of == ino);
-        self.moves.iter().filter(|other| **other != seq && self.entries.get(other).is_some_and(of)).copied().collect()
+        self.moves
+            .iter()
+            .filter(|other| **other != seq && self.entries.get(other).is_some_and(of))
+            .copied()
+            .collect()
     }
 
     /// A directory whose content, at or below this key, is still to be moved.
@@ -516,7 +579,11 @@ impl Tracker {
         let inside = self.trees.range(at.clone()..).take_while(|((mount, key), _)| {
             *mount == at.0 && (*key == at.1 || key.starts_with(&below) || *key < below)
         });
-        let moves = |owner: &u64| self.entries.get(owner).is_some_and(|entry| matches!(entry.what, WorkKind::MoveTree { .. }));
+        let moves = |owner: &u64| {
+            self.entries
+                .get(owner)
+                .is_some_and(|entry| matches!(entry.what, WorkKind::MoveTree { .. }))
+        };
         inside
             .filter(|((_, key), _)| *key == at.1 || key.starts_with(&below))
             .flat_map(|(_, owners)| owners)
@@ -549,9 +616,12 @@ impl Tracker {
                 Phase::Ready
             }
             Outcome::Soon(pause) => Phase::Later(now + pause),
-            Outcome::Blocked { path, reason } => {
-                Phase::Blocked { path, reason, since: 0, again: now + BLOCKED_PAUSE }
-            }
+            Outcome::Blocked { path, reason } => Phase::Blocked {
+                path,
+                reason,
+                since: 0,
+                again: now + BLOCKED_PAUSE,
+            },
             Outcome::Conflict(conflict) => Phase::Conflict(conflict),
         };
         let phase = self.not_idle(seq, phase, now);
@@ -571,23 +641,34 @@ impl Tracker {
 
     /// A run that changes nothing must not follow itself at once, whatever sets it off: after a few it pauses.
     fn not_idle(&mut self, seq: u64, phase: Phase, now: Duration) -> Phase {
-        let Some(entry) = self.entries.get_mut(&seq) else { return phase };
+        let Some(entry) = self.entries.get_mut(&seq) else {
+            return phase;
+        };
         entry.idle = entry.idle.saturating_add(1);
         match phase {
-            Phase::Ready | Phase::Waiting(_) if entry.idle > IDLE_MAX => Phase::Later(now + IDLE_PAUSE * (entry.idle - IDLE_MAX).min(50)),
+            Phase::Ready | Phase::Waiting(_) if entry.idle > IDLE_MAX => {
+                Phase::Later(now + IDLE_PAUSE * (entry.idle - IDLE_MAX).min(50))
+            }
             phase => phase,
         }
     }
 
     /// Since when it has been blocked; kept over further tries.
     pub(super) fn set_since(&mut self, seq: u64, at: i64) {
-        if let Some(Entry { phase: Phase::Blocked { since, .. }, .. }) = self.entries.get_mut(&seq) {
+        if let Some(Entry {
+            phase: Phase::Blocked { since, .. },
+            ..
+        }) = self.entries.get_mut(&seq)
+        {
             *since = at;
         }
     }
 
     fn pause(&mut self, mount: u32, now: Duration) {
-        let pause = self.pauses.entry(mount).or_insert(Pause { until: now, next: PAUSE_FIRST });
+        let pause = self.pauses.entry(mount).or_insert(Pause {
+            until: now,
+            next: PAUSE_FIRST,
+        });
         if pause.until <= now {
             // A quarter off or on, by the clock's last digits: mounts do not come back in step.
             let jitter = pause.next / 4 * u32::try_from(now.as_micros() % 4).unwrap_or(0) / 4;
@@ -600,10 +681,17 @@ impl Tracker {
     /// the oldest alone goes on and takes over the place it is to be written to.
     fn unwind(&mut self, ring: &[u64]) {
         let is_put = |entry: &Entry| matches!(entry.what, WorkKind::Put { .. });
-        let mut next: Vec<u64> =
-            ring.iter().filter(|seq| self.entries.get(seq).is_some_and(|entry| entry.source.is_some())).copied().collect();
+        let mut next: Vec<u64> = ring
+            .iter()
+            .filter(|seq| self.entries.get(seq).is_some_and(|entry| entry.source.is_some()))
+            .copied()
+            .collect();
         if next.is_empty() {
-            next.extend(ring.iter().filter(|seq| self.entries.get(seq).is_some_and(is_put)).min());
+            next.extend(
+                ring.iter()
+                    .filter(|seq| self.entries.get(seq).is_some_and(is_put))
+                    .min(),
+            );
         }
         for seq in next {
             if let Some(entry) = self.entries.get_mut(&seq) {
@@ -617,7 +705,11 @@ impl Tracker {
     fn unwind_ring(&mut self, seq: u64) {
         let mut ring = vec![seq];
         let mut at = seq;
-        while let Some(Entry { phase: Phase::Waiting(on), .. }) = self.entries.get(&at) {
+        while let Some(Entry {
+            phase: Phase::Waiting(on),
+            ..
+        }) = self.entries.get(&at)
+        {
             at = *on;
             if at == seq {
                 self.unwind(&ring);
@@ -642,8 +734,12 @@ fn seen(seq: u64, entry: &Entry) -> Seen {
 }
 
 fn entry_of(row: &Row) -> Entry {
-    let places: Vec<(At, PlaceKind)> =
-        row.work.places.iter().map(|place| ((place.mount, place.key.clone()), place.kind)).collect();
+    let places: Vec<(At, PlaceKind)> = row
+        .work
+        .places
+        .iter()
+        .map(|place| ((place.mount, place.key.clone()), place.kind))
+        .collect();
     Entry {
         what: row.work.what.clone(),
         since: row.work.since,
@@ -664,8 +760,19 @@ fn phase_of(row: &Row, _now: Duration) -> Phase {
     match &row.work.state {
         // After a restart it is tried at once.
         WorkState::Queued | WorkState::Blocked { .. } => Phase::Ready,
-        WorkState::Conflict { reason, since, key, theirs, seen } => {
-            let mount = row.work.places.iter().find(|place| place.key == *key).map_or(0, |place| place.mount);
+        WorkState::Conflict {
+            reason,
+            since,
+            key,
+            theirs,
+            seen,
+        } => {
+            let mount = row
+                .work
+                .places
+                .iter()
+                .find(|place| place.key == *key)
+                .map_or(0, |place| place.mount);
             Phase::Conflict(Conflicted {
                 path: format!("/{key}"),
                 mount,

@@ -31,7 +31,9 @@ const REMOVES_PARALLEL: usize = 8;
 
 impl Inner {
     pub(super) async fn move_tree(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
-        let Some(path) = self.names.path_of(Ino(ino)).await? else { return self.tree_is_gone(row).await };
+        let Some(path) = self.names.path_of(Ino(ino)).await? else {
+            return self.tree_is_gone(row).await;
+        };
         let others = self.persist.tracker.lock().moves_of(row.seq, ino);
         if let Some(other) = others.first() {
             return self.join(row, *other).await;
@@ -46,7 +48,9 @@ impl Inner {
                 Ok(false) => return Ok(Outcome::Soon(SOON)),
                 Err(error) if error.kind() == crate::ErrorKind::Unavailable && !error.is_lost() => {
                     let mount = self.mounts.resolve(&path).map(|(mount, _)| mount.id);
-                    let mount = mount.or(row.work.places.first().map(|place| place.mount)).unwrap_or_default();
+                    let mount = mount
+                        .or(row.work.places.first().map(|place| place.mount))
+                        .unwrap_or_default();
                     return Ok(Outcome::Away(mount, error.to_string()));
                 }
                 Err(error) => return Err(error),
@@ -55,7 +59,11 @@ impl Inner {
         if self.names.path_of(Ino(ino)).await?.as_ref() != Some(&path) {
             return Ok(Outcome::Moved);
         }
-        let work = Work { what: WorkKind::Clear, state: WorkState::Queued, ..row.work.clone() };
+        let work = Work {
+            what: WorkKind::Clear,
+            state: WorkState::Queued,
+            ..row.work.clone()
+        };
         self.persist_row(&row, &work).await?;
         Ok(Outcome::Moved)
     }
@@ -69,17 +77,24 @@ impl Inner {
 
     /// A directory renamed again before it was moved has two rows: this one takes the places of the other.
     async fn join(&self, row: Row, other: u64) -> Result<Outcome> {
-        let Some(theirs) = self.persist.read_row(other).await? else { return Ok(Outcome::Moved) };
+        let Some(theirs) = self.persist.read_row(other).await? else {
+            return Ok(Outcome::Moved);
+        };
         if theirs.work.what != row.work.what {
             return Ok(Outcome::Moved);
         }
         let mut work = row.work.clone();
-        theirs.work.places.iter().for_each(|place| add(&mut work.places, Some(place.clone())));
+        theirs
+            .work
+            .places
+            .iter()
+            .for_each(|place| add(&mut work.places, Some(place.clone())));
         work.since = work.since.min(theirs.work.since);
         let mut plan = Plan::default();
         let key = work_key(other);
         plan.check(Check::At(key.clone(), theirs.version)).delete(key);
-        plan.check(Check::At(work_key(row.seq), row.version)).put(work_key(row.seq), rows::encode(&work));
+        plan.check(Check::At(work_key(row.seq), row.version))
+            .put(work_key(row.seq), rows::encode(&work));
         self.commit(plan).await?;
         self.persist.touch(other);
         self.persist.absorb().await?;
@@ -88,8 +103,16 @@ impl Inner {
 
     /// The directory was removed before its content was moved: the content goes.
     async fn tree_is_gone(&self, row: Row) -> Result<Outcome> {
-        let trees = row.work.places.iter().cloned().map(|place| Place { kind: PlaceKind::Tree, ..place });
-        let work = Work { what: WorkKind::Clear, state: WorkState::Queued, places: trees.collect(), ..row.work.clone() };
+        let trees = row.work.places.iter().cloned().map(|place| Place {
+            kind: PlaceKind::Tree,
+            ..place
+        });
+        let work = Work {
+            what: WorkKind::Clear,
+            state: WorkState::Queued,
+            places: trees.collect(),
+            ..row.work.clone()
+        };
         self.persist_row(&row, &work).await?;
         Ok(Outcome::Moved)
     }
@@ -132,7 +155,10 @@ impl Inner {
             Node::Base { at, .. } => Ok(at != path || self.mounts.resolve(path).is_none()),
             Node::Row { inode, .. } if inode.kind == Kind::File => match Content::decode(&inode.content)? {
                 Content::Persisted { at, work: None, .. } => {
-                    let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
+                    let target = self
+                        .mounts
+                        .resolve(path)
+                        .and_then(|(mount, key)| Some((mount.id, key?)));
                     Ok(target != Some((at.mount, at.key)))
                 }
                 _ => Ok(false),
@@ -155,7 +181,9 @@ impl Inner {
             if inode.is_dir() {
                 continue;
             }
-            let Content::Persisted { at, layout, work: None } = Content::decode(&inode.content)? else { continue };
+            let Content::Persisted { at, layout, work: None } = Content::decode(&inode.content)? else {
+                continue;
+            };
             let known = Place::file(at.mount, at.key.clone(), Some(at.validator.clone()));
             let seq = self.persist.number().await?;
             let content = with_work(Content::Persisted { at, layout, work: None }, Some(seq)).encode();
@@ -163,9 +191,22 @@ impl Inner {
             if planner.inode(ino).await?.is_none_or(|(now, _)| now.content != before) {
                 continue;
             }
-            planner.update(ino, |inode| (inode.content, inode.ctime) = (content, ctime)).await?;
-            let what = WorkKind::Put { ino: ino.0, generation: inode.generation };
-            work.push((seq, Work { what, since: row.work.since, state: WorkState::Queued, places: vec![known] }));
+            planner
+                .update(ino, |inode| (inode.content, inode.ctime) = (content, ctime))
+                .await?;
+            let what = WorkKind::Put {
+                ino: ino.0,
+                generation: inode.generation,
+            };
+            work.push((
+                seq,
+                Work {
+                    what,
+                    since: row.work.since,
+                    state: WorkState::Queued,
+                    places: vec![known],
+                },
+            ));
         }
         let mut plan = planner.finish()?;
         for (seq, work) in &work {
@@ -178,15 +219,25 @@ impl Inner {
 
     /// Lets the directory at `path` show the base at its own path, unless another piece of work still removes something there.
     pub(super) async fn show_base(&self, path: &Path, seq: u64) -> Result<()> {
-        let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else { return Ok(()) };
+        let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else {
+            return Ok(());
+        };
         if !inode.is_dir() {
             return Ok(());
         }
-        let target = self.mounts.resolve(path).and_then(|(mount, key)| Some((mount.id, key?)));
+        let target = self
+            .mounts
+            .resolve(path)
+            .and_then(|(mount, key)| Some((mount.id, key?)));
         let taken = target.is_some_and(|at| self.persist.tracker.lock().tree_over(seq, &at, false).is_some());
         // Until what others have there is gone, nothing shows; whoever ends last lets the base show.
-        let natural = Kind::Dir { base: (!taken).then(|| path.as_bytes()) };
-        let shows_already = inode.kind == (Kind::Dir { base: Some(path.as_bytes()) });
+        let natural = Kind::Dir {
+            base: (!taken).then(|| path.as_bytes()),
+        };
+        let shows_already = inode.kind
+            == (Kind::Dir {
+                base: Some(path.as_bytes()),
+            });
         if shows_already || inode.kind == natural {
             return Ok(());
         }
@@ -195,7 +246,9 @@ impl Inner {
             return Ok(());
         }
         let ctime = inode.ctime;
-        planner.update(ino, |inode: &mut Inode| (inode.kind, inode.ctime) = (natural, ctime)).await?;
+        planner
+            .update(ino, |inode: &mut Inode| (inode.kind, inode.ctime) = (natural, ctime))
+            .await?;
         self.commit(planner.finish()?).await?;
         Ok(())
     }
@@ -204,7 +257,9 @@ impl Inner {
     pub(super) async fn show_base_below(&self, path: &Path, seq: u64) -> Result<()> {
         let mut open = vec![path.clone()];
         while let Some(dir) = open.pop() {
-            let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else { continue };
+            let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else {
+                continue;
+            };
             if inode.kind != (Kind::Dir { base: None }) {
                 continue;
             }
@@ -233,8 +288,14 @@ impl Inner {
         let at = (place.mount, place.key.clone());
         let other = {
             let tracker = self.persist.tracker.lock();
-            let which = if place.kind == PlaceKind::Tree { Below::Needed } else { Below::Any };
-            tracker.owner_below(row.seq, &at, which).or_else(|| tracker.move_below(row.seq, &at))
+            let which = if place.kind == PlaceKind::Tree {
+                Below::Needed
+            } else {
+                Below::Any
+            };
+            tracker
+                .owner_below(row.seq, &at, which)
+                .or_else(|| tracker.move_below(row.seq, &at))
         };
         if let Some(other) = other {
             return Cleared::Wait(other);
@@ -264,7 +325,9 @@ impl Inner {
                     Some(Ok(listed)) => files.push(listed),
                 }
                 if files.len() >= 1000 {
-                    let kept = self.remove_files(mount, &dir, std::mem::take(&mut files), since).await?;
+                    let kept = self
+                        .remove_files(mount, &dir, std::mem::take(&mut files), since)
+                        .await?;
                     foreign = foreign.or(kept);
                 }
             }
@@ -318,8 +381,10 @@ impl Inner {
                 Err(error) => Err(error),
             }
         });
-        let kept: Vec<Option<Found>> =
-            futures::stream::iter(removals).buffer_unordered(REMOVES_PARALLEL).try_collect().await?;
+        let kept: Vec<Option<Found>> = futures::stream::iter(removals)
+            .buffer_unordered(REMOVES_PARALLEL)
+            .try_collect()
+            .await?;
         Ok(kept.into_iter().flatten().next())
     }
 }

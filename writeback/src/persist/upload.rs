@@ -58,7 +58,11 @@ impl Inner {
         if !self.still_there(job).await {
             return Ok(Uploaded::Moved);
         }
-        job.mount.upload.put(&write_of(job), chunks).await.map(Uploaded::Visible)
+        job.mount
+            .upload
+            .put(&write_of(job), chunks)
+            .await
+            .map(Uploaded::Visible)
     }
 
     async fn upload_parts(&self, job: &mut Job, reader: &FileReader) -> Result<Uploaded, StoreError> {
@@ -78,7 +82,11 @@ impl Inner {
             return Ok(Uploaded::Moved);
         }
         let parts: Vec<PartId> = partial.parts.values().cloned().collect();
-        let found = job.mount.upload.complete(&write_of(job), &partial.upload, &parts).await?;
+        let found = job
+            .mount
+            .upload
+            .complete(&write_of(job), &partial.upload, &parts)
+            .await?;
         self.persist.partials.lock().remove(&job.row.seq);
         Ok(Uploaded::Visible(found))
     }
@@ -93,7 +101,12 @@ impl Inner {
         let upload = job.mount.upload.start(&write_of(job)).await?;
         let least = job.inode.size.div_ceil(PARTS_MAX);
         let part_bytes = self.persist.settings.part_bytes.0.max(least).max(1);
-        let partial = Partial { upload, token: job.token.clone(), part_bytes, parts: BTreeMap::new() };
+        let partial = Partial {
+            upload,
+            token: job.token.clone(),
+            part_bytes,
+            parts: BTreeMap::new(),
+        };
         if let Err(error) = self.note_upload(job, Some(partial.upload.0.clone())).await {
             job.mount.upload.abort(&job.key, &partial.upload).await?;
             return Ok(Err(error));
@@ -103,20 +116,35 @@ impl Inner {
     }
 
     /// Sends the parts that are missing. An error of reading here is answered apart.
-    async fn send_parts(&self, job: &Job, reader: &FileReader, partial: &mut Partial) -> Result<Option<Error>, StoreError> {
+    async fn send_parts(
+        &self,
+        job: &Job,
+        reader: &FileReader,
+        partial: &mut Partial,
+    ) -> Result<Option<Error>, StoreError> {
         let count = u32::try_from(job.inode.size.div_ceil(partial.part_bytes)).unwrap_or(u32::MAX);
-        let mut missing = (0..count).filter(|index| !partial.parts.contains_key(index)).collect::<Vec<_>>().into_iter();
+        let mut missing = (0..count)
+            .filter(|index| !partial.parts.contains_key(index))
+            .collect::<Vec<_>>()
+            .into_iter();
         let (upload, part_bytes) = (partial.upload.clone(), partial.part_bytes);
         let send = |index: u32| self.send_part(job, reader, &upload, part_bytes, index);
         let mut flying = FuturesUnordered::new();
-        flying.extend(missing.by_ref().take(self.persist.settings.parts_parallel.max(1)).map(send));
+        flying.extend(
+            missing
+                .by_ref()
+                .take(self.persist.settings.parts_parallel.max(1))
+                .map(send),
+        );
         let mut failed = None;
         while let Some(sent) = flying.next().await {
             match sent {
                 Ok(part) => {
                     partial.parts.insert(part.index, part);
                     self.persist.partials.lock().insert(job.row.seq, partial.clone());
-                    if failed.is_none() && let Some(next) = missing.next() {
+                    if failed.is_none()
+                        && let Some(next) = missing.next()
+                    {
                         flying.push(send(next));
                     }
                 }
@@ -148,7 +176,12 @@ impl Inner {
         let mut tries = 0;
         loop {
             tries += 1;
-            match job.mount.upload.part(&write, upload, index, start, chunks.clone()).await {
+            match job
+                .mount
+                .upload
+                .part(&write, upload, index, start, chunks.clone())
+                .await
+            {
                 Err(StoreError::Unavailable(_) | StoreError::Damaged(_)) if tries < PART_TRIES_MAX => {
                     self.components.clock.sleep(PART_PAUSE * tries).await;
                 }

@@ -126,7 +126,7 @@ fn statfs(path: &Path) -> io::Result<Space> {
     Ok(Space {
         total: about.f_blocks.saturating_mul(block),
         free: about.f_bavail.saturating_mul(block),
-        durable: !matches!(about.f_type as i64, libc::TMPFS_MAGIC | RAMFS_MAGIC),
+        durable: !matches!(about.f_type, libc::TMPFS_MAGIC | RAMFS_MAGIC),
     })
 }
 

@@ -3,14 +3,30 @@ use crate::rows::{Place, Work};
 use forebay_metastore::Version;
 
 fn put(seq: u64, version: u64, places: &[(u32, &str)]) -> Row {
-    let places = places.iter().map(|(mount, key)| Place::file(*mount, *key, None)).collect();
-    let what = WorkKind::Put { ino: seq, generation: 1 };
-    Row { seq, version: Version(version), work: Work { what, since: 1000 + seq as i64, state: WorkState::Queued, places } }
+    let places = places
+        .iter()
+        .map(|(mount, key)| Place::file(*mount, *key, None))
+        .collect();
+    let what = WorkKind::Put {
+        ino: seq,
+        generation: 1,
+    };
+    Row {
+        seq,
+        version: Version(version),
+        work: Work {
+            what,
+            since: 1000 + seq as i64,
+            state: WorkState::Queued,
+            places,
+        },
+    }
 }
 
 fn tracker(rows: &[Row]) -> Tracker {
     let mut tracker = Tracker::default();
-    rows.iter().for_each(|row| tracker.refresh(row.seq, Some(row), Duration::ZERO));
+    rows.iter()
+        .for_each(|row| tracker.refresh(row.seq, Some(row), Duration::ZERO));
     tracker
 }
 
@@ -22,7 +38,12 @@ fn at(mount: u32, key: &str) -> At {
 
 #[test]
 fn the_oldest_goes_first_and_mounts_take_turns() {
-    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")]), put(3, 3, &[(2, "c")]), put(4, 4, &[(2, "d")])]);
+    let mut tracker = tracker(&[
+        put(1, 1, &[(1, "a")]),
+        put(2, 2, &[(1, "b")]),
+        put(3, 3, &[(2, "c")]),
+        put(4, 4, &[(2, "d")]),
+    ]);
     let order: Vec<u64> = std::iter::from_fn(|| tracker.next(NOW)).collect();
     assert_eq!(order, [1, 3, 2, 4]);
 }
@@ -44,12 +65,18 @@ fn a_mount_that_is_away_pauses_alone_and_for_longer_each_time() {
         assert_eq!(tracker.next(now), Some(1));
         tracker.finish(1, Outcome::Away(1, "503".into()), now);
         let due = tracker.next_due().unwrap();
-        assert!(tracker.next(now) == Some(2) || pauses.len() > 0, "the other mount goes on");
+        assert!(
+            tracker.next(now) == Some(2) || pauses.len() > 0,
+            "the other mount goes on"
+        );
         pauses.push(due - now);
         now = due;
     }
     assert!(pauses[0] < Duration::from_millis(300), "{pauses:?}");
-    assert!(pauses[9] > Duration::from_secs(10) && pauses[9] <= PAUSE_MAX, "{pauses:?}");
+    assert!(
+        pauses[9] > Duration::from_secs(10) && pauses[9] <= PAUSE_MAX,
+        "{pauses:?}"
+    );
 }
 
 #[test]
@@ -99,7 +126,13 @@ fn a_ring_of_waits_unwinds() {
 fn what_changes_while_it_runs_runs_again() {
     let mut tracker = tracker(&[put(1, 1, &[])]);
     tracker.next(NOW);
-    let changed = Row { work: Work { what: WorkKind::Clear, ..put(1, 2, &[]).work }, ..put(1, 2, &[]) };
+    let changed = Row {
+        work: Work {
+            what: WorkKind::Clear,
+            ..put(1, 2, &[]).work
+        },
+        ..put(1, 2, &[])
+    };
     tracker.refresh(1, Some(&changed), NOW);
     tracker.finish(1, Outcome::Held, NOW);
     assert_eq!(tracker.next(NOW), Some(1));
