@@ -563,6 +563,14 @@ impl Tracker {
             })
     }
 
+    /// Another one that answers for exactly this key, and for whom `seq`, which only clears it, has to wait.
+    pub(super) fn owner_before(&self, seq: u64, at: &At) -> Option<u64> {
+        self.owners.get(at)?.iter().copied().find(|owner| {
+            let clears = self.entries.get(owner).is_some_and(|entry| entry.what == WorkKind::Clear);
+            *owner != seq && (!clears || *owner < seq)
+        })
+    }
+
     /// Others that move the same directory.
     pub(super) fn moves_of(&self, seq: u64, ino: u64) -> Vec<u64> {
         let of = |entry: &Entry| matches!(entry.what, WorkKind::MoveTree { ino: of } if of == ino);
