@@ -179,7 +179,7 @@ impl Inner {
                 if !node.is_dir()
                     && !is_aside(&name)
                     && has_data_extension(&name)
-                    && !self.is_ours(&name, &mut known).await?
+                    && !self.is_our_part(&name, &mut known).await?
                 {
                     files.push(path.join(&name)?);
                     if files.len() >= limit {
@@ -251,7 +251,7 @@ impl Inner {
                 let full = page.len() >= LIST_PAGE_MAX;
                 after = page.last().map(|(name, _)| name.clone());
                 for (name, node) in page.into_iter().filter(|(name, _)| !is_aside(name)) {
-                    if beside && self.is_ours(&name, &mut known).await? {
+                    if beside && self.is_our_part(&name, &mut known).await? {
                         continue;
                     }
                     let path = folder.join(&name)?;
@@ -306,7 +306,7 @@ impl Inner {
     }
 
     /// Whether a name is of a part that a session of this store wrote. Forebay's names without its rows are files like any others.
-    async fn is_ours(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
+    async fn is_our_part(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
         let Some(session) = session_in_name(name) else {
             return Ok(false);
         };
