@@ -28,10 +28,7 @@ use http::{HeaderName, Method, header};
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 const TOKEN: &str = "forebay-token";
@@ -68,7 +65,6 @@ struct Shared {
     prefix: String,
     url: String,
     probed: OnceLock<Probed>,
-    serial: AtomicU64,
 }
 
 impl S3 {
@@ -84,7 +80,6 @@ impl S3 {
             prefix: at.prefix,
             url,
             probed: OnceLock::new(),
-            serial: AtomicU64::new(1),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -430,6 +425,9 @@ fn directory() -> Found {
     }
 }
 
+/// The key that a probe writes and removes, below the mount's URL; listings never show it.
+const PROBE: &str = ".forebay-probe";
+
 /// A listing under way.
 ///
 /// S3 orders by whole keys, so directory `a` (as `a/`) comes after `a-b` and `a.b`, while names are to come as `a`, `a-b`, `a.b`.
@@ -494,10 +492,10 @@ impl Listing {
         Ok(rows)
     }
 
-    /// The name that a key is in this directory; none for the directory's own marker and for what no path can say.
+    /// The name that a key is in this directory; none for the directory's own marker, for what no path can say, and for the probe.
     fn name<'k>(&self, key: &'k str) -> Option<&'k str> {
         let name = key.strip_prefix(self.below.as_str())?;
-        (check_key(name).is_ok() && !name.is_empty() && !name.contains('/')).then_some(name)
+        (check_key(name).is_ok() && !name.is_empty() && !name.contains('/') && name != PROBE).then_some(name)
     }
 
     async fn directories_to_come(&mut self, last: &str) -> Result<Vec<String>, StoreError> {
@@ -533,8 +531,9 @@ impl UnderStore for S3 {
 
     async fn probe(&self) -> Result<Capabilities, StoreError> {
         let shared = &self.shared;
-        let serial = shared.serial.fetch_add(1, Ordering::Relaxed);
-        let full = shared.full(&format!(".forebay-probe-{}-{serial}", std::process::id()))?;
+        let full = shared.full(PROBE)?;
+        // What a probe left behind that was killed half-way.
+        shared.delete_object(&full).await?;
         let probed = shared.try_conditions(&full).await;
         let removed = shared.delete_object(&full).await;
         let probed = probed?;
