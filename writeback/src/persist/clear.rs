@@ -143,7 +143,7 @@ impl Inner {
             // A directory has taken the place: what we knew there is gone.
             There::Foreign(found) if found.is_dir => Ok(None),
             // An older content of this cache: the lookup that would have told of it failed when its name was taken.
-            There::Foreign(found) if self.wrote(&found) => {
+            There::Foreign(found) if self.wrote(&found) && !self.is_live_file(mount, &place.key).await => {
                 mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
                 Ok(None)
             }

@@ -245,13 +245,17 @@ impl Tracker {
         }
     }
 
-    /// The row was written by the run itself: no reason to run again.
+    /// The row was written by the run itself: its places are its own from now on, and it is no reason to run again.
     pub(super) fn note_version(&mut self, seq: u64, row: &Row) {
-        if let Some(entry) = self.entries.get_mut(&seq)
-            && !entry.stale
-        {
-            entry.version = entry.version.max(row.version.0);
+        if self.entries.get(&seq).is_none_or(|entry| entry.stale || entry.version > row.version.0) {
+            return;
         }
+        self.unindex(seq);
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            let written = entry_of(row);
+            (entry.version, entry.places) = (written.version, written.places);
+        }
+        self.index(seq);
     }
 
     fn remove(&mut self, seq: u64) {

@@ -359,7 +359,7 @@ impl Inner {
 
     /// Whether a file of ours has this name now. One that has not may have left an object here of which a failed lookup could not
     /// tell when its name was taken. When in doubt, yes.
-    async fn is_live_file(&self, mount: &Mount, key: &str) -> bool {
+    pub(super) async fn is_live_file(&self, mount: &Mount, key: &str) -> bool {
         let Ok(path) = mount.path_of(key) else { return true };
         match self.names.resolve(&path).await {
             Ok(node) => node.is_some_and(|node| !node.is_dir()),
