@@ -24,7 +24,7 @@ suite rust cargo test --release --workspace
 suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
-suite lint make lint
+suite format cargo fmt --all --check
 
 echo
 for k in "${!names[@]}"; do printf '%-8s %s\n' "${names[$k]}" "${results[$k]}"; done
