@@ -63,16 +63,14 @@ impl Place {
     }
 }
 
-/// Adds a place. Of two at one key the one that knows more stays.
+/// Adds a place unless the key is among them.
 pub(super) fn add(places: &mut Vec<Place>, place: Option<Place>) {
     let Some(place) = place else { return };
-    let known = places
-        .iter_mut()
-        .find(|known| known.mount == place.mount && known.key == place.key);
-    match known {
-        Some(known) if known.token.is_none() && known.holds.is_none() && known.kind == place.kind => *known = place,
-        Some(_) => {}
-        None => places.push(place),
+    if !places
+        .iter()
+        .any(|known| known.mount == place.mount && known.key == place.key)
+    {
+        places.push(place);
     }
 }
 

@@ -253,7 +253,11 @@ impl Inner {
             return Ok(There::Known(found));
         }
         // An older content of this cache, about which a lookup could not say anything when it was replaced.
-        if inode.is_some() && self.wrote(&found) {
+        let older = found
+            .token
+            .as_ref()
+            .is_some_and(|token| token.starts_with(self.persist.token_prefix()));
+        if inode.is_some() && older {
             return Ok(There::Known(found));
         }
         // A local file system without extended attributes keeps our mtime and size at least.
@@ -263,14 +267,6 @@ impl Inner {
             return Ok(There::Ours(found));
         }
         Ok(There::Foreign(found))
-    }
-
-    /// Whether this cache wrote the object, whenever.
-    pub(super) fn wrote(&self, found: &Found) -> bool {
-        found
-            .token
-            .as_ref()
-            .is_some_and(|token| token.starts_with(self.persist.token_prefix()))
     }
 
     /// The object is visible and ours.

@@ -245,17 +245,13 @@ impl Tracker {
         }
     }
 
-    /// The row was written by the run itself: its places are its own from now on, and it is no reason to run again.
+    /// The row was written by the run itself: no reason to run again.
     pub(super) fn note_version(&mut self, seq: u64, row: &Row) {
-        if self.entries.get(&seq).is_none_or(|entry| entry.stale || entry.version > row.version.0) {
-            return;
+        if let Some(entry) = self.entries.get_mut(&seq)
+            && !entry.stale
+        {
+            entry.version = entry.version.max(row.version.0);
         }
-        self.unindex(seq);
-        if let Some(entry) = self.entries.get_mut(&seq) {
-            let written = entry_of(row);
-            (entry.version, entry.places) = (written.version, written.places);
-        }
-        self.index(seq);
     }
 
     fn remove(&mut self, seq: u64) {
@@ -565,14 +561,6 @@ impl Tracker {
                         Below::Running => runs,
                     }
             })
-    }
-
-    /// Another one that answers for exactly this key, and for whom `seq`, which only clears it, has to wait.
-    pub(super) fn owner_before(&self, seq: u64, at: &At) -> Option<u64> {
-        self.owners.get(at)?.iter().copied().find(|owner| {
-            let clears = self.entries.get(owner).is_some_and(|entry| entry.what == WorkKind::Clear);
-            *owner != seq && (!clears || *owner < seq)
-        })
     }
 
     /// Others that move the same directory.

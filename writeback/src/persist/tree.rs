@@ -308,8 +308,8 @@ impl Inner {
         }
     }
 
-    /// Removes the directories below `key` and objects of ours that have no name any more; with `since` all objects that were
-    /// there then or are ours. Answers one that stays, when objects were to go.
+    /// Removes the directories below `key`, and with `since` the objects that were there then or are ours. Answers one that
+    /// stays, when objects were to go.
     async fn remove_below(&self, mount: &Mount, key: &str, since: Option<i64>) -> Result<Option<Found>, StoreError> {
         let mut open = vec![key.to_owned()];
         let mut dirs = Vec::new();
@@ -357,17 +357,6 @@ impl Inner {
         }
     }
 
-    /// Whether a file of ours has this name now. One that has not may have left an object here of which a failed lookup could not
-    /// tell when its name was taken. When in doubt, yes.
-    pub(super) async fn is_live_file(&self, mount: &Mount, key: &str) -> bool {
-        let Ok(path) = mount.path_of(key) else { return true };
-        match self.names.resolve(&path).await {
-            Ok(node) => node.is_some_and(|node| !node.is_dir()),
-            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => false,
-            Err(_) => true,
-        }
-    }
-
     async fn remove_files(
         &self,
         mount: &Mount,
@@ -375,16 +364,13 @@ impl Inner {
         files: Vec<forebay_understore::Listed>,
         since: Option<i64>,
     ) -> Result<Option<Found>, StoreError> {
+        let Some(since) = since else { return Ok(None) };
         let removals = files.into_iter().map(|listed| async move {
             let key = format!("{dir}/{}", listed.name);
-            let asked = since.is_none_or(|since| listed.found.mtime > since);
-            if asked {
+            if listed.found.mtime > since {
                 let now = mount.upload.head(&key).await?;
-                let stale = match &now {
-                    Some(found) => self.wrote(found) && (since.is_some() || !self.is_live_file(mount, &key).await),
-                    None => return Ok(None),
-                };
-                if !stale {
+                let ours = now.as_ref().and_then(|found| found.token.as_ref());
+                if !ours.is_some_and(|token| token.starts_with(self.persist.token_prefix())) {
                     return Ok(now);
                 }
             }

@@ -360,6 +360,10 @@ impl Shape {
         let rows = number("the rows", batch.length(), ROWS_MAX)?;
         // No value takes less than a bit, but for those that take no room at all.
         let length_max = ROWS_MAX.max(body_len.saturating_mul(if batch.compression().is_some() { 8 * 255 } else { 8 }));
+        // An empty list is fine (a batch without columns), none at all is what no reader decodes.
+        if batch.nodes().is_none() || batch.buffers().is_none() {
+            return Err(Error::invalid("a batch without its lists of columns and buffers"));
+        }
         let mut nodes = Vec::new();
         for node in batch.nodes().into_iter().flatten() {
             let length = number("a column's length", node.length(), length_max)?;
