@@ -3,5 +3,5 @@
 # Run by tests/ceph/with.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cargo test --release --workspace -- --include-ignored s3
+cargo test --release --workspace --lib --bins --tests -- --include-ignored s3
 .venv/bin/python -m pytest -q -p no:cacheprovider tests/ceph

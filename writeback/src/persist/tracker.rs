@@ -604,6 +604,8 @@ impl Tracker {
         if !matches!(outcome, Outcome::Away(..)) {
             self.pauses.remove(&mount);
         }
+        // A store that is away pauses its whole mount; that is pause enough.
+        let away = matches!(outcome, Outcome::Away(..));
         let phase = match outcome {
             // The row was changed under it: what the run found no longer counts.
             _ if stale => Phase::Ready,
@@ -624,7 +626,7 @@ impl Tracker {
             },
             Outcome::Conflict(conflict) => Phase::Conflict(conflict),
         };
-        let phase = self.not_idle(seq, phase, now);
+        let phase = if away { phase } else { self.not_idle(seq, phase, now) };
         let waits = matches!(phase, Phase::Waiting(_));
         if !waits && let Some(entry) = self.entries.get_mut(&seq) {
             entry.unwind = false;
