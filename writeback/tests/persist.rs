@@ -861,3 +861,10 @@ fn random_changes_under_faults_end_as_acknowledged() {
 fn random_changes_under_faults_and_crashes_end_as_acknowledged() {
     seeds(1..12).for_each(|seed| simulate(seed + 1000, 4, true));
 }
+
+/// Found by random histories: a key that a run had claimed was not known as its own, so that a later clear removed the newer file.
+#[test]
+fn what_a_run_claimed_is_not_cleared_away_by_a_later_removal() {
+    simulate(5986, 2, false);
+    simulate(6117, 4, true);
+}

@@ -170,7 +170,13 @@ impl Namespace {
             }
             let within_end = dentries.into_iter().filter(|(key, _)| within(name_of(key))).collect();
             for (name, row) in self.rows_of(dir, within_end).await? {
-                match row {
+                // Gone since its dentry was read: removed, replaced, or its row was forgotten because the base shows the same.
+                // Only the name itself tells; one that was there all the time must not be missing.
+                let node = match row {
+                    Some(node) => Some(node),
+                    None => self.lookup(dir, &name).await?,
+                };
+                match node {
                     Some(node) => round.insert(name, node),
                     None => round.remove(&name),
                 };

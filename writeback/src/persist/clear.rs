@@ -36,7 +36,7 @@ impl Inner {
                 continue;
             };
             let cleared = match place.kind {
-                PlaceKind::File => self.clear_file(&mount, place).await?,
+                PlaceKind::File => self.clear_file(row.seq, &mount, place).await?,
                 PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await,
             };
             match cleared {
@@ -111,9 +111,16 @@ impl Inner {
         Ok(())
     }
 
-    async fn clear_file(&self, mount: &Arc<Mount>, place: &Place) -> Result<Cleared> {
-        if mount.read_only || (place.token.is_none() && place.holds.is_none()) {
+    async fn clear_file(&self, seq: u64, mount: &Arc<Mount>, place: &Place) -> Result<Cleared> {
+        // Staging names never reached the store.
+        let unknown = place.token.is_none() && place.holds.is_none();
+        if mount.read_only || unknown && rules::is_staging(&mount.path_of(&place.key)?) {
             return Ok(Cleared::Done);
+        }
+        // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one.
+        let at = (place.mount, place.key.clone());
+        if unknown && let Some(other) = self.persist.tracker.lock().owner_before(seq, &at) {
+            return Ok(Cleared::Wait(other));
         }
         match self.try_clear_file(mount, place).await {
             Ok(None) => self.keep_parent(mount, &place.key).await,
@@ -135,6 +142,11 @@ impl Inner {
             }
             // A directory has taken the place: what we knew there is gone.
             There::Foreign(found) if found.is_dir => Ok(None),
+            // An older content of this cache: the lookup that would have told of it failed when its name was taken.
+            There::Foreign(found) if self.wrote(&found) && !self.is_live_file(mount, &place.key).await => {
+                mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
+                Ok(None)
+            }
             There::Foreign(found) if place.holds.is_some() => Ok(Some(Cleared::Foreign(
                 Some(found),
                 "deleted here, changed by someone else there",

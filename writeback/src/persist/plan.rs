@@ -63,14 +63,16 @@ impl Place {
     }
 }
 
-/// Adds a place unless the key is among them.
+/// Adds a place. Of two at one key the one that knows more stays.
 pub(super) fn add(places: &mut Vec<Place>, place: Option<Place>) {
     let Some(place) = place else { return };
-    if !places
-        .iter()
-        .any(|known| known.mount == place.mount && known.key == place.key)
-    {
-        places.push(place);
+    let known = places
+        .iter_mut()
+        .find(|known| known.mount == place.mount && known.key == place.key);
+    match known {
+        Some(known) if known.token.is_none() && known.holds.is_none() && known.kind == place.kind => *known = place,
+        Some(_) => {}
+        None => places.push(place),
     }
 }
 
@@ -114,13 +116,19 @@ impl Persist {
         &self,
         plan: &mut Plan,
         before: &Node,
-        _path: &Path,
+        path: &Path,
         whiteout: Option<&Path>,
     ) -> Result<()> {
         if before.is_dir() {
-            let tree = whiteout.and_then(|at| self.key_of(at));
-            let tree = tree.map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Tree));
-            return self.clear(plan, None, tree.into_iter().collect()).await;
+            // What the base showed there, and what was persisted under its present name before the move of a renamed parent ended.
+            let mut places = Vec::new();
+            for at in whiteout.into_iter().chain([path]) {
+                let tree = self
+                    .key_of(at)
+                    .map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Tree));
+                add(&mut places, tree);
+            }
+            return self.clear(plan, None, places).await;
         }
         let pending = self.pending_of(before).await?;
         let mut places = pending.as_ref().map(|row| row.work.places.clone()).unwrap_or_default();
@@ -246,7 +254,10 @@ impl Persist {
             Kind::Dir { base: Some(base) } => Some(Path::parse(base)?),
             _ => None,
         };
-        for at in [shown.as_ref(), renamed.whiteout.as_ref()].into_iter().flatten() {
+        for at in [shown.as_ref(), renamed.whiteout.as_ref(), Some(from)]
+            .into_iter()
+            .flatten()
+        {
             let prune = self
                 .key_of(at)
                 .map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Prune));

@@ -253,11 +253,7 @@ impl Inner {
             return Ok(There::Known(found));
         }
         // An older content of this cache, about which a lookup could not say anything when it was replaced.
-        let older = found
-            .token
-            .as_ref()
-            .is_some_and(|token| token.starts_with(self.persist.token_prefix()));
-        if inode.is_some() && older {
+        if inode.is_some() && self.wrote(&found) {
             return Ok(There::Known(found));
         }
         // A local file system without extended attributes keeps our mtime and size at least.
@@ -267,6 +263,14 @@ impl Inner {
             return Ok(There::Ours(found));
         }
         Ok(There::Foreign(found))
+    }
+
+    /// Whether this cache wrote the object, whenever.
+    pub(super) fn wrote(&self, found: &Found) -> bool {
+        found
+            .token
+            .as_ref()
+            .is_some_and(|token| token.starts_with(self.persist.token_prefix()))
     }
 
     /// The object is visible and ours.
@@ -496,7 +500,8 @@ impl Inner {
         };
         let mut rest = theirs.work.clone();
         rest.places.retain(|known| *known != place);
-        let mine = job.with_place(place);
+        let mut mine = job.row.work.clone();
+        super::plan::add(&mut mine.places, Some(place));
         let mut plan = Plan::default();
         for (seq, version, work) in [(job.row.seq, job.row.version, &mine), (other, theirs.version, &rest)] {
             plan.check(Check::At(work_key(seq), version))

@@ -245,13 +245,21 @@ impl Tracker {
         }
     }
 
-    /// The row was written by the run itself: no reason to run again.
+    /// The row was written by the run itself: its places are its own from now on, and it is no reason to run again.
     pub(super) fn note_version(&mut self, seq: u64, row: &Row) {
-        if let Some(entry) = self.entries.get_mut(&seq)
-            && !entry.stale
+        if self
+            .entries
+            .get(&seq)
+            .is_none_or(|entry| entry.stale || entry.version > row.version.0)
         {
-            entry.version = entry.version.max(row.version.0);
+            return;
         }
+        self.unindex(seq);
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            let written = entry_of(row);
+            (entry.version, entry.places) = (written.version, written.places);
+        }
+        self.index(seq);
     }
 
     fn remove(&mut self, seq: u64) {
@@ -526,6 +534,22 @@ impl Tracker {
         }
     }
 
+    /// A directory whose content is still to be moved, at or above this key.
+    pub(super) fn move_over(&self, seq: u64, at: &At) -> Option<u64> {
+        let over = |move_of: &u64| {
+            let places = self
+                .entries
+                .get(move_of)
+                .map(|entry| entry.places.as_slice())
+                .unwrap_or_default();
+            places.iter().any(|((mount, key), _)| {
+                let rest = at.1.strip_prefix(key.as_str());
+                *mount == at.0 && rest.is_some_and(|rest| rest.is_empty() || key.is_empty() || rest.starts_with('/'))
+            })
+        };
+        self.moves.iter().copied().find(|other| *other != seq && over(other))
+    }
+
     /// Whether the tree of `seq` may hold objects that nobody else answers for.
     fn claims(&self, seq: u64, tree: &At) -> bool {
         let Some(entry) = self.entries.get(&seq) else {
@@ -561,6 +585,17 @@ impl Tracker {
                         Below::Running => runs,
                     }
             })
+    }
+
+    /// Another one that answers for exactly this key, and for whom `seq`, which only clears it, has to wait.
+    pub(super) fn owner_before(&self, seq: u64, at: &At) -> Option<u64> {
+        self.owners.get(at)?.iter().copied().find(|owner| {
+            let clears = self
+                .entries
+                .get(owner)
+                .is_some_and(|entry| entry.what == WorkKind::Clear);
+            *owner != seq && (!clears || *owner < seq)
+        })
     }
 
     /// Others that move the same directory.

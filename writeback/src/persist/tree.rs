@@ -11,7 +11,7 @@ use super::{
     tracker::{Below, Outcome},
 };
 use crate::{
-    Result,
+    Error, Result,
     cache::Inner,
     mounts::Mount,
     rows::{self, Content, Place, PlaceKind, Work, WorkKind, WorkState},
@@ -188,8 +188,9 @@ impl Inner {
             let seq = self.persist.number().await?;
             let content = with_work(Content::Persisted { at, layout, work: None }, Some(seq)).encode();
             let (before, ctime) = (inode.content.clone(), inode.ctime);
+            // Changed since the listing, or its row went because the base shows the same: only a new look tells.
             if planner.inode(ino).await?.is_none_or(|(now, _)| now.content != before) {
-                continue;
+                return Err(Error::lost());
             }
             planner
                 .update(ino, |inode| (inode.content, inode.ctime) = (content, ctime))
@@ -296,6 +297,7 @@ impl Inner {
             tracker
                 .owner_below(row.seq, &at, which)
                 .or_else(|| tracker.move_below(row.seq, &at))
+                .or_else(|| tracker.move_over(row.seq, &at))
         };
         if let Some(other) = other {
             return Cleared::Wait(other);
@@ -308,8 +310,8 @@ impl Inner {
         }
     }
 
-    /// Removes the directories below `key`, and with `since` the objects that were there then or are ours. Answers one that
-    /// stays, when objects were to go.
+    /// Removes the directories below `key` and objects of ours that have no name any more; with `since` all objects that were
+    /// there then or are ours. Answers one that stays, when objects were to go.
     async fn remove_below(&self, mount: &Mount, key: &str, since: Option<i64>) -> Result<Option<Found>, StoreError> {
         let mut open = vec![key.to_owned()];
         let mut dirs = Vec::new();
@@ -357,6 +359,17 @@ impl Inner {
         }
     }
 
+    /// Whether a file of ours has this name now. One that has not may have left an object here of which a failed lookup could not
+    /// tell when its name was taken. When in doubt, yes.
+    pub(super) async fn is_live_file(&self, mount: &Mount, key: &str) -> bool {
+        let Ok(path) = mount.path_of(key) else { return true };
+        match self.names.resolve(&path).await {
+            Ok(node) => node.is_some_and(|node| !node.is_dir()),
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => false,
+            Err(_) => true,
+        }
+    }
+
     async fn remove_files(
         &self,
         mount: &Mount,
@@ -364,13 +377,16 @@ impl Inner {
         files: Vec<forebay_understore::Listed>,
         since: Option<i64>,
     ) -> Result<Option<Found>, StoreError> {
-        let Some(since) = since else { return Ok(None) };
         let removals = files.into_iter().map(|listed| async move {
             let key = format!("{dir}/{}", listed.name);
-            if listed.found.mtime > since {
+            let asked = since.is_none_or(|since| listed.found.mtime > since);
+            if asked {
                 let now = mount.upload.head(&key).await?;
-                let ours = now.as_ref().and_then(|found| found.token.as_ref());
-                if !ours.is_some_and(|token| token.starts_with(self.persist.token_prefix())) {
+                let stale = match &now {
+                    Some(found) => self.wrote(found) && (since.is_some() || !self.is_live_file(mount, &key).await),
+                    None => return Ok(None),
+                };
+                if !stale {
                     return Ok(now);
                 }
             }

@@ -95,6 +95,18 @@ fn one_key_belongs_to_one_piece_of_work_at_a_time() {
 }
 
 #[test]
+fn what_a_run_claimed_stays_its_own_when_the_run_is_over() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[])]);
+    tracker.next(NOW);
+    assert_eq!(tracker.acquire(1, &at(1, "k")), Acquired::Yes);
+    let claimed = put(1, 3, &[(1, "k")]);
+    tracker.note_version(1, &claimed);
+    tracker.finish(1, Outcome::Soon(NOW), NOW);
+    tracker.refresh(1, Some(&claimed), NOW);
+    assert_eq!(tracker.acquire(2, &at(1, "k")), Acquired::Owned(1));
+}
+
+#[test]
 fn a_tree_that_is_to_go_holds_back_what_comes_under_it() {
     let mut row = put(1, 1, &[(1, "d")]);
     row.work.what = WorkKind::Clear;
