@@ -2,7 +2,7 @@
 //! to every request and lets at most `bytes_per_second` through. It is a yardstick, not a test of any store.
 
 use anyhow::Result;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    ops::Range,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -40,10 +41,21 @@ impl Object {
         self.content.iter().map(Bytes::len).sum()
     }
 
-    fn joined(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.len());
-        self.content.iter().for_each(|piece| out.extend_from_slice(piece));
-        out.freeze()
+    /// The bytes of `range`; a copy only where they lie in several pieces.
+    fn slice(&self, range: &Range<usize>) -> Bytes {
+        let mut found = Vec::new();
+        let mut at = 0;
+        for piece in &self.content {
+            let (from, to) = (range.start.max(at), range.end.min(at + piece.len()));
+            if from < to {
+                found.push(piece.slice(from - at..to - at));
+            }
+            at += piece.len();
+        }
+        match <[Bytes; 1]>::try_from(found) {
+            Ok([whole]) => whole,
+            Err(several) => several.concat().into(),
+        }
     }
 }
 
@@ -217,7 +229,7 @@ impl Stub {
         let Some(object) = self.lock().objects.get(key).cloned() else {
             return plain(StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>");
         };
-        let whole = object.joined();
+        let len = object.len();
         let range = headers
             .get("range")
             .and_then(|v| v.to_str().ok())
@@ -225,25 +237,26 @@ impl Stub {
         let bounds = range.and_then(|r| r.split_once('-')).map(|(from, to)| {
             (
                 from.parse().unwrap_or(0),
-                to.parse::<usize>().map_or(whole.len(), |to| (to + 1).min(whole.len())),
+                to.parse::<usize>().map_or(len, |to| (to + 1).min(len)),
             )
         });
-        let (from, to) = bounds.unwrap_or((0, whole.len()));
+        let (from, to) = bounds.unwrap_or((0, len));
         let mut answer = Response::builder().status(if bounds.is_some() {
             StatusCode::PARTIAL_CONTENT
         } else {
             StatusCode::OK
         });
         if bounds.is_some() {
-            answer = answer.header(
-                "content-range",
-                format!("bytes {from}-{}/{}", to.max(1) - 1, whole.len()),
-            );
+            answer = answer.header("content-range", format!("bytes {from}-{}/{len}", to.max(1) - 1));
         }
         let answer = answer
             .header("last-modified", "Tue, 24 Nov 2026 08:00:00 GMT")
             .header("content-length", to - from)
-            .body(Full::new(if head_only { Bytes::new() } else { whole.slice(from..to) }));
+            .body(Full::new(if head_only {
+                Bytes::new()
+            } else {
+                object.slice(&(from..to))
+            }));
         let mut answer = answer.expect("the headers are well formed");
         answer.headers_mut().extend(object.metadata);
         with_etag(answer, &object.etag)

@@ -17,7 +17,12 @@ pub use open::{OpenError, OpenOptions, open};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use std::{fmt::Debug, ops::Range, sync::Arc};
+use std::{
+    fmt::Debug,
+    ops::Range,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// A key: any bytes, ordered as bytes, at most [`Limits::key_bytes_max`].
 pub type Key = Bytes;
@@ -162,9 +167,34 @@ pub trait MetaStore: Debug + Send + Sync {
     async fn allocate(&self, counter: &str, count: u64) -> Result<Range<u64>, MetaError>;
     /// Every counter and a number from which on it has handed out none, by name. For [`dump`].
     async fn counters(&self) -> Result<Vec<(String, u64)>, MetaError>;
+    /// Says that a commit will be asked for in a moment. An engine that commits in groups may hold its group open for a moment; let
+    /// go of the answer right before that commit is asked for, or when it will not come.
+    fn announce(&self) -> Announced {
+        Announced::default()
+    }
     /// The bounds of this engine.
     fn limits(&self) -> Limits {
         LIMITS
+    }
+}
+
+/// A commit that was announced. See [`MetaStore::announce`].
+#[derive(Debug, Default)]
+pub struct Announced(Option<Arc<AtomicUsize>>);
+
+impl Announced {
+    /// One more in `count`, until it is dropped.
+    pub(crate) fn in_count(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Some(Arc::clone(count)))
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some(count) = &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 

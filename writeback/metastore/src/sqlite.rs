@@ -22,7 +22,8 @@ mod schema;
 mod writer;
 
 use crate::{
-    CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, Tx, counters::Blocks, limits,
+    Announced, CommitError, Committed, Entry, Key, LIMITS, MetaError, MetaStore, OpenError, Tx, counters::Blocks,
+    limits,
 };
 use async_trait::async_trait;
 use forebay_runtime::task::blocking;
@@ -96,6 +97,10 @@ impl MetaStore for SqliteStore {
     async fn commit(&self, tx: Tx) -> Result<Committed, CommitError> {
         let bytes = limits::check_tx(&tx)?;
         self.writer.commit(tx, bytes).await
+    }
+
+    fn announce(&self) -> Announced {
+        self.writer.announce()
     }
 
     async fn allocate(&self, counter: &str, count: u64) -> Result<Range<u64>, MetaError> {

@@ -1,12 +1,12 @@
 //! Decides when to flush: at once when idle and somebody waits, after a moment when nobody does, and everything that comes in during a
 //! flush goes into the next one.
 //!
-//! When very many come in on their own (not one after the other's acknowledgement), a flush at once would cover a handful, and there
-//! would be one every few milliseconds. So a flush that [`CROWD`] or more wait for holds on while more keep coming, until there is a
-//! lull or [`GATHER_MAX`] has passed. A few writers, each waiting for its own acknowledgement, never meet this.
+//! A flush holds on while streams are on their way to it ([`Coming`]), until all are there, none came for a moment ([`LULL`]), or
+//! [`GATHER_MAX`] has passed: with many writers a flush at once would cover a handful of them. A lonely writer waits for nobody.
 //!
 //! It does not own what a flush is; that is its target's.
 
+use crate::coming::Coming;
 use forebay_runtime::{
     clock::ClockRef,
     task::{self, Tasks},
@@ -15,11 +15,9 @@ use parking_lot::Mutex;
 use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
-/// So many at a flush are a crowd.
-const CROWD: u32 = 16;
-/// A crowd that nobody joined for this long has gathered.
-const LULL: Duration = Duration::from_millis(1);
-/// Longest time that a crowd is waited for.
+/// Those who did not come for this long are held up by something else.
+const LULL: Duration = Duration::from_millis(2);
+/// Longest time that a flush holds on.
 const GATHER_MAX: Duration = Duration::from_millis(25);
 
 /// Something to flush. Tells by itself everyone whom the outcome concerns.
@@ -37,14 +35,6 @@ pub(crate) enum Demand {
     Now,
 }
 
-/// What was asked for since the last flush began.
-#[derive(Clone, Copy, Debug, Default)]
-struct Wanted {
-    demand: Option<Demand>,
-    /// How many wait.
-    waiting: u32,
-}
-
 /// Runs the flushes of one target, one at a time, in a task that lives while there is something to do.
 #[derive(Debug)]
 pub(crate) struct Flusher {
@@ -52,8 +42,12 @@ pub(crate) struct Flusher {
     tasks: Tasks,
     clock: ClockRef,
     delay: Duration,
-    wanted: Mutex<Wanted>,
+    /// Who may be waited for.
+    coming: Option<Arc<Coming>>,
+    /// What was asked for since the last flush began.
+    wanted: Mutex<Option<Demand>>,
     running: watch::Sender<bool>,
+    /// Somebody waits.
     hurry: Notify,
 }
 
@@ -64,18 +58,32 @@ impl Flusher {
             tasks,
             clock,
             delay,
+            coming: None,
             wanted: Mutex::default(),
             running: watch::Sender::new(false),
             hurry: Notify::new(),
         })
     }
 
+    /// As [`Flusher::new`], holding on for those who are on their way.
+    pub(crate) fn gathering(
+        coming: &Arc<Coming>,
+        name: &'static str,
+        tasks: Tasks,
+        clock: ClockRef,
+        delay: Duration,
+    ) -> Arc<Self> {
+        let mut flusher = Self::new(name, tasks, clock, delay);
+        let fresh = Arc::get_mut(&mut flusher).expect("nobody else has it yet");
+        fresh.coming = Some(Arc::clone(coming));
+        flusher
+    }
+
     /// Asks for a flush of `target` that begins after this call.
     pub(crate) fn demand(self: &Arc<Self>, demand: Demand, target: &Arc<impl Flush>) {
         let start = {
             let mut wanted = self.wanted.lock();
-            wanted.demand = wanted.demand.max(Some(demand));
-            wanted.waiting += u32::from(demand == Demand::Now);
+            *wanted = wanted.max(Some(demand));
             !self.running.send_replace(true)
         };
         if start {
@@ -96,37 +104,36 @@ impl Flusher {
     async fn run(self: Arc<Self>, target: Arc<impl Flush>) {
         let _stopped = Stopped(&self);
         loop {
-            let wanted = *self.wanted.lock();
-            if wanted.demand == Some(Demand::Soon) {
+            if *self.wanted.lock() == Some(Demand::Soon) {
                 tokio::select! {
                     biased;
                     () = self.clock.sleep(self.delay) => {}
                     () = self.hurry.notified() => {}
                 }
-            } else if wanted.waiting >= CROWD {
-                self.gather(wanted.waiting).await;
             }
-            *self.wanted.lock() = Wanted::default();
+            if let Some(coming) = &self.coming {
+                self.gather(coming).await;
+            }
+            *self.wanted.lock() = None;
             let flushed = Arc::clone(&target);
             task::blocking(move || flushed.flush()).await;
             let wanted = self.wanted.lock();
-            if wanted.demand.is_none() {
+            if wanted.is_none() {
                 self.running.send_replace(false);
                 return;
             }
         }
     }
 
-    /// Waits while more keep coming.
-    async fn gather(&self, mut waiting: u32) {
+    /// Holds on for those who are on their way.
+    async fn gather(&self, coming: &Coming) {
         let end = self.clock.monotonic() + GATHER_MAX;
-        loop {
-            self.clock.sleep(LULL).await;
-            let now = self.wanted.lock().waiting;
-            if now == waiting || self.clock.monotonic() >= end {
-                return;
+        while coming.any() && self.clock.monotonic() < end {
+            tokio::select! {
+                biased;
+                () = self.hurry.notified() => {}
+                () = self.clock.sleep(LULL) => return,
             }
-            waiting = now;
         }
     }
 }
@@ -148,7 +155,7 @@ impl Drop for Stopped<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_runtime::clock::RealClock;
+    use forebay_runtime::clock::{RealClock, SimClock, Timestamp};
     use std::sync::atomic::{AtomicU64, Ordering};
 
     #[derive(Debug, Default)]
@@ -165,6 +172,30 @@ mod tests {
             self.flushed.store(asked, Ordering::SeqCst);
             self.flushes.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_holds_on_for_those_who_are_on_their_way_and_for_nobody_else() {
+        let (target, clock) = (Arc::new(Counted::default()), SimClock::new(Timestamp(0)));
+        let coming = Coming::new(clock.clone());
+        let flusher = Flusher::gathering(&coming, "test", Tasks::new("test"), clock, Duration::from_millis(1));
+        let on_their_way: Vec<_> = (0..100).map(|_| coming.begin()).collect();
+        for one in on_their_way {
+            drop(one);
+            flusher.demand(Demand::Now, &target);
+            tokio::task::yield_now().await;
+        }
+        flusher.idle().await;
+        assert_eq!(target.flushes.load(Ordering::SeqCst), 1, "all of them share a flush");
+        let held_up = coming.begin();
+        flusher.demand(Demand::Now, &target);
+        flusher.idle().await;
+        assert_eq!(
+            target.flushes.load(Ordering::SeqCst),
+            2,
+            "who does not come holds nobody up for long"
+        );
+        drop(held_up);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

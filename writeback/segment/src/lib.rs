@@ -13,6 +13,7 @@
 //! Why not a file per stream: seven fsyncs a file make 45 files a second; packed, a thousand small files share a few flushes.
 //! Why not only packed: one contiguous file can be mapped, handed out without a copy and passed through.
 
+mod coming;
 mod context;
 mod crc;
 mod dedicated;

@@ -8,6 +8,7 @@
 //! what was durable, so that no later start takes pages for durable that the disk never got, and the next append begins a new one.
 
 use crate::{
+    coming::Coming,
     context::{Context, asked_to_fail},
     crc::crc32c_chunks,
     error::{Result, SegmentError},
@@ -33,6 +34,7 @@ const ALLOCATE_BYTES: u64 = 8 << 20;
 pub(crate) struct SharedLog {
     context: Arc<Context>,
     flusher: Arc<Flusher>,
+    coming: Arc<Coming>,
     tail: Mutex<Tail>,
     /// One flush at a time, whoever runs it.
     flushing: Mutex<()>,
@@ -96,13 +98,20 @@ struct Round {
 }
 
 impl SharedLog {
-    pub(crate) fn new(context: Arc<Context>, flusher: Arc<Flusher>) -> Arc<Self> {
+    /// `flusher` holds on for those in `coming`.
+    pub(crate) fn new(context: Arc<Context>, flusher: Arc<Flusher>, coming: Arc<Coming>) -> Arc<Self> {
         Arc::new(SharedLog {
             context,
             flusher,
+            coming,
             tail: Mutex::default(),
             flushing: Mutex::new(()),
         })
+    }
+
+    /// Streams that will soon want a flush.
+    pub(crate) fn coming(&self) -> &Arc<Coming> {
+        &self.coming
     }
 
     /// Asks for a flush of everything appended so far.

@@ -1,6 +1,7 @@
 //! Opens a data folder and hands out writers, readers and followers over it.
 
 use crate::{
+    coming::Coming,
     context::{Context, header},
     dedicated::{DedicatedFile, DedicatedLog},
     error::{Result, SegmentError},
@@ -168,7 +169,14 @@ impl SegmentStore {
             Arc::clone(&manifest),
             Arc::clone(&table),
         );
-        let shared_flusher = flusher("flush shared", settings.flush_delay);
+        let coming = Coming::new(Arc::clone(&open.clock));
+        let shared_flusher = Flusher::gathering(
+            &coming,
+            "flush shared",
+            tasks.clone(),
+            Arc::clone(&open.clock),
+            settings.flush_delay,
+        );
         let context = Arc::new(Context {
             disk: Arc::clone(disk),
             clock: Arc::clone(&open.clock),
@@ -192,7 +200,7 @@ impl SegmentStore {
             .map(|id| (*id, layout_of(id)))
             .collect();
         let inner = Inner {
-            shared: SharedLog::new(Arc::clone(&context), shared_flusher),
+            shared: SharedLog::new(Arc::clone(&context), shared_flusher, coming),
             context,
             logs: Mutex::default(),
             unclaimed: Mutex::new(unclaimed),

@@ -7,6 +7,7 @@
 //! An append that failed or was cancelled has added nothing; after a cancelled one the writer can only be discarded.
 
 use crate::{
+    coming::OnTheWay,
     dedicated::{Appended, DedicatedLog, Resumed},
     error::{Result, SegmentError},
     flusher::Demand,
@@ -43,6 +44,8 @@ pub struct Writer {
     place: Place,
     /// An append is under way; stays set when it is cancelled.
     busy: bool,
+    /// Until it asks for its first flush, or is no small stream any more.
+    on_the_way: Option<OnTheWay>,
 }
 
 #[derive(Debug)]
@@ -69,6 +72,7 @@ impl Writer {
             crc: 0,
             large,
         };
+        let on_the_way = (!large).then(|| store.shared.coming().begin());
         Writer {
             store,
             state,
@@ -76,6 +80,7 @@ impl Writer {
             appends: 0,
             place,
             busy: false,
+            on_the_way,
         }
     }
 
@@ -112,6 +117,7 @@ impl Writer {
             appends,
             place,
             busy: false,
+            on_the_way: None,
         })
     }
 
@@ -241,6 +247,7 @@ impl Writer {
 
     /// Moves the stream to a segment of its own, with what was packed so far at its front.
     async fn go_dedicated(&mut self) -> Result<()> {
+        self.on_the_way = None;
         let (store, state) = (Arc::clone(&self.store), Arc::clone(&self.state));
         let (log, mut blocks) = task::blocking(move || move_out(&store, &state)).await?;
         if let Place::Packed { history, .. } = &mut self.place {
@@ -268,6 +275,7 @@ impl Writer {
 
     /// Waits until everything appended is durable. `Poisoned`: it never will be.
     pub async fn sync(&mut self) -> Result<Stable> {
+        self.on_the_way = None;
         self.demand();
         self.all_stable().await
     }
@@ -281,7 +289,8 @@ impl Writer {
     /// Followers can go on reading.
     ///
     /// When it fails, the stream is discarded: nobody has a handle to it any more. Only after a shutdown it is left for the next start.
-    pub async fn seal(self) -> Result<Layout> {
+    pub async fn seal(mut self) -> Result<Layout> {
+        self.on_the_way = None;
         let sealed = self.seal_or_not().await;
         if sealed.is_err() && !self.store.context.closed.load(Ordering::Acquire) {
             self.discard();

@@ -9,7 +9,7 @@ use crate::{
     cache::Inner,
     rows::{self, Content, FileWritten, TokenRow},
 };
-use forebay_metastore::{Check, Key};
+use forebay_metastore::{Announced, Check, Key};
 use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
 use std::sync::Arc;
 
@@ -53,8 +53,9 @@ impl Inner {
         self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
         let _turn = self.files.turns.take(&target.path).await;
         let mut attempts = self.attempts(format!("write {}", target.path));
+        let mut announced = self.components.meta.announce();
         loop {
-            match self.try_write(&target, &sealed).await {
+            match self.try_write(&target, &sealed, std::mem::take(&mut announced)).await {
                 Ok(Tried::Done { replaced }) => {
                     let size = sealed.len;
                     self.written(sealed, replaced);
@@ -88,7 +89,12 @@ impl Inner {
     }
 
     /// Plans and commits once.
-    pub(crate) async fn try_write(&self, target: &Target, sealed: &SealedContent) -> Result<Tried> {
+    pub(crate) async fn try_write(
+        &self,
+        target: &Target,
+        sealed: &SealedContent,
+        announced: Announced,
+    ) -> Result<Tried> {
         let Target {
             path,
             how,
@@ -134,6 +140,7 @@ impl Inner {
                 size: sealed.len,
             },
         );
+        drop(announced);
         self.commit(plan).await?;
         Ok(Tried::Done {
             replaced: planned.replaced,

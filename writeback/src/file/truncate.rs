@@ -5,6 +5,7 @@ use super::{
     place::{GENERATION, Ground, Target, Tried, check_target, with_token},
 };
 use crate::{Cache, Error, ErrorKind, Result, cache::Inner};
+use forebay_metastore::Announced;
 use forebay_namespace::Path;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl Inner {
         let mut attempts = self.attempts(format!("truncate {path}"));
         loop {
             let (sealed, target) = self.cut_copy(path, size).await?;
-            match self.try_write(&target, &sealed).await {
+            match self.try_write(&target, &sealed, Announced::default()).await {
                 Ok(Tried::Done { replaced }) => {
                     self.written(sealed, replaced);
                     return Ok(());

@@ -2,7 +2,7 @@
 //!
 //! 1. A caller takes a permit for its bytes, puts its job in the queue and waits.
 //! 2. The thread takes what waits, at most [`GROUP_JOBS_MAX`] jobs, and waits a moment for those who took part in the group before
-//!    and are probably on their way again; a lonely writer waits for nobody. After a large group it waits on as long as more come.
+//!    and are probably on their way again, and for those who announced themselves; a lonely writer waits for nobody.
 //! 3. Inside one SQLite transaction it evaluates job after job: each sees what those before it wrote. Checks come before writes, so
 //!    a job whose check fails leaves nothing behind.
 //! 4. One COMMIT, one fsync. Then everyone gets an answer; also those who lost a check, for they may have lost it to a job of the
@@ -11,7 +11,9 @@
 //! It does not own: reads, checkpoints in the background.
 
 use super::{checkpoint::Checkpointer, from_sql, to_sql};
-use crate::{Check, CommitError, Committed, Key, MetaError, Op, TOKENS_KEPT, Token, Tx, Version, limits, prefix_end};
+use crate::{
+    Announced, Check, CommitError, Committed, Key, MetaError, Op, TOKENS_KEPT, Token, Tx, Version, limits, prefix_end,
+};
 use forebay_runtime::budget::{Budget, Permit};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
@@ -20,7 +22,7 @@ use std::{
     ops::Range,
     path::Path,
     sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -34,12 +36,10 @@ const JOB_BYTES: usize = 512;
 const GROUP_JOBS_MAX: usize = 512;
 /// The longest wait for those of the group before.
 const GATHER_MAX: Duration = Duration::from_millis(1);
-/// A group larger than this shows that very many come on their own: then each moment of waiting saves fsyncs.
-const CROWD_JOBS: usize = 8;
-/// A crowd that nobody joined for this long has gathered.
-const CROWD_LULL: Duration = Duration::from_millis(1);
-/// The longest wait for a crowd.
-const CROWD_MAX: Duration = Duration::from_millis(25);
+/// An announced job that did not come for this long is held up by something else.
+const ANNOUNCED_LULL: Duration = Duration::from_millis(2);
+/// The longest wait for those that were announced.
+const ANNOUNCED_MAX: Duration = Duration::from_millis(25);
 
 /// Handle to the thread. Dropping it lets the thread finish what waits, and joins it.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ struct Shared {
     budget: Budget,
     queue: Mutex<Queue>,
     arrived: Condvar,
+    /// Commits announced and not asked for yet.
+    announced: Arc<AtomicUsize>,
     group_commits: AtomicU64,
 }
 
@@ -89,6 +91,7 @@ impl Writer {
             budget: Budget::new("metastore-queue", QUEUE_BYTES),
             queue: Mutex::default(),
             arrived: Condvar::new(),
+            announced: Arc::default(),
             group_commits: AtomicU64::new(0),
         });
         let state = State::read(&connection).map_err(|error| error.to_string())?;
@@ -113,6 +116,10 @@ impl Writer {
 
     pub(super) fn group_commits(&self) -> u64 {
         self.shared.group_commits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn announce(&self) -> Announced {
+        Announced::in_count(&self.shared.announced)
     }
 
     pub(super) async fn commit(&self, tx: Tx, bytes: usize) -> Result<Committed, CommitError> {
@@ -246,9 +253,10 @@ impl Group {
                 break;
             }
         }
-        let end = Instant::now() + CROWD_MAX;
-        while self.last_len > CROWD_JOBS && queue.jobs.len() < GROUP_JOBS_MAX && !queue.closed {
-            let lull = (Instant::now() + CROWD_LULL).min(end);
+        let end = Instant::now() + ANNOUNCED_MAX;
+        let announced = || self.shared.announced.load(Ordering::Relaxed) > 0;
+        while announced() && queue.jobs.len() < GROUP_JOBS_MAX && !queue.closed {
+            let lull = (Instant::now() + ANNOUNCED_LULL).min(end);
             if self.shared.arrived.wait_until(&mut queue, lull).timed_out() {
                 break;
             }
