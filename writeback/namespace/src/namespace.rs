@@ -152,16 +152,21 @@ impl Namespace {
         if plan.is_empty() {
             return Ok(Committed { version: Version(0) });
         }
-        let tx = plan.into_tx(token)?;
+        let tx: Tx = plan.into_tx(token)?;
         let mut pause = UNKNOWN_PAUSE_FIRST;
-        for _ in 1..UNKNOWN_ATTEMPTS_MAX {
+        let mut unknown = None;
+        for _ in 0..UNKNOWN_ATTEMPTS_MAX {
+            if unknown.is_some() {
+                self.clock.sleep(pause).await;
+                pause *= 2;
+            }
             match self.store.commit(tx.clone()).await {
-                Err(CommitError::Unknown(_)) if token.is_some() => self.clock.sleep(pause).await,
+                Err(CommitError::Unknown(text)) if token.is_some() => unknown = Some(text),
+                // A store that is away when it is asked again has still not said.
+                Err(CommitError::Unavailable(_)) if unknown.is_some() => {}
                 other => return Ok(other?),
             }
-            pause *= 2;
         }
-        let last: Tx = tx;
-        Ok(self.store.commit(last).await?)
+        Err(NsError::Unknown(unknown.unwrap_or_default()))
     }
 }
