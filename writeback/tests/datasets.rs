@@ -8,6 +8,7 @@ use arrow_array::{
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
+use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::chance::{Chance, SeededChance};
 use forebay_writeback::{
     Cache, Error, ErrorKind,
@@ -943,6 +944,51 @@ fn a_session_and_its_acknowledged_batches_survive_a_power_cut() {
             (vec![5], None)
         );
     });
+}
+
+/// Found by the simulation: the schema of a put that failed to begin counted as written, and was missing from what was published.
+#[test]
+fn a_put_that_fails_to_begin_takes_no_schema_away_from_those_that_follow() {
+    for (nth, cut) in (0..3).flat_map(|nth| [(nth, false), (nth, true)]) {
+        let mut world = World::new(25);
+        let session = world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            let session = begin(&cache, "/d").await;
+            let mut left = nth;
+            world.meta.set_hook(move |call| match call {
+                Call::Commit(_) => {
+                    left -= 1;
+                    if left == -1 { Fault::Unavailable } else { Fault::None }
+                }
+                Call::Other(_) => Fault::None,
+            });
+            let failed = put(&cache, into("/d", &session), &[rows(0..1)]).await;
+            world.meta.clear_hook();
+            assert_eq!(failed.is_err(), nth < 2, "commit {nth}: {failed:?}");
+            let mut writer = open(&cache, into("/d", &session), &rows(0..1)).await.unwrap();
+            acked(&mut writer, &rows(1..2)).await;
+            if cut {
+                std::mem::forget(writer);
+            } else {
+                writer.commit().await.unwrap();
+                cache.publish(&session, Publish::default()).await.unwrap();
+            }
+            session
+        });
+        world.cut_power();
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            if cut {
+                cache.publish(&session, Publish::default()).await.unwrap();
+            }
+            let first = i64::from(nth < 2);
+            assert_eq!(
+                ids(&cache, "/d").await,
+                Vec::from_iter(first..2),
+                "commit {nth}, cut {cut}"
+            );
+        });
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::{
     note::{Note, NoteKind},
     parquet,
     publish::{Made, NewPart, Publication},
-    registry::{Agreed, Claim, Ended, Keys, Live, Phase},
+    registry::{Claim, Ended, Keys, Live, Phase},
     session::{Token, no_session},
 };
 use crate::{
@@ -280,15 +280,7 @@ impl Inner {
                 live.path
             )));
         }
-        let agreed = live.agree(schema)?;
-        if agreed == Agreed::First && !live.own {
-            let mut plan = Plan::default();
-            self.plan_schema(&mut plan, &live.id, schema).await?;
-            if !plan.is_empty() {
-                self.commit(plan).await?;
-            }
-        }
-        Ok(())
+        live.agree(schema)
     }
 
     /// What a put with this token left at a restart gives way to the same put again.
@@ -900,15 +892,22 @@ impl Inner {
         }
     }
 
-    /// Writes the row of a part that begins.
+    /// Writes the row of a part that begins. Until one is known to be written the session's schema goes with it, so that there is no
+    /// part without one, whichever put came first and however it ended.
     async fn write_part(&self, live: &Live, number: u32, row: &PartRow) -> Result<()> {
         let mut attempts = self.attempts(format!("begin a part of {}", live.path));
         loop {
             let mut plan = Plan::default();
             plan.check(self.session_is_open(&live.id).await?);
             plan.put(rows::part_key(&live.id.0, number), rows::encode(row));
+            if let Some(schema) = live.schema_to_store() {
+                self.plan_schema(&mut plan, &live.id, &schema).await?;
+            }
             match self.commit(plan).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    live.look().schema_stored = true;
+                    return Ok(());
+                }
                 Err(error) => attempts.after(error).await?,
             }
         }

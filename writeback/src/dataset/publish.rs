@@ -616,7 +616,7 @@ impl Inner {
         let live = publication.live;
         match (schema, &before.head) {
             (Some(schema), _) => {
-                if live.own {
+                if live.schema_to_store().is_some() {
                     self.plan_schema(plan, &live.id, schema).await?;
                 }
                 Ok(live.id.0.clone())

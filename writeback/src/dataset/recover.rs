@@ -69,11 +69,16 @@ impl Inner {
             Timestamp(row.begun),
             now,
         );
-        let schema = match self.scan_all(rows::schema_prefix(&live.id.0)).await?.is_empty() {
-            true => None,
+        let parts = self.part_rows(&live.id).await?;
+        let schema = match parts.is_empty() {
+            // What is there is of a put that came to nothing, and perhaps only the first pieces of it.
+            true => {
+                self.delete_parts(&live.id).await?;
+                None
+            }
             false => Some(self.session_schema(&live.id.0).await?),
         };
-        for (number, part) in self.part_rows(&live.id).await? {
+        for (number, part) in parts {
             let stream = StreamId(part.ino, part.generation);
             let ended = match Ended::of_row(&part) {
                 Some(ended) => {
@@ -98,6 +103,7 @@ impl Inner {
             live.change(|state| state.restore(number, part.put, part.task.clone(), part.token.clone(), ended));
         }
         live.change(|state| {
+            state.schema_stored = schema.is_some();
             state.schema = schema;
             state.restored();
         });

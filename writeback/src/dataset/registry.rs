@@ -172,6 +172,8 @@ pub(crate) struct Live {
 pub(crate) struct LiveState {
     pub(crate) phase: Phase,
     pub(crate) schema: Option<Arc<StoredSchema>>,
+    /// Whether rows hold the schema: they do before, or with, the first row of a part.
+    pub(crate) schema_stored: bool,
     /// Parts by number. Those taken back stay, as such, when followers may have seen of them.
     pub(crate) parts: BTreeMap<u32, LivePart>,
     /// Parts that followers may see, in their order.
@@ -279,6 +281,7 @@ impl Live {
         let state = LiveState {
             phase: Phase::Open,
             schema: None,
+            schema_stored: false,
             parts: BTreeMap::new(),
             order: Vec::new(),
             next_part: 0,
@@ -353,20 +356,22 @@ impl Live {
     }
 
     /// The session's schema: the first put decides. Precondition when it has another one.
-    pub(crate) fn agree(&self, schema: &Arc<StoredSchema>) -> Result<Agreed> {
-        self.change(|state| match &state.schema {
-            None => {
-                state.schema = Some(Arc::clone(schema));
-                Ok(Agreed::First)
-            }
-            Some(first) => match first.agrees(&schema.schema) {
-                Ok(()) => Ok(Agreed::Before),
-                Err(difference) => Err(Error::precondition(format!(
+    pub(crate) fn agree(&self, schema: &Arc<StoredSchema>) -> Result<()> {
+        self.change(|state| {
+            let first = state.schema.get_or_insert_with(|| Arc::clone(schema));
+            first.agrees(&schema.schema).map_err(|difference| {
+                Error::precondition(format!(
                     "{}: another schema than the session's: {difference}",
                     self.path
-                ))),
-            },
+                ))
+            })
         })
+    }
+
+    /// The schema, while no row holds it.
+    pub(crate) fn schema_to_store(&self) -> Option<Arc<StoredSchema>> {
+        let state = self.look();
+        state.schema.clone().filter(|_| !state.schema_stored)
     }
 
     /// Turns to [`Phase::Ending`] once no other end is under way and no put is just joining, unless `refuse` says no.
@@ -437,15 +442,6 @@ impl Live {
             }
         }
     }
-}
-
-/// Whose the schema is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Agreed {
-    /// This put's: nobody had said it before.
-    First,
-    /// It was known.
-    Before,
 }
 
 impl LiveState {
