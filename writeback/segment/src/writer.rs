@@ -249,7 +249,12 @@ impl Writer {
     async fn go_dedicated(&mut self) -> Result<()> {
         self.on_the_way = None;
         let (store, state) = (Arc::clone(&self.store), Arc::clone(&self.state));
-        let (log, mut blocks) = task::blocking(move || move_out(&store, &state)).await?;
+        let moved = task::blocking(move || move_out(&store, &state)).await;
+        if moved.is_err() {
+            // A segment that failed meanwhile was cut to what was durable: then no byte is damaged, these were just never acknowledged.
+            self.check_poisoned()?;
+        }
+        let (log, mut blocks) = moved?;
         if let Place::Packed { history, .. } = &mut self.place {
             let appends = std::mem::take(history);
             if !appends.is_empty() {

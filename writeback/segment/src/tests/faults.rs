@@ -51,6 +51,30 @@ async fn after_a_failed_flush_a_shared_segment_never_acknowledges_again() {
     }
 }
 
+/// Found by the simulation: the copy to the dedicated segment met a shared one that had just been cut, and called it damaged.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_outgrows_a_segment_that_just_failed_is_poisoned_and_not_damaged() {
+    let mut poisoned = 0;
+    for later in 0..4 {
+        let bench = Bench::new(1);
+        let (store, _) = bench.open().await;
+        let (mut grows, mut fails) = (store.create(StreamId(1, 1), None), store.create(StreamId(2, 1), None));
+        grows.append(&[bytes(1, 60_000)], Bytes::new()).await.unwrap();
+        // The flush of the first append is about to begin: it will cut the segment that the second one fails in.
+        tokio::time::sleep(bench.settings.flush_delay + Duration::from_millis(later)).await;
+        bench.disk.arm(Fault::Write(1));
+        let (more, fail) = ([bytes(1, 60_000)], [bytes(2, 100)]);
+        let (grown, failed) = tokio::join!(grows.append(&more, Bytes::new()), fails.append(&fail, Bytes::new()));
+        assert!(matches!(failed, Err(SegmentError::Poisoned { .. })), "{failed:?}");
+        match grown {
+            Ok(_) => {}
+            Err(SegmentError::Poisoned { .. }) => poisoned += 1,
+            other => panic!("{later}: {other:?}"),
+        }
+    }
+    assert!(poisoned > 0, "no copy met the cut");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_seal_that_fails_leaves_nothing_behind() {
     for len in [100, 100_000] {
