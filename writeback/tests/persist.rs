@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use forebay_metastore::mem;
 use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
 use forebay_understore::{
     StoreError,
@@ -364,6 +365,142 @@ fn a_directory_deleted_with_all_it_holds_is_gone_from_the_store_and_stays_away()
             .map(|s| s.path.to_string())
             .collect();
         assert_eq!(listed, ["/kept/d/after"]);
+    });
+}
+
+/// Found by the simulation: the work that cleared a place waited for ever once its directory's name was a file's.
+#[test]
+fn a_file_that_takes_the_name_of_a_renamed_directory_holds_nothing_up() {
+    let mut world = World::new(23);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/d/f", b"f").await.unwrap();
+        persisted(&cache).await;
+        rename(&cache, "/kept/d", "/kept/e").await.unwrap();
+        put(&cache, "/kept/d", b"d").await.unwrap();
+        cache.wait_persisted(&at("/kept"), MINUTE).await.unwrap();
+        assert_eq!(names(&world.store), ["d", "e/f"]);
+    });
+}
+
+/// Found by the simulation: a lookup that failed left the marker of a directory that had been renamed, so that it showed again.
+#[test]
+fn a_lookup_that_fails_while_a_renamed_directory_is_pruned_leaves_no_marker() {
+    for nth in 0..60 {
+        let mut world = World::new(24);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/a/b"), true).await.unwrap();
+            put(&cache, "/kept/a/f", b"f").await.unwrap();
+            persisted(&cache).await;
+            rename(&cache, "/kept/a", "/kept/c").await.unwrap();
+            let mut left = nth;
+            world.meta.set_hook(move |call| {
+                left -= i32::from(matches!(call, mem::Call::Other(_)));
+                if left == -1 {
+                    mem::Fault::Unavailable
+                } else {
+                    mem::Fault::None
+                }
+            });
+            while cache.wait_persisted(&at("/kept"), MINUTE).await.is_err() {}
+            world.meta.clear_hook();
+            let left: Vec<String> = world
+                .store
+                .dirs()
+                .into_iter()
+                .filter(|dir| dir.starts_with('a'))
+                .collect();
+            assert!(left.is_empty(), "read {nth} failed: {left:?}");
+            assert_eq!(
+                kind(cache.stat(&at("/kept/a")).await),
+                ErrorKind::NotFound,
+                "read {nth}"
+            );
+        });
+    }
+}
+
+/// Found by the simulation: what an empty directory hid showed in the one that took its place.
+#[test]
+fn a_directory_that_replaces_an_empty_one_does_not_show_what_that_one_hid() {
+    let mut world = World::new(25);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/d/c/f", &pattern(1, 50_000)).await.unwrap();
+        put(&cache, "/kept/d/g", b"g").await.unwrap();
+        put(&cache, "/kept/a/x", b"x").await.unwrap();
+        persisted(&cache).await;
+        world.store.refuse(&["d", "e"]);
+        rename(&cache, "/kept/d/c", "/kept/e").await.unwrap();
+        cache.delete(&at("/kept/d/g"), false).await.unwrap();
+        rename(&cache, "/kept/a", "/kept/d").await.unwrap();
+        for step in 0..400 {
+            if step == 100 {
+                world.store.refuse(&[]);
+                cache.persist(&at("/kept")).await.unwrap();
+            }
+            let shown: Vec<String> = tree(&cache, "/kept")
+                .await
+                .unwrap()
+                .iter()
+                .map(|stat| stat.path.to_string())
+                .collect();
+            assert_eq!(shown, ["/kept/d", "/kept/d/x", "/kept/e", "/kept/e/f"], "step {step}");
+            pause(world, 10).await;
+        }
+        persisted(&cache).await;
+        assert_eq!(names(&world.store), ["d/x", "e/f"]);
+    });
+}
+
+/// Found by the simulation: the work of an earlier removal took the whiteout of a later one away.
+#[test]
+fn a_name_that_is_removed_twice_stays_hidden_until_the_last_removal_is_done() {
+    for seed in 0..20 {
+        let mut world = World::new(2600 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/kept/c/f", &pattern(1, 50_000)).await.unwrap();
+            persisted(&cache).await;
+            rename(&cache, "/kept/c", "/kept/e").await.unwrap();
+            put(&cache, "/kept/c", b"c").await.unwrap();
+            while !names(&world.store).contains(&"c".to_owned()) {
+                pause(world, 1).await;
+            }
+            cache.delete(&at("/kept/c"), false).await.unwrap();
+            for step in 0..300 {
+                assert_eq!(
+                    kind(cache.stat(&at("/kept/c")).await),
+                    ErrorKind::NotFound,
+                    "seed {seed} step {step}"
+                );
+                pause(world, 1).await;
+            }
+            persisted(&cache).await;
+            assert_eq!(names(&world.store), ["e/f"]);
+            // The last one takes the whiteout with it.
+            world.store.write_outside("c", "theirs");
+            pause(world, 2000).await;
+            assert_eq!(get(&cache, "/kept/c").await.unwrap(), b"theirs");
+        });
+    }
+}
+
+/// What was asked for a moment before is no answer once a directory went.
+#[test]
+fn a_deleted_directory_does_not_show_what_a_lookup_saw_in_it_before() {
+    let mut world = World::new(22);
+    world.store.write_outside("d/e/f", "f");
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        pause(world, 2000).await;
+        assert_eq!(get(&cache, "/kept/d/e/f").await.unwrap(), b"f");
+        cache.delete(&at("/kept/d"), true).await.unwrap();
+        persisted(&cache).await;
+        for path in ["/kept/d/e/f", "/kept/d/e", "/kept/d"] {
+            assert_eq!(kind(cache.stat(&at(path)).await), ErrorKind::NotFound, "{path}");
+        }
     });
 }
 

@@ -43,7 +43,12 @@ impl Namespace {
     pub async fn plan_forget_whiteout(&self, at: &Path) -> Result<Option<Plan>> {
         let (parent, name) = split(at)?;
         let mut planner = self.planner();
-        let Reached::Row { ino, stored, .. } = planner.walk(&parent).await?.reached else {
+        let walk = match planner.walk(&parent).await {
+            // A file has a name on the way by now: nothing of the base shows behind it.
+            Err(NsError::NotADirectory(_)) => return Ok(None),
+            walk => walk?,
+        };
+        let Reached::Row { ino, stored, .. } = walk.reached else {
             return Ok(None);
         };
         let Ok(dir) = planner.as_dir(ino, &stored, parent.clone()) else {

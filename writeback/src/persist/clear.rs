@@ -7,13 +7,13 @@ use super::{
     tracker::{Acquired, Outcome},
 };
 use crate::{
-    Result,
+    Error, Result,
     cache::Inner,
     mounts::Mount,
     rows::{self, Place, PlaceKind, Work, WorkState},
 };
 use forebay_metastore::Check;
-use forebay_namespace::{Ino, NsError, Path, Plan};
+use forebay_namespace::{Ino, Node, Path, Plan};
 use forebay_understore::{Expect, Found, StoreError};
 use std::sync::Arc;
 
@@ -23,6 +23,34 @@ pub(super) enum Cleared {
     Foreign(Option<Found>, &'static str),
     Wait(u64),
     Failed(StoreError),
+}
+
+/// Why a clearing did not come to its end.
+pub(super) enum Stopped {
+    Store(StoreError),
+    Here(Error),
+}
+
+impl From<StoreError> for Stopped {
+    fn from(error: StoreError) -> Self {
+        Stopped::Store(error)
+    }
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Stopped::Here(error)
+    }
+}
+
+impl Stopped {
+    /// A store's answer is the piece of work's affair, a failure in here only means that it runs again.
+    pub(super) fn cleared(self) -> Result<Cleared> {
+        match self {
+            Stopped::Store(error) => Ok(Cleared::Failed(error)),
+            Stopped::Here(error) => Err(error),
+        }
+    }
 }
 
 impl Inner {
@@ -37,7 +65,7 @@ impl Inner {
             };
             let cleared = match place.kind {
                 PlaceKind::File => self.clear_file(row.seq, &mount, place).await?,
-                PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await,
+                PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await?,
             };
             match cleared {
                 Cleared::Done => done.push(place.clone()),
@@ -95,8 +123,15 @@ impl Inner {
                 continue;
             };
             mount.health.note(None);
-            self.mounts.changed(place.mount, &place.key);
-            if let Some(forget) = self.names.plan_forget_whiteout(&mount.path_of(&place.key)?).await? {
+            match place.kind {
+                PlaceKind::File => self.mounts.changed(place.mount, &place.key),
+                // What a lookup saw below shall not show again once the whiteout is gone.
+                PlaceKind::Prune | PlaceKind::Tree => self.mounts.changed_all(),
+            }
+            let path = mount.path_of(&place.key)?;
+            if let Some(forget) = self.names.plan_forget_whiteout(&path).await?
+                && !self.is_hidden_for_others(row.seq, place, &path).await?
+            {
                 plan.merge(forget)?;
             }
         }
@@ -111,26 +146,45 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether others still have something to take away at the key of a place, so that its whiteout stays for them. To be asked after
+    /// the whiteout was read: one that is written later makes the commit fail.
+    async fn is_hidden_for_others(&self, seq: u64, place: &Place, path: &Path) -> Result<bool> {
+        self.persist.absorb().await?;
+        let shared = self
+            .persist
+            .tracker
+            .lock()
+            .shares(seq, &(place.mount, place.key.clone()));
+        // What has the name now hides the rest by itself, and leaves a whiteout when it goes.
+        Ok(shared && !matches!(self.node_at(path).await?, Some(Node::Row { .. })))
+    }
+
     async fn clear_file(&self, seq: u64, mount: &Arc<Mount>, place: &Place) -> Result<Cleared> {
         // Staging names never reached the store.
         let unknown = place.token.is_none() && place.holds.is_none();
         if mount.read_only || unknown && rules::is_staging(&mount.path_of(&place.key)?) {
             return Ok(Cleared::Done);
         }
-        // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one.
         let at = (place.mount, place.key.clone());
-        if unknown && let Some(other) = self.persist.tracker.lock().owner_before(seq, &at) {
+        let before = {
+            let tracker = self.persist.tracker.lock();
+            // What is on its way there may arrive after our look: an upload of work that this row has taken over.
+            let writer = tracker.writer_at(seq, &at);
+            // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one.
+            writer.or_else(|| tracker.owner_before(seq, &at).filter(|_| unknown))
+        };
+        if let Some(other) = before {
             return Ok(Cleared::Wait(other));
         }
         match self.try_clear_file(mount, place).await {
             Ok(None) => self.keep_parent(mount, &place.key).await,
             Ok(Some(cleared)) => Ok(cleared),
-            Err(error) => Ok(Cleared::Failed(error)),
+            Err(stopped) => stopped.cleared(),
         }
     }
 
     /// `None`: nothing of ours is there any more.
-    async fn try_clear_file(&self, mount: &Mount, place: &Place) -> Result<Option<Cleared>, StoreError> {
+    async fn try_clear_file(&self, mount: &Mount, place: &Place) -> Result<Option<Cleared>, Stopped> {
         if place.token.is_some() || place.upload.is_some() {
             self.abort_uploads(mount, place).await?;
         }
@@ -143,7 +197,7 @@ impl Inner {
             // A directory has taken the place: what we knew there is gone.
             There::Foreign(found) if found.is_dir => Ok(None),
             // An older content of this cache: the lookup that would have told of it failed when its name was taken.
-            There::Foreign(found) if self.wrote(&found) && !self.is_live_file(mount, &place.key).await => {
+            There::Foreign(found) if self.wrote(&found) && !self.is_live_file(mount, &place.key).await? => {
                 mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
                 Ok(None)
             }
@@ -164,12 +218,8 @@ impl Inner {
             return Ok(Cleared::Done);
         }
         let path = mount.path_of(parent)?;
-        let is_dir = match self.names.resolve(&path).await {
-            Ok(node) => node.is_some_and(|node| node.is_dir()),
-            Err(NsError::NotADirectory(_) | NsError::NotFound(_)) => false,
-            Err(error) => return Err(error.into()),
-        };
-        if !is_dir || rules::is_staging(&path) {
+        // One without a row is only what the store shows, and of that the last was just taken away or is there still.
+        if !self.is_live_directory(mount, parent).await? || rules::is_staging(&path) {
             return Ok(Cleared::Done);
         }
         let kept = async {

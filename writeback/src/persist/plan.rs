@@ -194,15 +194,7 @@ impl Persist {
                 Some(Place::file(at.mount, at.key.clone(), Some(at.validator.clone()))),
             );
         }
-        if let Some(target) = renamed.replaced.as_ref().filter(|node| {
-            !matches!(
-                node,
-                Node::Row {
-                    version: Version(0),
-                    ..
-                }
-            )
-        }) {
+        if let Some(target) = renamed.replaced.as_ref().filter(|node| !moves_too(node)) {
             let other = self.pending_of(target).await?;
             other
                 .iter()
@@ -247,6 +239,14 @@ impl Persist {
     async fn directory_renamed(&self, plan: &mut Plan, renamed: &Renamed, from: &Path, to: &Path) -> Result<()> {
         if self.mounts.resolve(from).is_none() && self.mounts.resolve(to).is_none() {
             return Ok(());
+        }
+        // What was hidden in an empty directory that gives way is to go; its whiteouts go with its row.
+        let replaced = renamed
+            .replaced
+            .as_ref()
+            .filter(|node| node.is_dir() && !moves_too(node));
+        if let Some(replaced) = replaced {
+            self.plan_removed(plan, replaced, to, None).await?;
         }
         let (ino, inode) = &renamed.moved;
         let mut places = Vec::new();
@@ -390,6 +390,17 @@ impl Persist {
             })
             .transpose()
     }
+}
+
+/// Whether what was at the target of a rename is not gone but now at the source.
+fn moves_too(replaced: &Node) -> bool {
+    matches!(
+        replaced,
+        Node::Row {
+            version: Version(0),
+            ..
+        }
+    )
 }
 
 /// The content with this work.

@@ -598,6 +598,32 @@ impl Tracker {
         })
     }
 
+    /// Another one whose run is just writing to exactly this key. Its row may be gone already, taken over with all its places.
+    pub(super) fn writer_at(&self, seq: u64, at: &At) -> Option<u64> {
+        let writes = |entry: &Entry| entry.phase == Phase::Running && entry.target.as_ref() == Some(at);
+        let owners = self.owners.get(at)?.iter().copied();
+        owners
+            .filter(|owner| *owner != seq)
+            .find(|owner| self.entries.get(owner).is_some_and(writes))
+    }
+
+    /// Whether another one answers for exactly this key too, as a file or as a directory.
+    pub(super) fn shares(&self, seq: u64, at: &At) -> bool {
+        let here = self.owners.get(at).into_iter().chain(self.trees.get(at)).flatten();
+        here.into_iter().any(|other| *other != seq)
+    }
+
+    /// Another one that answers for a directory below this key.
+    pub(super) fn tree_below(&self, seq: u64, at: &At) -> Option<u64> {
+        let below = format!("{}/", at.1);
+        let inside = self.trees.range((at.0, below.clone())..);
+        let inside = inside.take_while(|((mount, key), _)| *mount == at.0 && key.starts_with(&below));
+        inside
+            .flat_map(|(_, owners)| owners)
+            .copied()
+            .find(|owner| *owner != seq)
+    }
+
     /// Others that move the same directory.
     pub(super) fn moves_of(&self, seq: u64, ino: u64) -> Vec<u64> {
         let of = |entry: &Entry| matches!(entry.what, WorkKind::MoveTree { ino: of } if of == ino);

@@ -5,7 +5,7 @@
 //! an ordinary change of a row. It does not move bytes itself.
 
 use super::{
-    clear::Cleared,
+    clear::{Cleared, Stopped},
     plan::{Row, add, with_work, work_key},
     put::SOON,
     tracker::{Below, Outcome},
@@ -282,9 +282,9 @@ impl Inner {
     }
 
     /// Removes what lies below a place, once nobody else answers for anything there.
-    pub(super) async fn clear_tree(&self, row: &Row, mount: &Arc<Mount>, place: &Place) -> Cleared {
+    pub(super) async fn clear_tree(&self, row: &Row, mount: &Arc<Mount>, place: &Place) -> Result<Cleared> {
         if mount.read_only || place.key.is_empty() {
-            return Cleared::Done;
+            return Ok(Cleared::Done);
         }
         let at = (place.mount, place.key.clone());
         let other = {
@@ -294,25 +294,34 @@ impl Inner {
             } else {
                 Below::Any
             };
-            tracker
+            let below = tracker
                 .owner_below(row.seq, &at, which)
                 .or_else(|| tracker.move_below(row.seq, &at))
-                .or_else(|| tracker.move_over(row.seq, &at))
+                .or_else(|| tracker.move_over(row.seq, &at));
+            // Pruning leaves objects where they are: those of a directory that was removed below would show once the whiteout is gone.
+            below.or_else(|| {
+                tracker
+                    .tree_below(row.seq, &at)
+                    .filter(|_| place.kind == PlaceKind::Prune)
+            })
         };
         if let Some(other) = other {
-            return Cleared::Wait(other);
+            return Ok(Cleared::Wait(other));
         }
         let since = (place.kind == PlaceKind::Tree).then_some(row.work.since);
         match self.remove_below(mount, &place.key, since).await {
-            Ok(None) => Cleared::Done,
-            Ok(Some(found)) => Cleared::Foreign(Some(found), "deleted here, written by someone else there since"),
-            Err(error) => Cleared::Failed(error),
+            Ok(None) => Ok(Cleared::Done),
+            Ok(Some(found)) => Ok(Cleared::Foreign(
+                Some(found),
+                "deleted here, written by someone else there since",
+            )),
+            Err(stopped) => stopped.cleared(),
         }
     }
 
     /// Removes the directories below `key` and objects of ours that have no name any more; with `since` all objects that were
     /// there then or are ours. Answers one that stays, when objects were to go.
-    async fn remove_below(&self, mount: &Mount, key: &str, since: Option<i64>) -> Result<Option<Found>, StoreError> {
+    async fn remove_below(&self, mount: &Mount, key: &str, since: Option<i64>) -> Result<Option<Found>, Stopped> {
         let mut open = vec![key.to_owned()];
         let mut dirs = Vec::new();
         let mut foreign = None;
@@ -322,7 +331,7 @@ impl Inner {
             loop {
                 match rows.next().await {
                     None | Some(Err(StoreError::NotFound(_))) => break,
-                    Some(Err(error)) => return Err(error),
+                    Some(Err(error)) => return Err(error.into()),
                     Some(Ok(listed)) if listed.found.is_dir => open.push(format!("{dir}/{}", listed.name)),
                     Some(Ok(listed)) => files.push(listed),
                 }
@@ -337,36 +346,37 @@ impl Inner {
             dirs.push(dir);
         }
         for dir in dirs.iter().rev() {
-            if since.is_none() && self.is_live_directory(mount, dir).await {
+            if since.is_none() && self.is_live_directory(mount, dir).await? {
                 continue;
             }
             match mount.upload.remove_dir(dir).await {
                 // Something else is in it: somebody else's, or a file that takes the directory's place.
                 Ok(()) | Err(StoreError::Changed(_) | StoreError::NotFound(_)) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(if since.is_some() { foreign } else { None })
     }
 
-    /// Whether a directory of ours is there: it was renamed away and back, or another one took its name. When in doubt, yes.
-    async fn is_live_directory(&self, mount: &Mount, key: &str) -> bool {
-        let Ok(path) = mount.path_of(key) else { return false };
-        match self.names.resolve(&path).await {
-            Ok(node) => node.is_some_and(|node| matches!(&node, Node::Row { inode, .. } if inode.is_dir())),
-            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => false,
-            Err(_) => true,
-        }
+    /// Whether a directory of ours is there: it was renamed away and back, or another one took its name.
+    pub(super) async fn is_live_directory(&self, mount: &Mount, key: &str) -> Result<bool> {
+        let Ok(path) = mount.path_of(key) else { return Ok(false) };
+        let node = self.node_at(&path).await?;
+        Ok(node.is_some_and(|node| matches!(&node, Node::Row { inode, .. } if inode.is_dir())))
     }
 
     /// Whether a file of ours has this name now. One that has not may have left an object here of which a failed lookup could not
-    /// tell when its name was taken. When in doubt, yes.
-    pub(super) async fn is_live_file(&self, mount: &Mount, key: &str) -> bool {
-        let Ok(path) = mount.path_of(key) else { return true };
-        match self.names.resolve(&path).await {
-            Ok(node) => node.is_some_and(|node| !node.is_dir()),
-            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => false,
-            Err(_) => true,
+    /// tell when its name was taken.
+    pub(super) async fn is_live_file(&self, mount: &Mount, key: &str) -> Result<bool> {
+        let Ok(path) = mount.path_of(key) else { return Ok(true) };
+        Ok(self.node_at(&path).await?.is_some_and(|node| !node.is_dir()))
+    }
+
+    /// What is at a path, nothing also below a file. An error is no answer: what would be cleared then waits.
+    pub(super) async fn node_at(&self, path: &Path) -> Result<Option<Node>> {
+        match self.names.resolve(path).await {
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => Ok(None),
+            node => Ok(node?),
         }
     }
 
@@ -376,14 +386,14 @@ impl Inner {
         dir: &str,
         files: Vec<forebay_understore::Listed>,
         since: Option<i64>,
-    ) -> Result<Option<Found>, StoreError> {
+    ) -> Result<Option<Found>, Stopped> {
         let removals = files.into_iter().map(|listed| async move {
             let key = format!("{dir}/{}", listed.name);
             let asked = since.is_none_or(|since| listed.found.mtime > since);
             if asked {
                 let now = mount.upload.head(&key).await?;
                 let stale = match &now {
-                    Some(found) => self.wrote(found) && (since.is_some() || !self.is_live_file(mount, &key).await),
+                    Some(found) => self.wrote(found) && (since.is_some() || !self.is_live_file(mount, &key).await?),
                     None => return Ok(None),
                 };
                 if !stale {
@@ -393,8 +403,8 @@ impl Inner {
             match mount.upload.delete(&key, &Expect::Match(listed.found.validator)).await {
                 Ok(()) | Err(StoreError::NotFound(_)) => Ok(None),
                 // Written again in this very moment, or gone.
-                Err(StoreError::Changed(_)) => mount.upload.head(&key).await,
-                Err(error) => Err(error),
+                Err(StoreError::Changed(_)) => Ok(mount.upload.head(&key).await?),
+                Err(error) => Err(Stopped::from(error)),
             }
         });
         let kept: Vec<Option<Found>> = futures::stream::iter(removals)

@@ -107,6 +107,20 @@ fn what_a_run_claimed_stays_its_own_when_the_run_is_over() {
 }
 
 #[test]
+fn a_run_whose_row_was_taken_over_is_waited_for_before_its_key_is_cleared() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[(1, "k")])]);
+    tracker.next(NOW);
+    assert_eq!(tracker.next(NOW), Some(2));
+    assert_eq!(tracker.acquire(2, &at(1, "k")), Acquired::Yes);
+    tracker.refresh(1, Some(&put(1, 3, &[(1, "k")])), NOW);
+    tracker.refresh(2, None, NOW);
+    assert_eq!(tracker.writer_at(1, &at(1, "k")), Some(2));
+    tracker.finish(2, Outcome::Moved, NOW);
+    tracker.refresh(2, None, NOW);
+    assert_eq!(tracker.writer_at(1, &at(1, "k")), None);
+}
+
+#[test]
 fn a_tree_that_is_to_go_holds_back_what_comes_under_it() {
     let mut row = put(1, 1, &[(1, "d")]);
     row.work.what = WorkKind::Clear;
