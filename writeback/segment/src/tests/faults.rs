@@ -55,21 +55,26 @@ async fn after_a_failed_flush_a_shared_segment_never_acknowledges_again() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_outgrows_a_segment_that_just_failed_is_poisoned_and_not_damaged() {
     let mut poisoned = 0;
-    for later in 0..4 {
+    for yields in 0..6 {
         let bench = Bench::new(1);
         let (store, _) = bench.open().await;
-        let (mut grows, mut fails) = (store.create(StreamId(1, 1), None), store.create(StreamId(2, 1), None));
+        let (mut grows, mut other) = (store.create(StreamId(1, 1), None), store.create(StreamId(2, 1), None));
         grows.append(&[bytes(1, 60_000)], Bytes::new()).await.unwrap();
-        // The flush of the first append is about to begin: it will cut the segment that the second one fails in.
-        tokio::time::sleep(bench.settings.flush_delay + Duration::from_millis(later)).await;
-        bench.disk.arm(Fault::Write(1));
-        let (more, fail) = ([bytes(1, 60_000)], [bytes(2, 100)]);
-        let (grown, failed) = tokio::join!(grows.append(&more, Bytes::new()), fails.append(&fail, Bytes::new()));
-        assert!(matches!(failed, Err(SegmentError::Poisoned { .. })), "{failed:?}");
-        match grown {
-            Ok(_) => {}
-            Err(SegmentError::Poisoned { .. }) => poisoned += 1,
-            other => panic!("{later}: {other:?}"),
+        other.append(&[bytes(2, 100)], Bytes::new()).await.unwrap();
+        bench.disk.arm(Fault::Sync(1));
+        let synced = tokio::spawn(async move { other.sync().await });
+        let grown = tokio::spawn(async move {
+            for _ in 0..yields {
+                tokio::task::yield_now().await;
+            }
+            let before = grows.stable().borrow().poisoned.is_some();
+            (before, grows.append(&[bytes(1, 60_000)], Bytes::new()).await)
+        });
+        assert!(matches!(synced.await.unwrap(), Err(SegmentError::Poisoned { .. })));
+        match grown.await.unwrap() {
+            (_, Ok(_)) => {}
+            (before, Err(SegmentError::Poisoned { .. })) => poisoned += u32::from(!before),
+            other => panic!("{yields}: {other:?}"),
         }
     }
     assert!(poisoned > 0, "no copy met the cut");
