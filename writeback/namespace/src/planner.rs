@@ -63,6 +63,11 @@ pub(crate) struct Dir {
 }
 
 impl Dir {
+    /// Whether it was renamed and still shows the base at another path.
+    pub(crate) fn is_moved(&self) -> bool {
+        self.base.as_ref().is_some_and(|base| *base != self.path)
+    }
+
     /// Where `name` in this directory lies in the base, whiteouts aside.
     pub(crate) fn base_of(&self, name: &[u8]) -> Result<Option<Path>> {
         self.base

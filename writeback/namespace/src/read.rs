@@ -4,7 +4,7 @@
 //! [`Namespace::path_of`] answers of one instant, because the persister acts on it.
 
 use crate::{
-    planner::Reached,
+    planner::{Dir, Reached, Walk},
     row::{Dentry, Stored},
     *,
 };
@@ -21,7 +21,24 @@ impl Namespace {
     /// What `path` leads to. A symlink is not followed, neither at the end nor before it; a file or symlink before the end is
     /// [`NsError::NotADirectory`].
     pub async fn resolve(&self, path: &Path) -> Result<Option<Node>> {
-        steady(|| async { self.planner().resolve(path).await }).await
+        steady(|| async {
+            let mut planner = self.planner();
+            let Walk { mut dirs, reached } = planner.walk(path).await?;
+            let moved = matches!(&reached, Reached::Beyond { at: Some(at) } if at != path);
+            let node = planner.node(reached).await?;
+            if moved && let Some(dir) = dirs.pop() {
+                let name = &path.components()[dirs.len()];
+                planner
+                    .still([
+                        keys::inode(dir.ino),
+                        keys::dentry(dir.ino, name),
+                        keys::whiteout(dir.ino, name),
+                    ])
+                    .await?;
+            }
+            Ok(node)
+        })
+        .await
     }
 
     /// An inode row.
@@ -43,7 +60,17 @@ impl Namespace {
                 .await?;
             let (stored, _) = planner.stored(parent).await?.ok_or(NsError::Gone(parent))?;
             let dir = planner.as_dir(parent, &stored, Path::root())?;
-            planner.child(&dir, name).await
+            let node = planner.child(&dir, name).await?;
+            if matches!(node, None | Some(Node::Base { .. })) && dir.base.is_some() {
+                planner
+                    .still([
+                        keys::inode(parent),
+                        keys::dentry(parent, name),
+                        keys::whiteout(parent, name),
+                    ])
+                    .await?;
+            }
+            Ok(node)
         })
         .await
     }
@@ -59,7 +86,11 @@ impl Namespace {
             match planner.walk(path).await?.reached {
                 Reached::Row { ino, stored, .. } => {
                     let dir = planner.as_dir(ino, &stored, path.clone())?;
-                    self.list_rows(ino, dir.base.as_ref(), after, limit).await
+                    let listed = self.list_rows(&dir, after, limit).await?;
+                    if dir.is_moved() {
+                        planner.still([keys::inode(ino)]).await?;
+                    }
+                    Ok(listed)
                 }
                 beyond => match planner.node(beyond).await? {
                     None => Err(NsError::NotFound(path.clone())),
@@ -114,7 +145,7 @@ impl Namespace {
                 }
             };
             // The rows were read one after the other: only if all are the same in one instant is the path one that existed.
-            planner.still(&chain).await?;
+            planner.still(chain.iter().map(|ino| keys::inode(*ino))).await?;
             if !whole {
                 return Ok(None);
             }
@@ -131,17 +162,12 @@ impl Namespace {
 
     /// The overlay of rows over the base. Each round takes a page of dentries, whiteouts and base names after the cursor; what
     /// lies up to the first end of a page that is not its source's end is complete, and is answered.
-    async fn list_rows(
-        &self,
-        dir: Ino,
-        base: Option<&Path>,
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Node)>> {
+    async fn list_rows(&self, of: &Dir, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Node)>> {
+        let (dir, base) = (of.ino, of.base.as_ref());
         let mut listed = Vec::with_capacity(limit.min(64));
         let mut cursor = after.map(<[u8]>::to_vec);
         loop {
-            let dentries = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
+            let mut dentries = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
             let (whiteouts, names) = match base {
                 Some(base) => (
                     self.page(keys::whiteouts(dir), cursor.as_deref(), limit).await?,
@@ -149,6 +175,10 @@ impl Namespace {
                 ),
                 None => Default::default(),
             };
+            if of.is_moved() {
+                // What got a row meanwhile may be gone from the old place already.
+                dentries = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
+            }
             let ends = [
                 end_of(&dentries, limit, |(key, _)| name_of(key)),
                 end_of(&whiteouts, limit, |(key, _)| name_of(key)),
@@ -232,9 +262,10 @@ impl Namespace {
 }
 
 impl Planner<'_> {
-    /// That the inode rows of `chain` are, all in one instant, as they were read.
-    async fn still(&self, chain: &[Ino]) -> Result<()> {
-        let keys: Vec<Key> = chain.iter().map(|ino| keys::inode(*ino)).collect();
+    /// That these rows are, all in one instant, as they were read. After an answer of the base it also says that a directory that was
+    /// renamed still showed that base path when the answer came: it may have been moved by then, and another one have its place.
+    async fn still(&self, keys: impl IntoIterator<Item = Key>) -> Result<()> {
+        let keys: Vec<Key> = keys.into_iter().collect();
         let now = self.ns.store.get(&keys).await?;
         let same = |(key, entry): (&Key, &Option<Entry>)| self.as_read(key) == Some(entry.as_ref().map(|e| e.version));
         if keys.iter().zip(&now).all(same) {

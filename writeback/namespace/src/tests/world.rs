@@ -6,6 +6,7 @@ use forebay_metastore::mem::MemStore;
 use forebay_runtime::clock::RealClock;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc};
+use tokio::sync::Notify;
 
 pub(crate) fn p(text: &str) -> Path {
     Path::parse(text.as_bytes()).unwrap()
@@ -23,6 +24,8 @@ pub(crate) enum There {
 pub(crate) struct MemBase {
     tree: Mutex<BTreeMap<Path, There>>,
     away: Mutex<bool>,
+    /// The next question is told of here, and answered when told so here.
+    held: Mutex<Option<(Arc<Notify>, Arc<Notify>)>>,
 }
 
 impl MemBase {
@@ -48,6 +51,21 @@ impl MemBase {
 
     pub(crate) fn get(&self, path: &Path) -> Option<There> {
         self.tree.lock().get(path).cloned()
+    }
+
+    /// Lets the next question wait: it has come when the first is notified, and goes on when the second is.
+    pub(crate) fn hold(&self) -> (Arc<Notify>, Arc<Notify>) {
+        let held: (Arc<Notify>, Arc<Notify>) = Default::default();
+        *self.held.lock() = Some(held.clone());
+        held
+    }
+
+    async fn wait(&self) {
+        let held = self.held.lock().take();
+        if let Some((asked, go)) = held {
+            asked.notify_one();
+            go.notified().await;
+        }
     }
 
     fn answer(&self) -> Result<(), BaseError> {
@@ -77,11 +95,13 @@ impl MemBase {
 #[async_trait]
 impl Base for MemBase {
     async fn stat(&self, path: &Path) -> Result<Option<BaseEntry>, BaseError> {
+        self.wait().await;
         self.answer()?;
         Ok(self.tree.lock().get(path).map(|there| Self::entry(path, there)))
     }
 
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
+        self.wait().await;
         self.answer()?;
         let tree = self.tree.lock();
         let children = tree.iter().filter(|(at, _)| at.parent().as_ref() == Some(path));
