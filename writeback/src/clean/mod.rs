@@ -236,7 +236,7 @@ impl Clean {
 impl State {
     async fn fetch(self: Arc<Self>, object: CleanReader, id: BlockId) -> Result<Bytes, StoreError> {
         let range = object.block_range(id.1);
-        let mut tries = 1;
+        let (mut tries, mut away) = (1, None);
         let fetched = loop {
             let (store, health) = (&object.mount.store, &object.mount.health);
             let answer = health
@@ -250,9 +250,18 @@ impl State {
                     bytes.len()
                 ))),
             });
-            match answer {
-                Err(error) if object.mount.again(&error, &mut tries).await => {}
-                answer => break answer,
+            let error = match answer {
+                Ok(bytes) => break Ok(bytes),
+                Err(error) => error,
+            };
+            if matches!(error, StoreError::Unavailable(_)) {
+                away = Some(error.clone());
+            }
+            if !object.mount.again(&error, &mut tries).await {
+                // A wrong answer counts as damage only when there was no other: a store in trouble answers all sorts of things.
+                break Err(away
+                    .filter(|_| matches!(error, StoreError::Damaged(_)))
+                    .unwrap_or(error));
             }
         };
         if let Ok(bytes) = &fetched {
