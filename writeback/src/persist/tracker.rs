@@ -492,6 +492,11 @@ impl Tracker {
         if let Some(other) = self.tree_over(seq, at, true) {
             return Acquired::Owned(other);
         }
+        // A directory that is to go from the key goes first: a folder can not have both, and a look finds the directory.
+        let directory = self.trees.get(at).into_iter().flatten().find(|other| **other != seq);
+        if let Some(other) = directory.filter(|_| !self.unwinds(seq)) {
+            return Acquired::Owned(*other);
+        }
         let others = self.owners.get(at).into_iter().flatten().copied();
         if let Some(other) = others.into_iter().find(|owner| *owner != seq) {
             let unwinds = self.unwinds(seq);
@@ -565,7 +570,13 @@ impl Tracker {
     /// Another one that answers for a key at or below this one.
     pub(super) fn owner_below(&self, seq: u64, at: &At, which: Below) -> Option<u64> {
         let below = format!("{}/", at.1);
-        let exact = self.owners.get(at).into_iter().flatten();
+        // Pruning a directory does not touch an object that has its very name.
+        let exact = self
+            .owners
+            .get(at)
+            .filter(|_| which != Below::Any)
+            .into_iter()
+            .flatten();
         let from = (at.0, if at.1.is_empty() { String::new() } else { below.clone() });
         let range = self.owners.range(from..);
         let inside =

@@ -110,7 +110,7 @@ fn what_a_run_claimed_stays_its_own_when_the_run_is_over() {
 fn a_run_whose_row_was_taken_over_is_waited_for_before_its_key_is_cleared() {
     let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[(1, "k")])]);
     tracker.next(NOW);
-    assert_eq!(tracker.next(NOW), Some(2));
+    tracker.next(NOW);
     assert_eq!(tracker.acquire(2, &at(1, "k")), Acquired::Yes);
     tracker.refresh(1, Some(&put(1, 3, &[(1, "k")])), NOW);
     tracker.refresh(2, None, NOW);
@@ -118,6 +118,22 @@ fn a_run_whose_row_was_taken_over_is_waited_for_before_its_key_is_cleared() {
     tracker.finish(2, Outcome::Moved, NOW);
     tracker.refresh(2, None, NOW);
     assert_eq!(tracker.writer_at(1, &at(1, "k")), None);
+}
+
+#[test]
+fn a_directory_that_goes_from_a_key_goes_before_the_file_that_comes_there() {
+    let mut row = put(1, 1, &[(1, "d")]);
+    row.work.what = WorkKind::Clear;
+    row.work.places[0].kind = PlaceKind::Prune;
+    let mut tracker = tracker(&[row, put(2, 2, &[]), put(3, 3, &[(1, "d")])]);
+    assert_eq!(tracker.acquire(2, &at(1, "d")), Acquired::Owned(1));
+    assert_eq!(
+        tracker.owner_below(1, &at(1, "d"), Below::Any),
+        None,
+        "or both would wait"
+    );
+    assert_eq!(tracker.acquire(2, &at(1, "d/x")), Acquired::Yes);
+    assert_eq!(tracker.owner_below(1, &at(1, "d"), Below::Any), Some(2));
 }
 
 #[test]
