@@ -88,11 +88,15 @@ impl Shared {
 
     /// Reads and compares. `quiet`: nobody writes now, so what is read stays.
     pub(crate) async fn check(&self, cache: &Cache, quiet: bool) -> Result<(), Error> {
-        let begun = self.state.lock().now;
-        let found = match get(cache, &self.path).await {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
+        let (begun, found) = loop {
+            let begun = self.state.lock().now;
+            match get(cache, &self.path).await {
+                Ok(bytes) => break (begun, Some(bytes)),
+                Err(error) if error.kind() == ErrorKind::NotFound => break (begun, None),
+                // Only the store had what was opened, and there a newer write took its place: who opens it again finds that.
+                Err(error) if error.kind() == ErrorKind::Precondition => {}
+                Err(error) => return Err(error),
+            }
         };
         let mut state = self.state.lock();
         let last_begun = |end: u64| {
