@@ -24,7 +24,8 @@ suite rust cargo test --release --workspace --lib --bins --tests
 suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
-suite format cargo fmt --all --check
+suite doctests cargo test --release --workspace --doc
+suite lint make --no-print-directory lint doc
 
 echo
 for k in "${!names[@]}"; do printf '%-8s %s\n' "${names[$k]}" "${results[$k]}"; done

@@ -276,7 +276,7 @@ pub(crate) struct Put {
     #[arg(long)]
     pub(crate) token: Option<String>,
     /// Files on their way at once.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
 }
 
@@ -292,7 +292,7 @@ pub(crate) struct Get {
     #[arg(short, long)]
     pub(crate) recursive: bool,
     /// Files on their way at once.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
 }
 
@@ -349,7 +349,7 @@ pub(crate) struct Cp {
     #[arg(short, long)]
     pub(crate) recursive: bool,
     /// Files on their way at once.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
 }
 

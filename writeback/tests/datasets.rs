@@ -476,7 +476,7 @@ fn odd_shapes_no_batches_no_rows_no_columns() {
             .map(|k| Arc::new(Int64Array::from(vec![k])) as ArrayRef)
             .collect();
         let wide = RecordBatch::try_new(wide, columns).unwrap();
-        put(cache, target("/wide"), &[wide.clone()]).await.unwrap();
+        put(cache, target("/wide"), std::slice::from_ref(&wide)).await.unwrap();
         assert_eq!(read(cache, "/wide").await, [wide]);
     });
 }
@@ -512,12 +512,12 @@ fn compression_of_the_part() {
                 compression: Some(compression),
                 ..SessionSpec::default()
             };
-            put(cache, PutTarget { spec, ..target(name) }, &[batch.clone()])
+            put(cache, PutTarget { spec, ..target(name) }, std::slice::from_ref(&batch))
                 .await
                 .unwrap();
             let plan = cache.dataset(&at(name), At::Head).await.unwrap();
             assert!(plan.parts[0].bytes < 400_000, "{}", plan.parts[0].bytes);
-            assert_eq!(read_plan(cache, &plan, 0).await, [batch.clone()]);
+            assert_eq!(read_plan(cache, &plan, 0).await, std::slice::from_ref(&batch));
         }
     });
 }

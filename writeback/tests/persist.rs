@@ -941,12 +941,8 @@ fn simulate(seed: u64, lives: u64, crash: bool) {
             wrong_body: 20,
         });
         world.live(async |world| {
-            let cache = loop {
-                match world.open().await {
-                    Ok(cache) => break cache,
-                    Err(error) => panic!("seed {seed}: open: {error}"),
-                }
-            };
+            let opened = world.open().await;
+            let cache = opened.unwrap_or_else(|error| panic!("seed {seed}: open: {error}"));
             for _ in 0..25 {
                 log.push(change(&cache, &mut model, &chance).await);
                 pause(world, chance.below(400)).await;

@@ -123,7 +123,7 @@ async fn put_stdin(client: &Client, put: &Put, path: WirePath) -> Outcome<Copied
     }
     let bar = progress::bytes(path.to_string(), None);
     let to = (&path, options(put));
-    let (done, bytes) = transfer::upload(client, tokio::io::stdin(), Path::new("stdin"), to, &bar).await?;
+    let (done, bytes) = transfer::upload(client, (tokio::io::stdin(), None), Path::new("stdin"), to, &bar).await?;
     let level = done.level.map(|level| level.to_string());
     Ok(Copied {
         path: path.to_string(),
@@ -168,8 +168,11 @@ async fn upload_one(
     options: FileOptions,
     bar: &ProgressBar,
 ) -> Outcome<Done> {
-    let file = fs::File::open(local).await.at(local)?;
-    let uploaded = transfer::upload(client, file, local, (path, options), bar).await;
+    let mut file = fs::File::open(local).await.at(local)?;
+    let len = file.metadata().await.at(local)?.len();
+    // A buffer of the runtime's own, which it clears: no larger than what there is to read.
+    file.set_max_buf_size(usize::try_from(len).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20));
+    let uploaded = transfer::upload(client, (file, Some(len)), local, (path, options), bar).await;
     let (done, bytes) = uploaded.map_err(|failure| failure.about(path))?;
     Ok(Done {
         bytes,

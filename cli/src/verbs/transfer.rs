@@ -16,37 +16,38 @@ use tokio::{
 /// Bytes read from a local file at a time.
 const PIECE_BYTES: usize = 4 << 20;
 
-/// Writes all that `from` gives to the path; also says how many bytes that were.
+/// Writes all that `from` gives to the path; also says how many bytes that were. `len`: how many there probably are.
 pub(super) async fn upload(
     client: &Client,
-    mut from: impl AsyncRead + Unpin,
+    (mut from, len): (impl AsyncRead + Unpin, Option<u64>),
     name: &Path,
     to: (&WirePath, FileOptions),
     bar: &ProgressBar,
 ) -> Outcome<(PutDone, u64)> {
     let (path, options) = to;
     let mut put = client.write_file(&path.to_string(), options).await?;
-    let mut size = 0;
-    loop {
-        let mut piece = BytesMut::with_capacity(PIECE_BYTES);
-        while piece.len() < PIECE_BYTES {
+    // One more than there are, so that the end is seen without a second buffer.
+    let piece_bytes = len.map_or(PIECE_BYTES, |len| {
+        PIECE_BYTES.min(usize::try_from(len).unwrap_or(PIECE_BYTES) + 1)
+    });
+    let (mut size, mut ended) = (0, false);
+    while !ended {
+        let mut piece = BytesMut::with_capacity(piece_bytes);
+        while piece.len() < piece_bytes && !ended {
             match from.read_buf(&mut piece).await {
-                Ok(0) => break,
-                Ok(_) => {}
+                Ok(read) => ended = read == 0,
                 Err(error) => {
                     put.abort().await;
                     return Err(error).at(name);
                 }
             }
         }
-        if piece.is_empty() {
-            return Ok((put.finish().await?, size));
-        }
         let len = piece.len() as u64;
         put.write(piece.freeze()).await?;
         size += len;
         bar.inc(len);
     }
+    Ok((put.finish().await?, size))
 }
 
 /// Reads `path` into the local file `to`, which is there whole or not at all. Answers its size.

@@ -17,7 +17,7 @@ use std::{
 /// The metastore's counter of inode numbers. It begins at 1, which is the root's, so a number taken is one less than the inode.
 const COUNTER: &str = "ino";
 /// Numbers taken at a time: an allocation is a durable write of its own.
-const INOS_TAKEN: u64 = 256;
+const INOS_TAKEN: u64 = 1024;
 /// Keys of one `get`.
 const KEYS_PER_GET: usize = 1024;
 

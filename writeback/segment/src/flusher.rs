@@ -16,7 +16,7 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
 /// Those who did not come for this long are held up by something else.
-const LULL: Duration = Duration::from_millis(2);
+const LULL: Duration = Duration::from_millis(5);
 /// Longest time that a flush holds on.
 const GATHER_MAX: Duration = Duration::from_millis(25);
 

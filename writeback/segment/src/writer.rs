@@ -59,7 +59,7 @@ enum Place {
     },
     Dedicated {
         log: Arc<DedicatedLog>,
-        blocks: Blocks,
+        blocks: Box<Blocks>,
     },
 }
 
@@ -452,9 +452,9 @@ fn write_pieces(log: &DedicatedLog, chunks: &[Bytes], mut offset: u64, blocks: &
 }
 
 /// Makes a dedicated segment and copies into it what the stream has packed.
-fn move_out(store: &Arc<Inner>, state: &Arc<StreamState>) -> Result<(Arc<DedicatedLog>, Blocks)> {
+fn move_out(store: &Arc<Inner>, state: &Arc<StreamState>) -> Result<(Arc<DedicatedLog>, Box<Blocks>)> {
     let log = DedicatedLog::create(&store.context, store.flusher("flush dedicated"), state)?;
-    let mut blocks = Blocks::new();
+    let mut blocks = Box::new(Blocks::new());
     let copied = state.packed().iter().try_for_each(|placed| {
         let bytes = [read_extent(&placed.file, &placed.extent)?];
         log.write(&bytes, placed.offset)?;
@@ -493,7 +493,7 @@ fn resume_dedicated(
     state: &Arc<StreamState>,
     id: crate::SegmentId,
     len: u64,
-) -> Result<(Arc<DedicatedLog>, Blocks)> {
+) -> Result<(Arc<DedicatedLog>, Box<Blocks>)> {
     let scan = store.scanner().log(id, None)?;
     let corrupt = |what: &str| SegmentError::Corrupt {
         segment: id,
@@ -511,7 +511,7 @@ fn resume_dedicated(
     let tail_at = len / BLOCK_BYTES * BLOCK_BYTES;
     let tail = file.read(&(tail_at..len))?;
     let before = scan.sums.before_tail();
-    let mut blocks = Blocks::resume(before);
+    let mut blocks = Box::new(Blocks::resume(before));
     blocks.add(&[tail]);
     let from = Resumed {
         bytes: scan.bytes,

@@ -50,7 +50,8 @@ const AHEAD_PARALLEL: usize = 16;
 /// Folder of the blocks below the data folder.
 const FOLDER: &str = "clean";
 
-type Fetch = Shared<BoxFuture<'static, Result<Bytes, StoreError>>>;
+type Fetch = Shared<Fetching>;
+type Fetching = BoxFuture<'static, Result<Bytes, StoreError>>;
 
 /// The clean cache. Clones are the same cache.
 #[derive(Clone, Debug)]
@@ -63,7 +64,8 @@ struct State {
     disk: DiskRef,
     folder: PathBuf,
     blocks: Mutex<Blocks>,
-    flights: Mutex<HashMap<BlockId, WeakShared<BoxFuture<'static, Result<Bytes, StoreError>>>>>,
+    /// Fetches under way, for those who want the same block.
+    flights: Mutex<HashMap<BlockId, WeakShared<Fetching>>>,
     /// Copies that have to leave their rows.
     leaving: Mutex<Vec<(Ino, u32)>>,
     leave: Notify,

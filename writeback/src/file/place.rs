@@ -49,11 +49,12 @@ impl Inner {
     /// Seals `content` and gives it its name.
     pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
         let _entered = self.enter()?;
+        // Those that one flush makes durable come to the metastore together.
+        let mut announced = self.components.meta.announce();
         let mut sealed = content.seal().await?;
         self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
         let _turn = self.files.turns.take(&target.path).await;
         let mut attempts = self.attempts(format!("write {}", target.path));
-        let mut announced = self.components.meta.announce();
         loop {
             match self.try_write(&target, &sealed, std::mem::take(&mut announced)).await {
                 Ok(Tried::Done { replaced }) => {

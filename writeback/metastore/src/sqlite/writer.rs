@@ -37,7 +37,7 @@ const GROUP_JOBS_MAX: usize = 512;
 /// The longest wait for those of the group before.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// An announced job that did not come for this long is held up by something else.
-const ANNOUNCED_LULL: Duration = Duration::from_millis(2);
+const ANNOUNCED_LULL: Duration = Duration::from_millis(10);
 /// The longest wait for those that were announced.
 const ANNOUNCED_MAX: Duration = Duration::from_millis(25);
 

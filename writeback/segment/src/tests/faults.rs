@@ -59,6 +59,8 @@ async fn a_stream_that_outgrows_a_segment_that_just_failed_is_poisoned_and_not_d
         let bench = Bench::new(1);
         let (store, _) = bench.open().await;
         let (mut grows, mut other) = (store.create(StreamId(1, 1), None), store.create(StreamId(2, 1), None));
+        // No flush holds on for them any more.
+        tokio::time::sleep(Duration::from_millis(30)).await;
         grows.append(&[bytes(1, 60_000)], Bytes::new()).await.unwrap();
         other.append(&[bytes(2, 100)], Bytes::new()).await.unwrap();
         bench.disk.arm(Fault::Sync(1));
@@ -243,7 +245,10 @@ async fn on_a_full_disk_ingest_ends_first_and_everything_else_goes_on() {
     let mut written = Vec::new();
     let full = loop {
         let i = written.len() as u64;
-        let (stream, content) = (StreamId(i, 1), bytes(i, if i % 3 == 0 { 200_000 } else { 30_000 }));
+        let (stream, content) = (
+            StreamId(i, 1),
+            bytes(i, if i.is_multiple_of(3) { 200_000 } else { 30_000 }),
+        );
         let mut writer = store.create(stream, None);
         match writer.append(std::slice::from_ref(&content), Bytes::new()).await {
             Ok(_) => written.push((stream, writer.seal().await.unwrap(), content)),

@@ -317,7 +317,7 @@ impl History {
             }
         }
         for (stream, found) in resume {
-            let go_on = self.chance.u64() % 3 > 0;
+            let go_on = !self.chance.u64().is_multiple_of(3);
             self.say(|| format!("{stream} resumed: {go_on}"));
             if go_on {
                 let sealed_for_good = found.sealed && matches!(found.layout, Layout::Dedicated { .. });

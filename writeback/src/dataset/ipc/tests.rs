@@ -136,7 +136,7 @@ async fn a_file_cut_anywhere_is_refused_or_read_in_part_but_never_a_panic() {
 fn wrong_messages_are_refused_with_a_text() {
     let row = numbers(0, 3);
     let schema = stored(&row);
-    let [batch]: [IpcMessage; 1] = messages(&[row.clone()], &IpcWriteOptions::default())
+    let [batch]: [IpcMessage; 1] = messages(std::slice::from_ref(&row), &IpcWriteOptions::default())
         .try_into()
         .unwrap();
     let [text]: [IpcMessage; 1] = messages(&[texts(&["x"])], &IpcWriteOptions::default())
@@ -206,7 +206,7 @@ fn a_batch_without_nodes_and_buffers_is_of_another_schema() {
 #[test]
 fn offsets_and_null_counts_that_lie_are_refused() {
     let text = texts(&["some text", "more"]);
-    let [message]: [IpcMessage; 1] = messages(&[text.clone()], &IpcWriteOptions::default())
+    let [message]: [IpcMessage; 1] = messages(std::slice::from_ref(&text), &IpcWriteOptions::default())
         .try_into()
         .unwrap();
     let mut body = message.body[0].to_vec();
@@ -222,7 +222,7 @@ fn offsets_and_null_counts_that_lie_are_refused() {
     );
 
     let row = numbers(0, 20);
-    let [message]: [IpcMessage; 1] = messages(&[row.clone()], &IpcWriteOptions::default())
+    let [message]: [IpcMessage; 1] = messages(std::slice::from_ref(&row), &IpcWriteOptions::default())
         .try_into()
         .unwrap();
     let parsed = super::message(&message.header).unwrap();
@@ -247,7 +247,7 @@ fn the_body_may_come_in_any_pieces() {
     for batch in zoo() {
         let mut whole = Validator::new(stored(&batch));
         let mut pieces = Validator::new(stored(&batch));
-        for message in messages(&[batch.clone()], &IpcWriteOptions::default()) {
+        for message in messages(std::slice::from_ref(&batch), &IpcWriteOptions::default()) {
             let body = super::joined(&message.body);
             let cut = message.clone();
             let cut = IpcMessage {
@@ -263,7 +263,7 @@ fn the_body_may_come_in_any_pieces() {
 fn a_body_of_odd_length_is_padded_and_says_so() {
     let batch = texts(&["abc"]);
     let schema = stored(&batch);
-    let [mut message]: [IpcMessage; 1] = messages(&[batch.clone()], &IpcWriteOptions::default())
+    let [mut message]: [IpcMessage; 1] = messages(std::slice::from_ref(&batch), &IpcWriteOptions::default())
         .try_into()
         .unwrap();
     let body = super::joined(&message.body);
@@ -341,7 +341,7 @@ fn a_claim_of_gigabytes_is_refused_before_it_is_decoded() {
         .try_with_compression(Some(CompressionType::ZSTD))
         .unwrap();
     let batch = texts(&[&"x".repeat(10_000)]);
-    let [message]: [IpcMessage; 1] = messages(&[batch.clone()], &options).try_into().unwrap();
+    let [message]: [IpcMessage; 1] = messages(std::slice::from_ref(&batch), &options).try_into().unwrap();
     let mut body = message.body[0].to_vec();
     let parsed = super::message(&message.header).unwrap();
     let data = *parsed.header_as_record_batch().unwrap().buffers().unwrap().get(2);
@@ -374,7 +374,7 @@ fn mutated_messages_never_panic_and_what_is_accepted_decodes() {
         let options = IpcWriteOptions::default().try_with_compression(compression).unwrap();
         for batch in zoo() {
             let schema = stored(&batch);
-            let sent = messages(&[batch.clone()], &options);
+            let sent = messages(std::slice::from_ref(&batch), &options);
             for _ in 0..400 {
                 let mut validator = Validator::new(schema.clone());
                 for message in &sent {

@@ -66,7 +66,7 @@ fn a_mount_that_is_away_pauses_alone_and_for_longer_each_time() {
         tracker.finish(1, Outcome::Away(1, "503".into()), now);
         let due = tracker.next_due().unwrap();
         assert!(
-            tracker.next(now) == Some(2) || pauses.len() > 0,
+            tracker.next(now) == Some(2) || !pauses.is_empty(),
             "the other mount goes on"
         );
         pauses.push(due - now);
