@@ -500,7 +500,7 @@ pub(crate) struct Follow {
     /// Only this session.
     #[arg(long)]
     pub(crate) session: Option<String>,
-    /// Resume token: "<version or session>:<batches read>".
+    /// Resume token: `VERSION:BATCHES` or `SESSION:BATCHES`, the batches read so far.
     #[arg(long, value_name = "TOKEN")]
     pub(crate) from: Option<String>,
     /// How long to wait for it to come into being.

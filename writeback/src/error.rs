@@ -43,7 +43,7 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     text: String,
-    /// Another operation was committed meanwhile: plan again ([`crate::file::Attempts`]). Never leaves the engine as such.
+    /// Another operation was committed meanwhile: plan again ([`crate::commit::Attempts`]). Never leaves the engine as such.
     lost: bool,
 }
 

@@ -10,7 +10,7 @@
 //! | [`cache`] | the handle that doors hold, and the state behind it |
 //! | `commit` | one operation, one transaction: again after a conflict, asked again when unknown |
 //! | [`names`], `list`, `collect` | stat, mkdir, rename, delete; listing as a walk; freeing what a recursive delete cut off |
-//! | [`file`] | writer and reader of one file's content, truncate; the dirty ledger |
+//! | [`mod@file`] | writer and reader of one file's content, truncate; the dirty ledger |
 //! | [`dataset`] | sessions, parts, versions, publish, follow |
 //! | [`mounts`], [`clean`] | under-stores bound to prefixes, and the evictable cache of what they hold |
 //! | [`persist`] | tracker, uploader, publisher: the under-store becomes what was acknowledged |

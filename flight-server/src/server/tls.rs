@@ -98,7 +98,7 @@ fn file(what: &'static str, path: &Path, reason: impl ToString) -> StartError {
 }
 
 /// The subject's common name, the last one where there are several. The certificate was verified before; this only finds its
-/// way through the DER: Certificate { TBSCertificate { [0] version, serial, algorithm, issuer, validity, subject, … } }.
+/// way through the DER: Certificate { TBSCertificate { \[0\] version, serial, algorithm, issuer, validity, subject, … } }.
 fn common_name(certificate: &[u8]) -> Option<String> {
     const SEQUENCE: u8 = 0x30;
     const SET: u8 = 0x31;

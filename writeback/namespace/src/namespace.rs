@@ -11,7 +11,7 @@ const UNKNOWN_PAUSE_FIRST: Duration = Duration::from_millis(5);
 /// The names of one store. Cheap to clone; clones share the inode numbers taken and the holds.
 ///
 /// Lookups and listings are methods here; each `plan_*` is a [`Planner`] of one operation. A plan has no effect until
-/// [`Namespace::commit`]; on [`NsError::Conflict`] read and plan again (see [`retry`]).
+/// [`Namespace::commit`]; on [`NsError::Conflict`] read and plan again (see [`retry()`]).
 #[derive(Clone, Debug)]
 pub struct Namespace {
     pub(crate) store: MetaStoreRef,

@@ -29,7 +29,7 @@
 //!
 //! # Completion
 //!
-//! [`Cache::wait_persisted`] waits for rows, so removals and renames count. Held staging names do not: they are no one's
+//! [`crate::Cache::wait_persisted`] waits for rows, so removals and renames count. Held staging names do not: they are no one's
 //! promise yet. A write of level `persisted` waits the same way.
 //!
 //! # Crash Consistency
