@@ -131,6 +131,11 @@ impl Writer {
         self.written
     }
 
+    /// Whether its bytes lie in the shared log.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.place, Place::Packed { .. })
+    }
+
     /// CRC32C of everything appended.
     pub fn crc(&self) -> u32 {
         match &self.place {

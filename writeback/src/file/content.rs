@@ -79,6 +79,11 @@ impl ContentWriter {
         self.writer().stable()
     }
 
+    /// Whether it lies among other small contents, whose flushes it shares.
+    pub(crate) fn is_packed(&self) -> bool {
+        self.writer().is_packed()
+    }
+
     pub(crate) fn follow(&self) -> Follower {
         self.writer().follow()
     }

@@ -11,7 +11,8 @@ use crate::{
 };
 use forebay_metastore::{Announced, Check, Key};
 use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
-use std::sync::Arc;
+use futures::poll;
+use std::{pin::pin, sync::Arc, task::Poll};
 
 /// A content is written once, so every file has this generation; a new content is a new inode.
 pub(super) const GENERATION: u32 = 1;
@@ -49,11 +50,20 @@ impl Inner {
     /// Seals `content` and gives it its name.
     pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
         let _entered = self.enter()?;
-        // Those that one flush makes durable come to the metastore together.
-        let mut announced = self.components.meta.announce();
+        // Those that one flush makes durable come to the metastore together. A large content has flushes of its own, which take long.
+        let packed = content.is_packed();
+        let mut announced = packed.then(|| self.components.meta.announce()).unwrap_or_default();
         let mut sealed = content.seal().await?;
         self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
-        let _turn = self.files.turns.take(&target.path).await;
+        let mut turn = pin!(self.files.turns.take(&target.path));
+        let _turn = match poll!(turn.as_mut()) {
+            Poll::Ready(turn) => turn,
+            Poll::Pending => {
+                // Nobody shall wait for one who waits for another.
+                announced = Announced::default();
+                turn.await
+            }
+        };
         let mut attempts = self.attempts(format!("write {}", target.path));
         loop {
             match self.try_write(&target, &sealed, std::mem::take(&mut announced)).await {
