@@ -13,10 +13,13 @@ use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
     ops::Range,
     sync::Arc,
     time::Duration,
 };
+
+const URL: &str = "memory:";
 
 /// What a call does; faults are scripted and calls counted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +110,7 @@ struct Weather {
 pub struct Memory {
     state: Arc<Mutex<State>>,
     weather: Option<Weather>,
+    url: &'static str,
 }
 
 impl Default for Memory {
@@ -121,6 +125,7 @@ impl Memory {
         Self {
             state: Arc::default(),
             weather: None,
+            url: URL,
         }
     }
 
@@ -133,7 +138,13 @@ impl Memory {
         Self {
             state: Arc::new(Mutex::new(state)),
             weather: Some(Weather { chance, clock }),
+            url: URL,
         }
+    }
+
+    /// The same store, known by another URL: some of what is done depends on the kind of store.
+    pub fn known_as(&self, url: &'static str) -> Self {
+        Self { url, ..self.clone() }
     }
 
     /// Changes how often things go wrong.
@@ -173,6 +184,11 @@ impl Memory {
     /// Someone else deletes an object.
     pub fn delete_outside(&self, key: &str) {
         self.state.lock().objects.remove(key);
+    }
+
+    /// Someone else aborts all uploads (a rule of the bucket that clears up).
+    pub fn abort_outside(&self) {
+        self.state.lock().uploads.clear();
     }
 
     /// All objects.
@@ -316,6 +332,13 @@ fn joined(chunks: &[Bytes]) -> Bytes {
     }
 }
 
+/// A part's name tells its bytes, as an etag does: the end of an upload refuses another one's.
+fn part_id(bytes: &Bytes) -> String {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 impl Object {
     fn found(&self) -> Found {
         Found {
@@ -439,7 +462,7 @@ impl State {
 #[async_trait]
 impl UnderStore for Memory {
     fn url(&self) -> &str {
-        "memory:"
+        self.url
     }
 
     async fn probe(&self) -> Result<Capabilities, StoreError> {
@@ -529,18 +552,13 @@ impl UnderStore for Memory {
         _offset: u64,
         chunks: Vec<Bytes>,
     ) -> Result<PartId, StoreError> {
+        let bytes = joined(&chunks);
+        let id = part_id(&bytes);
         let part = |state: &mut State, _: i64| {
             let gone = || StoreError::NotFound(format!("{}: upload {}", write.key, upload.0));
-            state
-                .uploads
-                .get_mut(&upload.0)
-                .ok_or_else(gone)?
-                .parts
-                .insert(index, joined(&chunks));
-            Ok(PartId {
-                index,
-                id: format!("part-{index}"),
-            })
+            let found = state.uploads.get_mut(&upload.0).ok_or_else(gone)?;
+            found.parts.insert(index, bytes);
+            Ok(PartId { index, id })
         };
         self.call(Call::Part, &write.key, part).await
     }
@@ -549,7 +567,11 @@ impl UnderStore for Memory {
         let complete = |state: &mut State, now: i64| {
             let gone = || StoreError::NotFound(format!("{}: upload {}", write.key, upload.0));
             let found = state.uploads.get(&upload.0).ok_or_else(gone)?;
-            let chunks: Option<Vec<Bytes>> = parts.iter().map(|part| found.parts.get(&part.index).cloned()).collect();
+            let known = |part: &PartId| {
+                let bytes = found.parts.get(&part.index);
+                bytes.filter(|bytes| part_id(bytes) == part.id).cloned()
+            };
+            let chunks: Option<Vec<Bytes>> = parts.iter().map(known).collect();
             let chunks = chunks.ok_or_else(gone)?;
             let found = state.store(write, joined(&chunks), now)?;
             state.uploads.remove(&upload.0);
