@@ -187,6 +187,44 @@ pub enum WorkState {
     },
 }
 
+/// A part of an upload that the store has acknowledged, so that a later life need not send it again. Only a hint: what it says holds
+/// for this token and with a place that names its upload, and without it the part is sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartNote {
+    /// Token of the upload, which stands for the content: inode and generation.
+    pub token: String,
+    /// Bytes of each of its parts but the last.
+    pub part_bytes: u64,
+    /// The store's name for the part.
+    pub id: String,
+}
+
+/// What the keys of an upload's notes begin with.
+pub fn part_notes_prefix(mount: u32, upload: &str) -> Key {
+    let mut key = vec![table::UPLOAD];
+    key.extend_from_slice(&mount.to_be_bytes());
+    key.extend_from_slice(upload.as_bytes());
+    key.push(0);
+    key.into()
+}
+
+/// Key of the note of one part.
+pub fn part_note_key(mount: u32, upload: &str, index: u32) -> Key {
+    [&part_notes_prefix(mount, upload)[..], &index.to_be_bytes()]
+        .concat()
+        .into()
+}
+
+/// Mount, upload and index of the part that a key of a note names.
+pub fn part_noted(key: &[u8]) -> Option<(u32, &str, u32)> {
+    let (table, rest) = key.split_first()?;
+    let (mount, rest) = rest.split_first_chunk()?;
+    let (rest, index) = rest.split_last_chunk()?;
+    let (end, upload) = rest.split_last()?;
+    let upload = std::str::from_utf8(upload).ok()?;
+    (*table == table::UPLOAD && *end == 0).then_some((u32::from_be_bytes(*mount), upload, u32::from_be_bytes(*index)))
+}
+
 /// What the client's idempotency token of an earlier call answers. Pruned by age.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -475,4 +513,23 @@ pub mod table {
     pub const SWEEP: u8 = 0x8a;
     /// `session id, part number u32` → [`super::RetiredRow`].
     pub const RETIRED: u8 = 0x8b;
+    /// `mount id u32, upload id, 0, part index u32` → [`super::PartNote`].
+    pub const UPLOAD: u8 = 0x8c;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_part_s_note_names_the_part_and_nothing_else_is_taken_for_one() {
+        for (mount, upload, index) in [(0, "", 0), (7, "2~abc", 9_999), (u32::MAX, "with\0nul", u32::MAX)] {
+            let key = part_note_key(mount, upload, index);
+            assert_eq!(part_noted(&key), Some((mount, upload, index)));
+            assert!(key.starts_with(&part_notes_prefix(mount, upload)));
+            assert_eq!(part_noted(&key[1..]), None);
+            assert_eq!(part_noted(&key[..9]), None);
+        }
+        assert_eq!(part_noted(&[table::UPLOAD]), None);
+    }
 }

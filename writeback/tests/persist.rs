@@ -18,7 +18,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use support::{World, at, get, kind, pattern, put, tree};
+use support::{World, at, get, kind, part_notes, pattern, put, tree};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -978,6 +978,8 @@ fn simulate(seed: u64, lives: u64, crash: bool) {
         assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{}", told());
         assert!(stored == expected, "contents differ\n{}", told());
         assert_eq!(world.store.open_uploads(), 0, "{}", told());
+        pause(world, 1000).await;
+        assert_eq!(part_notes(world).await, [], "{}", told());
         let status = cache.status().await.unwrap();
         assert_eq!(
             (status.dirty_files, status.dirty_bytes, status.queued),

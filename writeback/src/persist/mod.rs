@@ -40,9 +40,11 @@
 //! 3. *Recorded*: one transaction makes the content clean and takes the row away (`recorded-not-trimmed`).
 //!
 //! Between 1 and 3 the next start asks the store: our token there means that it happened. An upload in parts that was under way
-//! is aborted and begun anew. Every step may be repeated.
+//! goes on with the parts that are noted as acknowledged, if its content is still to go there; else it is aborted, as it is where
+//! nothing is noted of it. One that is gone at the store begins anew. Every step may be repeated.
 
 mod clear;
+mod notes;
 mod plan;
 mod publish;
 mod put;

@@ -44,6 +44,7 @@ impl Inner {
         let mut plan = planner.finish()?;
         let key = work_key(job.row.seq);
         plan.check(Check::At(key.clone(), job.row.version));
+        let upload = job.row.place(at.mount, &at.key).and_then(|place| place.upload.clone());
         let mut places = job.row.work.places.clone();
         places.retain(|place| (place.mount, place.key.as_str()) != (at.mount, at.key.as_str()));
         if places.is_empty() {
@@ -65,6 +66,10 @@ impl Inner {
         self.reach(crash_point!("recorded-not-trimmed"))?;
         if layout.is_some() {
             self.clean.persisted(StreamId(job.ino.0, inode.generation), inode.size);
+        }
+        self.persist.partials.lock().remove(&job.row.seq);
+        if let Some(upload) = upload {
+            self.forget_notes(at.mount, &upload).await;
         }
         Ok(Outcome::Moved)
     }

@@ -5,7 +5,8 @@
 //! 3. The store gets the bytes (`upload`), on the condition that what is known is still there.
 //! 4. The record (`publish`) holds only if the inode still lies at this path.
 //!
-//! A run that finds a token in its row was here before: it asks the store first what became of that.
+//! A run that finds a token in its row was here before: it asks the store first what became of that. An upload in parts that
+//! this life or an earlier one left for exactly this content goes on.
 
 use super::{
     plan::{Row, with_work, work_key},
@@ -160,6 +161,7 @@ impl Inner {
         }
         let mut place = job.place();
         if place.token.is_some() {
+            self.recall_upload(&job, &place).await?;
             match self.what_became(&job, &mut place).await {
                 Ok(Some(found)) => return self.arrived(job, found).await,
                 Ok(None) => {}
@@ -198,6 +200,8 @@ impl Inner {
     async fn what_became(&self, job: &Job, place: &mut Place) -> Result<Option<Found>, StoreError> {
         let there = self.see_place(&job.mount, place, Some(&job.inode)).await?;
         let mine = place.token.as_ref() == Some(&job.token);
+        // What arrived under the token is not the content: none of its parts is used again.
+        let untrue = mine && matches!(there, There::Ours(_));
         match there {
             There::Ours(found) if mine && found.size == job.inode.size => {
                 job.mount.upload.settle(&job.key).await?;
@@ -209,14 +213,7 @@ impl Inner {
             There::Known(found) => place.holds = Some(found.validator.0),
             There::Foreign(_) => return Err(StoreError::Changed(job.key.clone())),
         }
-        let resumable = mine
-            && self
-                .persist
-                .partials
-                .lock()
-                .get(&job.row.seq)
-                .is_some_and(|p| Some(&p.upload.0) == place.upload.as_ref());
-        if !resumable {
+        if !mine || untrue || !self.goes_in_parts(job) || !self.is_under_way(job, place) {
             self.abort_uploads(&job.mount, place).await?;
             place.upload = None;
         }
@@ -228,7 +225,12 @@ impl Inner {
         for (key, upload) in mount.upload.uploads(&place.key).await? {
             if key == place.key {
                 mount.upload.abort(&key, &upload).await?;
+                self.forget_notes(mount.id, &upload.0).await;
             }
+        }
+        // Somebody else may have aborted it.
+        if let Some(upload) = &place.upload {
+            self.forget_notes(mount.id, upload).await;
         }
         Ok(())
     }
@@ -301,7 +303,11 @@ impl Inner {
                 // The upload is gone: it succeeded, which HEAD tells next time, or somebody aborted it.
                 tracing::debug!(path = %job.path, reason, "an upload is gone; looking again");
                 self.persist.partials.lock().remove(&job.row.seq);
+                let upload = job.place().upload;
                 self.note_upload(&mut job, None).await?;
+                if let Some(upload) = upload {
+                    self.forget_notes(job.mount.id, &upload).await;
+                }
                 Ok(Outcome::Soon(Duration::from_millis(20)))
             }
             StoreError::Changed(_) => self.changed(job).await,

@@ -2,6 +2,7 @@
 
 use super::{
     Persist,
+    notes::Named,
     plan::{Row, work_key},
     tracker::{Conflicted, Outcome, mine},
 };
@@ -40,7 +41,8 @@ impl Inner {
         let prefix: String = id[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         // Set once: a second start in one process would be of the same store.
         let _ = self.persist.token_prefix.set(prefix);
-        self.read_queue().await?;
+        let named = self.read_queue().await?;
+        self.sweep_notes(&named).await;
         for mount in self.mounts.all().iter() {
             let (inner, id) = (Arc::clone(self), mount.id);
             self.tasks
@@ -58,12 +60,16 @@ impl Inner {
         Ok(())
     }
 
-    async fn read_queue(&self) -> Result<()> {
+    /// Answers the uploads that its places name.
+    async fn read_queue(&self) -> Result<Named> {
+        let mut named = Named::default();
         let end = prefix_end(&[table::WORK]);
         let mut from: forebay_metastore::Key = vec![table::WORK].into();
         loop {
             let page = self.components.meta.scan(from.clone()..end.clone(), PAGE).await?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
+            let Some((last, _)) = page.last() else {
+                return Ok(named);
+            };
             from = [last.as_ref(), &[0]].concat().into();
             let now = self.persist.now();
             for (key, entry) in page {
@@ -77,6 +83,7 @@ impl Inner {
                     version: entry.version,
                     work: rows::decode(&entry.value)?,
                 };
+                named.add(&row);
                 self.persist.tracker.lock().refresh(seq, Some(&row), now);
             }
         }

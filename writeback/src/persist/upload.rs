@@ -1,11 +1,11 @@
 //! The bytes of one file to one key: a single request, or parts in parallel.
 //!
 //! Parts that arrived stay known while the process lives, so that a store that fails now and then is overcome part by part; the
-//! upload's id is in the row, so that a later life aborts it. Each part is read and verified once per try, and no more parts
-//! are in memory than are on their way. It does not record anything.
+//! upload's id is in the row and its parts are noted (`notes`), so that a later life goes on, or aborts it. Each part is read and
+//! verified once per try, and no more parts are in memory than are on their way. It does not record anything.
 
 use super::put::{Job, write_of};
-use crate::{Error, Result, cache::Inner, file::FileReader};
+use crate::{Error, Result, cache::Inner, file::FileReader, rows::Place};
 use bytes::Bytes;
 use forebay_understore::{Found, PartId, StoreError, UploadId};
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 const PART_TRIES_MAX: u32 = 3;
 const PART_PAUSE: Duration = Duration::from_millis(200);
 /// Parts of one object; stores take 10,000.
-const PARTS_MAX: u64 = 9_000;
+pub(super) const PARTS_MAX: u64 = 9_000;
 
 /// An upload in parts under way.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(super) struct Partial {
     pub(super) token: String,
     pub(super) part_bytes: u64,
     pub(super) parts: BTreeMap<u32, PartId>,
+    /// Some of the parts are known from notes of an earlier life.
+    pub(super) recalled: bool,
 }
 
 /// How an upload ended.
@@ -43,11 +45,22 @@ impl Inner {
             Ok(reader) => reader,
             Err(error) => return Ok(Uploaded::Unreadable(error)),
         };
-        if job.inode.size <= self.persist.settings.single_put_bytes_max.0 {
-            self.upload_whole(job, &reader).await
-        } else {
+        if self.goes_in_parts(job) {
             self.upload_parts(job, &reader).await
+        } else {
+            self.upload_whole(job, &reader).await
         }
+    }
+
+    pub(super) fn goes_in_parts(&self, job: &Job) -> bool {
+        job.inode.size > self.persist.settings.single_put_bytes_max.0
+    }
+
+    /// Whether parts of the upload that the place names are known to have arrived.
+    pub(super) fn is_under_way(&self, job: &Job, place: &Place) -> bool {
+        let partials = self.persist.partials.lock();
+        let partial = partials.get(&job.row.seq);
+        partial.is_some_and(|partial| Some(&partial.upload.0) == place.upload.as_ref())
     }
 
     async fn upload_whole(&self, job: &Job, reader: &FileReader) -> Result<Uploaded, StoreError> {
@@ -77,18 +90,22 @@ impl Inner {
             return Ok(Uploaded::Unreadable(error));
         }
         if !self.still_there(job).await {
-            // The row keeps the upload's id: whoever runs next aborts it.
+            // The row keeps the upload's id: whoever runs next aborts it, or goes on if the file is back at its name.
             self.persist.partials.lock().remove(&job.row.seq);
             return Ok(Uploaded::Moved);
         }
         let parts: Vec<PartId> = partial.parts.values().cloned().collect();
-        let found = job
-            .mount
-            .upload
-            .complete(&write_of(job), &partial.upload, &parts)
-            .await?;
-        self.persist.partials.lock().remove(&job.row.seq);
-        Ok(Uploaded::Visible(found))
+        let upload = &partial.upload;
+        let completed = job.mount.upload.complete(&write_of(job), upload, &parts).await;
+        let untrue = partial.recalled && matches!(completed, Err(StoreError::Damaged(_) | StoreError::Refused(_)));
+        if untrue {
+            // Perhaps it is the notes that are wrong: it begins anew, and only what this life has seen counts.
+            self.forget_notes(job.mount.id, &upload.0).await;
+        }
+        if untrue || completed.is_ok() {
+            self.persist.partials.lock().remove(&job.row.seq);
+        }
+        completed.map(Uploaded::Visible)
     }
 
     fn resumed(&self, job: &Job) -> Option<Partial> {
@@ -106,6 +123,7 @@ impl Inner {
             token: job.token.clone(),
             part_bytes,
             parts: BTreeMap::new(),
+            recalled: false,
         };
         if let Err(error) = self.note_upload(job, Some(partial.upload.0.clone())).await {
             job.mount.upload.abort(&job.key, &partial.upload).await?;
@@ -122,7 +140,7 @@ impl Inner {
         reader: &FileReader,
         partial: &mut Partial,
     ) -> Result<Option<Error>, StoreError> {
-        let count = u32::try_from(job.inode.size.div_ceil(partial.part_bytes)).unwrap_or(u32::MAX);
+        let count = u32::try_from(part_count(job.inode.size, partial.part_bytes)).unwrap_or(u32::MAX);
         let mut missing = (0..count)
             .filter(|index| !partial.parts.contains_key(index))
             .collect::<Vec<_>>()
@@ -185,7 +203,11 @@ impl Inner {
                 Err(StoreError::Unavailable(_) | StoreError::Damaged(_)) if tries < PART_TRIES_MAX => {
                     self.components.clock.sleep(PART_PAUSE * tries).await;
                 }
-                other => return other.map_err(SendError::Store),
+                Ok(part) => {
+                    self.note_part(job, upload, part_bytes, &part).await;
+                    return Ok(part);
+                }
+                Err(error) => return Err(SendError::Store(error)),
             }
         }
     }
@@ -198,6 +220,11 @@ impl Inner {
         };
         same && matches!(self.names.path_of(job.ino).await, Ok(Some(path)) if path == job.path)
     }
+}
+
+/// Parts of so many bytes that a content has.
+pub(super) fn part_count(size: u64, part_bytes: u64) -> u64 {
+    size.div_ceil(part_bytes.max(1))
 }
 
 /// Where sending a part failed.

@@ -4,7 +4,7 @@ use crate::{
     actor::{Actor, may_fail},
     pipeline::{self, Pipeline},
     shared::Shared,
-    support::{World, at},
+    support::{World, at, part_notes},
 };
 use forebay_metastore::mem;
 use forebay_runtime::{
@@ -223,6 +223,7 @@ fn reckon(world: &mut World, actors: &mut [Actor], pipelines: &mut [Pipeline], s
             dirty,
             "the dirty ledger changed over a restart"
         );
+        assert_eq!(part_notes(world).await, [], "notes of uploads were left behind");
     });
     assert_eq!(world.store.open_uploads(), 0, "uploads were left behind");
 }

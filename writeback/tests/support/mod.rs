@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_metastore::mem::MemStore;
+use forebay_metastore::{Entry, Key, MetaStore, mem::MemStore, prefix_end};
 use forebay_namespace::Path;
 use forebay_runtime::{
     chance::{ChanceRef, SeededChance},
@@ -21,6 +21,7 @@ use forebay_writeback::{
     Cache, Components, Error, ErrorKind, Settings, StoreOpener,
     file::{Committed, WriteFile, WriteMode},
     names::{List, Stat},
+    rows::table,
     settings::MountSpec,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -175,6 +176,13 @@ pub(crate) fn mode(mode: WriteMode) -> WriteFile {
         mode,
         ..WriteFile::default()
     }
+}
+
+/// What is noted of parts of uploads that are under way.
+pub(crate) async fn part_notes(world: &World) -> Vec<(Key, Entry)> {
+    let table = Key::from_static(&[table::UPLOAD]);
+    let end = prefix_end(&table);
+    world.meta.scan(table..end, 4096).await.unwrap()
 }
 
 /// The bytes of a file.
