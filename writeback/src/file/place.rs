@@ -51,8 +51,11 @@ impl Inner {
     pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
         let _entered = self.enter()?;
         // Those that one flush makes durable come to the metastore together. A large content has flushes of its own, which take long.
-        let packed = content.is_packed();
-        let mut announced = packed.then(|| self.components.meta.announce()).unwrap_or_default();
+        let mut announced = if content.is_packed() {
+            self.components.meta.announce()
+        } else {
+            Announced::default()
+        };
         let mut sealed = content.seal().await?;
         self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
         let mut turn = pin!(self.files.turns.take(&target.path));
