@@ -2,7 +2,7 @@
 //! fail, the process is killed and the power is cut; then everything must be what was acknowledged, here and in the under-store.
 //!
 //! `FOREBAY_SIM_SEEDS=N` runs N seeds from 1 on (default: some fixed ones and two of the moment), `FOREBAY_SEED=S` begins with seed S; a
-//! failure names its seed, and the same seed gives the same history again.
+//! failure names its seed, and the same seed gives the same history again; `FOREBAY_SIM_LOG=1` prints it.
 
 mod actor;
 mod model;
@@ -12,7 +12,8 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Seeds of a quick run: the first ones, and those that found something. All from 1 to 800 pass.
+/// Seeds of a quick run: the first ones, and those that found something. Of 1 to 385 one fails: 113, where an empty directory that
+/// was renamed away shows again, because its marker in the store was left behind.
 const SEEDS: &[u64] = &[
     1, 2, 4, 5, 6, 8, 9, 11, 12, 14, 17, 23, 31, 36, 46, 48, 53, 55, 62, 71, 72, 76, 111, 127, 147, 182, 194, 245, 384,
     449, 532, 597, 699, 799,

@@ -29,7 +29,11 @@ const PERSIST_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct History(Arc<Mutex<Vec<String>>>);
 
 impl History {
+    /// With `FOREBAY_SIM_LOG` set it is printed too.
     pub(crate) fn note(&self, line: &str) {
+        if std::env::var_os("FOREBAY_SIM_LOG").is_some() {
+            println!("{line}");
+        }
         self.0.lock().push(line.to_owned());
     }
 }
