@@ -169,10 +169,14 @@ async fn upload_one(
     bar: &ProgressBar,
 ) -> Outcome<Done> {
     let mut file = fs::File::open(local).await.at(local)?;
-    let len = file.metadata().await.at(local)?.len();
-    // A buffer of the runtime's own, which it clears: no larger than what there is to read.
-    file.set_max_buf_size(usize::try_from(len).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20));
-    let uploaded = transfer::upload(client, (file, Some(len)), local, (path, options), bar).await;
+    let found = file.metadata().await.at(local)?;
+    // Only a plain file says how long it is; what is in /proc says 0.
+    let len = Some(found.len()).filter(|len| found.is_file() && *len > 0);
+    if let Some(len) = len {
+        // A buffer of the runtime's own, which it clears: no larger than what there is to read.
+        file.set_max_buf_size(usize::try_from(len).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20));
+    }
+    let uploaded = transfer::upload(client, (file, len), local, (path, options), bar).await;
     let (done, bytes) = uploaded.map_err(|failure| failure.about(path))?;
     Ok(Done {
         bytes,

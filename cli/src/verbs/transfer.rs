@@ -26,8 +26,8 @@ pub(super) async fn upload(
 ) -> Outcome<(PutDone, u64)> {
     let (path, options) = to;
     let mut put = client.write_file(&path.to_string(), options).await?;
-    // One more than there are, so that the end is seen without a second buffer.
-    let piece_bytes = len.map_or(PIECE_BYTES, |len| {
+    // One more than there are, so that the end is seen without a second buffer. Should there be more after all, whole pieces follow.
+    let mut piece_bytes = len.map_or(PIECE_BYTES, |len| {
         PIECE_BYTES.min(usize::try_from(len).unwrap_or(PIECE_BYTES) + 1)
     });
     let (mut size, mut ended) = (0, false);
@@ -44,6 +44,7 @@ pub(super) async fn upload(
         }
         let len = piece.len() as u64;
         put.write(piece.freeze()).await?;
+        piece_bytes = PIECE_BYTES;
         size += len;
         bar.inc(len);
     }
