@@ -26,6 +26,9 @@ if [ ${#packages[@]} -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
 
+# The lint suite's; a minimal toolchain has neither.
+cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy >/dev/null
+
 venv=$here/../.venv
 stamp=$venv/complete-$(sha256sum <"$here/requirements.txt" | cut -c1-16)
 if [ ! -e "$stamp" ]; then

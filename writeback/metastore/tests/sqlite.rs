@@ -152,6 +152,36 @@ async fn many_writers_share_one_flush() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_commits_share_one_flush_and_one_that_does_not_come_holds_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&folder.path().join("meta.db"), true).unwrap());
+    let announced: Vec<_> = (0..20).map(|_| store.announce()).collect();
+    let before = store.group_commits();
+    let commits: Vec<_> = announced
+        .into_iter()
+        .enumerate()
+        .map(|(k, announced)| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                // One after the other: unannounced, each would have a flush of its own.
+                tokio::time::sleep(std::time::Duration::from_millis(k as u64)).await;
+                drop(announced);
+                store.commit(put(&format!("k{k}"), "v")).await
+            })
+        })
+        .collect();
+    for commit in commits {
+        commit.await.unwrap().unwrap();
+    }
+    let shared = store.group_commits() - before;
+    assert!(shared <= 10, "{shared} flushes for 20 announced commits");
+
+    let _never_comes = store.announce();
+    let alone = tokio::time::timeout(std::time::Duration::from_secs(10), store.commit(put("alone", "v")));
+    alone.await.expect("it waits for one who does not come").unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_fails_commits_by_name_and_they_go_on_when_there_is_room() {
     let mount = Tmpfs::new("1m");

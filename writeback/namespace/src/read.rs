@@ -17,6 +17,11 @@ pub const LIST_PAGE_MAX: usize = 1000;
 /// Times that a read is begun anew because rows changed between two of its steps.
 const READ_ATTEMPTS_MAX: u32 = 32;
 
+/// What decides where `name` in `dir` leads.
+fn rows_of_name(dir: Ino, name: &[u8]) -> [Key; 3] {
+    [keys::inode(dir), keys::dentry(dir, name), keys::whiteout(dir, name)]
+}
+
 impl Namespace {
     /// What `path` leads to. A symlink is not followed, neither at the end nor before it; a file or symlink before the end is
     /// [`NsError::NotADirectory`].
@@ -28,13 +33,7 @@ impl Namespace {
             let node = planner.node(reached).await?;
             if moved && let Some(dir) = dirs.pop() {
                 let name = &path.components()[dirs.len()];
-                planner
-                    .still([
-                        keys::inode(dir.ino),
-                        keys::dentry(dir.ino, name),
-                        keys::whiteout(dir.ino, name),
-                    ])
-                    .await?;
+                planner.still(rows_of_name(dir.ino, name)).await?;
             }
             Ok(node)
         })
@@ -51,24 +50,12 @@ impl Namespace {
         path::check_name(name)?;
         steady(|| async {
             let mut planner = self.planner();
-            planner
-                .fetch([
-                    keys::inode(parent),
-                    keys::dentry(parent, name),
-                    keys::whiteout(parent, name),
-                ])
-                .await?;
+            planner.fetch(rows_of_name(parent, name)).await?;
             let (stored, _) = planner.stored(parent).await?.ok_or(NsError::Gone(parent))?;
             let dir = planner.as_dir(parent, &stored, Path::root())?;
             let node = planner.child(&dir, name).await?;
             if matches!(node, None | Some(Node::Base { .. })) && dir.base.is_some() {
-                planner
-                    .still([
-                        keys::inode(parent),
-                        keys::dentry(parent, name),
-                        keys::whiteout(parent, name),
-                    ])
-                    .await?;
+                planner.still(rows_of_name(parent, name)).await?;
             }
             Ok(node)
         })

@@ -53,6 +53,12 @@ fn what_was_acknowledged_is_there_after_any_fault_and_arrives_in_the_under_store
 }
 
 #[test]
+#[ignore = "fails: its marker in the store is left behind, and shows once the file that took its name is gone"]
+fn an_empty_directory_that_was_renamed_away_does_not_show_again() {
+    run::run(113);
+}
+
+#[test]
 fn one_seed_twice_gives_the_same_history() {
     let seed = from_env("FOREBAY_SEED", SEEDS[0]);
     println!("seed {seed}");
