@@ -20,7 +20,7 @@ pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
 
 tests/setup.sh ceph || exit 1
 suite build cargo build --release --workspace --all-targets
-suite rust cargo test --release --workspace --lib --bins --tests
+suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
 suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh

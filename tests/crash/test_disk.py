@@ -42,14 +42,10 @@ def flushes(tmp_path_factory):
     return segments, len(calls) - segments
 
 
-def test_a_thousand_small_files_share_the_flushes_of_segments(flushes):
-    segments, _ = flushes
-    assert 0 < segments <= 60
-
-
-@pytest.mark.xfail(reason="not reached each time: 46 to 62 in all, most of them the metastore's", strict=False)
 def test_a_thousand_small_files_share_their_flushes(flushes):
-    assert 0 < sum(flushes) <= 60
+    segments, metastore = flushes
+    assert segments > 0 and metastore > 0
+    assert segments + metastore <= 60
 
 
 def test_a_failed_flush_is_never_acknowledged(tmp_path):

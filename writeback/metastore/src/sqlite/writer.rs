@@ -38,8 +38,11 @@ const GROUP_JOBS_MAX: usize = 512;
 const GATHER_MAX: Duration = Duration::from_millis(1);
 /// An announced job that did not come for this long is held up by something else.
 const ANNOUNCED_LULL: Duration = Duration::from_millis(10);
-/// The longest wait for those that were announced.
-const ANNOUNCED_MAX: Duration = Duration::from_millis(25);
+/// The longest wait for those that were announced: a few never hold a group up for long, hundreds need the time that their own work
+/// takes anyhow, about this much for each.
+const ANNOUNCED_EACH: Duration = Duration::from_millis(1);
+const ANNOUNCED_MIN: Duration = Duration::from_millis(25);
+const ANNOUNCED_MAX: Duration = Duration::from_millis(100);
 
 /// Handle to the thread. Dropping it lets the thread finish what waits, and joins it.
 #[derive(Debug)]
@@ -253,16 +256,22 @@ impl Group {
                 break;
             }
         }
-        let end = Instant::now() + ANNOUNCED_MAX;
-        let announced = || self.shared.announced.load(Ordering::Relaxed) > 0;
-        while announced() && queue.jobs.len() < GROUP_JOBS_MAX && !queue.closed {
+        let mut announced = self.announced();
+        let end = Instant::now() + (ANNOUNCED_EACH * announced).clamp(ANNOUNCED_MIN, ANNOUNCED_MAX);
+        while announced > 0 && queue.jobs.len() < GROUP_JOBS_MAX && !queue.closed {
             let lull = (Instant::now() + ANNOUNCED_LULL).min(end);
             if self.shared.arrived.wait_until(&mut queue, lull).timed_out() {
                 break;
             }
+            announced = self.announced();
         }
         let count = queue.jobs.len().min(GROUP_JOBS_MAX);
         Some(queue.jobs.drain(..count).collect())
+    }
+
+    fn announced(&self) -> u32 {
+        let announced = self.shared.announced.load(Ordering::Relaxed);
+        u32::try_from(announced).unwrap_or(u32::MAX)
     }
 
     fn commit_all(&mut self, jobs: Vec<Job>) {
