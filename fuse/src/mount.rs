@@ -24,8 +24,8 @@ use tokio::runtime::Handle;
 
 /// What a mount is called in lists of mounts.
 const NAME: &str = "forebay";
-/// Threads that take requests.
-const THREADS: usize = 4;
+/// Threads that take requests: as many as there are cores, within these. More would only wake each other.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 /// What the kernel reads ahead, KiB: a stream then comes in few large requests.
 const READ_AHEAD_KIB: u32 = 4096;
 
@@ -229,7 +229,8 @@ fn config(options: VolumeOptions) -> Config {
         config.mount_options.push(MountOption::RO);
     }
     config.acl = SessionACL::All;
-    config.n_threads = Some(THREADS);
+    let cores = std::thread::available_parallelism().map_or(*THREADS.start(), usize::from);
+    config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));
     config.clone_fd = true;
     config
 }
