@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from tests.crash.rounds import can_cut
-from tests.harness import LoopDisk, Server, StartFailed
+from tests.harness import BINARY, LoopDisk, Server, StartFailed
 from tests.mount.mounted import attached, file_system, mounted, only_forebay, wait_until
 from tests.mount.test_doors import rows
 from tests.mount.test_files import opened, refused
@@ -207,7 +207,6 @@ class TestModes:
             assert (mount / "f").read_bytes() == b"x" * 3_000_000 == (own.folder / "f").read_bytes()
 
     def test_an_attached_mount_ends_with_sigterm(self, own, tmp_path):
-        from tests.harness import BINARY
         (tmp_path / "m").mkdir()
         process = subprocess.Popen([BINARY, "mount", tmp_path / "m", "--addr", own.flight])
         wait_until(lambda: file_system(tmp_path / "m"), "mounted")
@@ -218,8 +217,9 @@ class TestModes:
 @pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
 def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
     disk = LoopDisk(str(tmp_path), "ext4", "256M")
-    server = Server(f"{disk.mount}/data", fuse=tmp_path / "mnt", dirty_max="1GiB", env={"FOREBAY_WRITE_STALL_MAX": "2s"})
     (tmp_path / "mnt").mkdir()
+    (tmp_path / "config").write_text('[write]\nstall_max = "2s"\n')
+    server = Server(f"{disk.mount}/data", fuse=tmp_path / "mnt", dirty_max="1GiB", config=tmp_path / "config")
     try:
         server.start()
         kept, number = {}, None
