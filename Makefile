@@ -7,7 +7,7 @@ PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
 BUILD := cargo build --release --workspace
 N ?= 20
 
-.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-ceph crash sim bench lint fmt doc
+.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-mount test-ceph crash sim bench lint fmt doc
 
 build:
 	$(BUILD)
@@ -34,12 +34,16 @@ test-flight: setup build
 test-crash: setup build
 	$(PYTEST) -s tests/crash
 
+test-mount: setup build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_MOUNT_LONG=1 runs every seed
+	$(PYTEST) -s tests/mount
+
 test-ceph: build
 	tests/setup.sh ceph
 	tests/ceph/with.sh tests/ceph/suite.sh
 
-crash: setup build ## make crash N=500: N kills, N*2/5 power cuts
+crash: setup build ## make crash N=500: N kills, N*2/5 power cuts, and as many under the mount
 	.venv/bin/python -m tests.crash --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
+	.venv/bin/python -m tests.mount --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
 
 sim: ## make sim N=1000: seeds of the simulated engine, disk and store
 	FOREBAY_SIM_SEEDS=$(N) cargo test --release -p forebay-writeback --test simulation -- --nocapture

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the test suites need and prints where: Debian packages (only those missing) and a private Python environment.
-#   tests/setup.sh            the default suites: PostgreSQL, ext4 and xfs tools, strace, pyarrow
+#   tests/setup.sh            the default suites: PostgreSQL, ext4 and xfs tools, strace, pyarrow, POSIX suites
 #   tests/setup.sh ceph       the same, and a Ceph cluster's packages
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,12 +16,18 @@ need mkfs.ext4 e2fsprogs
 need strace strace
 need cc gcc libc6-dev
 need python3 python3 python3-venv
+need fio fio
+need stress-ng stress-ng
+need git git
+need make make
+need sqlite3 sqlite3
+need rsync rsync
 if [ "${1:-}" = ceph ]; then
   need ceph-mon ceph-mon ceph-osd ceph-mgr radosgw ceph-common
 fi
+sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 if [ ${#packages[@]} -gt 0 ]; then
   echo "installing ${packages[*]}" >&2
-  sudo=$([ "$(id -u)" = 0 ] || echo sudo)
   $sudo apt-get update -qq >/dev/null
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
 fi
@@ -35,4 +41,24 @@ if [ ! -e "$stamp" ]; then
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
   touch "$stamp"
+fi
+
+# POSIX suites, from crates, and the second user that pjdfstest becomes.
+crate() { # crate NAME VERSION
+  [ -e "$venv/tools/bin/$1" ] || cargo install -q --root "$venv/tools" --locked --version "$2" "$1"
+}
+crate pjdfstest 0.2.2
+crate fsx 0.3.2
+getent passwd tests >/dev/null || $sudo useradd --system --no-create-home --user-group --shell /usr/sbin/nologin tests
+
+# The sources of a C project to build on the mount, from the Debian mirror that this machine uses.
+sources=$venv/sources
+if ! compgen -G "$sources/lua5.4_*.orig.tar.*" >/dev/null; then
+  lists=$(mktemp -d)
+  mkdir -p "$sources" "$lists/state/partial"
+  apt-get indextargets --format 'deb-src $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u >"$lists/sources.list"
+  options=(-qq -o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$lists/state" -o APT::Sandbox::User=)
+  apt-get "${options[@]}" update >/dev/null
+  (cd "$sources" && apt-get "${options[@]}" source --download-only lua5.4 >/dev/null)
+  rm -r "$lists"
 fi

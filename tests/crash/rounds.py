@@ -42,9 +42,24 @@ class Bench:
         root = disk.mount if disk else self.home
         self.lake = f"{root}/lake"
         os.makedirs(self.lake, exist_ok=True)
-        self.server = Server(f"{root}/data", under={"/": f"file://{self.lake}"}, **flags)
-        self.crew = Crew(workers, seed)
+        self.server, self.crew = self.put_up(root, workers, seed, **flags)
         self.hits = {}
+
+    def put_up(self, root, workers, seed, **flags):
+        """The server, not yet started, and those who write to it."""
+        return Server(f"{root}/data", under={"/": f"file://{self.lake}"}, **flags), Crew(workers, seed)
+
+    def let_go(self):
+        """What keeps the disk busy although server and writers are gone."""
+
+    def expected(self, client):
+        """{path: content} of all that was acknowledged."""
+        expected = {}
+        for worker in self.crew.workers:
+            expected |= worker.state.files
+            if client.exists(worker.dataset):
+                expected |= {p: client.file(p) for p in client.names(worker.dataset)}
+        return expected
 
     def hit(self, what):
         self.hits[what] = self.hits.get(what, 0) + 1
@@ -129,6 +144,7 @@ class Bench:
             self.crew.join(cut_at)
             for worker in self.crew.workers:
                 worker.doubt_after(cut_at)
+            self.let_go()
 
         self.disk.cut(end)
         self.hit(f"cut {self.disk.kind}")
@@ -155,11 +171,7 @@ class Bench:
             [answer] = client.act("wait_persisted", path="/", timeout="120s")
             if answer["state"] not in ("persisted", "clean"):
                 raise Mismatch(f"not persisted in 120 s: {client.act('status')}")
-            expected = {}
-            for worker in self.crew.workers:
-                expected |= worker.state.files
-                if client.exists(worker.dataset):
-                    expected |= {p: client.file(p) for p in client.names(worker.dataset)}
+            expected = self.expected(client)
         self.server.term()
         found = {f"/{p.relative_to(self.lake)}": p.read_bytes() for p in Path(self.lake).rglob("*") if p.is_file()}
         wrong = sorted(p for p in expected.keys() | found.keys() if expected.get(p) != found.get(p))
@@ -176,11 +188,11 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(seed, kind=None, **flags):
+def bench(seed, kind=None, make=Bench, **flags):
     """A bench on the machine's own disk, or on a loop file of `kind` (ext4, xfs) that can lose power."""
     home = tempfile.mkdtemp(prefix="forebay-crash-")
     disk = LoopDisk(home, kind) if kind else None
-    it = Bench(seed, home, disk, **flags)
+    it = make(seed, home, disk, **flags)
     try:
         yield it
     finally:

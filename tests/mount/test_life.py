@@ -1,0 +1,280 @@
+"""The life of a mount: it goes with its server, is taken over after a kill, is refused twice, and outlives a full disk."""
+
+import contextlib
+import errno
+import mmap
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pytest
+
+from tests.crash.rounds import can_cut
+from tests.harness import BINARY, LoopDisk, Server, StartFailed
+from tests.mount.mounted import attached, file_system, mounted, only_forebay, wait_until
+from tests.mount.test_doors import rows
+from tests.mount.test_files import opened, refused
+
+pytestmark = only_forebay
+NAMES = int(os.environ.get("FOREBAY_MOUNT_NAMES", "20000"))
+
+
+@pytest.fixture
+def own(root):
+    """A mount of one test's own."""
+    with mounted() as mount:
+        yield mount
+
+
+HOLDER = """
+import mmap, os, sys
+for name, how in zip(sys.argv[2::2], sys.argv[3::2]):
+    fd = os.open(f"{sys.argv[1]}/{name}", {"r": os.O_RDONLY, "w": os.O_RDWR, "m": os.O_RDWR, "c": os.O_RDWR | os.O_CREAT}[how])
+    if how == "w": os.pwrite(fd, b"never synced", 0)
+    if how == "c": os.write(fd, b"x" * 5000)
+    if how == "m": view = mmap.mmap(fd, 0); view[0:5] = b"dirty"
+    if how == "r": os.read(fd, 1000)
+print("holding", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holding(folder, **files):
+    """A process that has files open: to read (r), written but not synced (w, c), mapped and dirty (m)."""
+    arguments = [a for pair in files.items() for a in pair]
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, folder, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"holding\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+class TestEnding:
+    def test_sigterm_unmounts_and_exits_with_0(self, own):
+        (own.folder / "f").write_bytes(b"kept")
+        assert own.term() == 0 and file_system(own.folder) is None and os.listdir(own.folder) == []
+        own.start()
+        assert (own.folder / "f").read_bytes() == b"kept"
+
+    def test_sigterm_with_files_open_exits_with_0_and_loses_nothing_closed(self, own):
+        (own.folder / "f").write_bytes(b"f" * 100_000)
+        (own.folder / "g").write_bytes(b"g" * 100_000)
+        with holding(own.folder, f="r", g="w"):
+            assert own.term(timeout=30) == 0
+        wait_until(lambda: file_system(own.folder) is None, "unmounted")
+        own.start()
+        assert (own.folder / "f").read_bytes() == b"f" * 100_000
+        assert (own.folder / "g").read_bytes()[12:] == b"g" * 99_988
+
+    def test_an_unmounted_folder_is_mounted_again(self, own):
+        (own.folder / "f").write_bytes(b"kept")
+        subprocess.run(["umount", own.folder], check=True)
+        assert file_system(own.folder) is None
+        assert own.term() == 0
+        own.start()
+        assert (own.folder / "f").read_bytes() == b"kept"
+
+
+class TestKilling:
+    def test_a_restart_takes_the_mount_over(self, own):
+        (own.folder / "closed").write_bytes(b"c" * 70_000)
+        with opened(own.folder / "synced", os.O_WRONLY | os.O_CREAT) as fd:
+            os.write(fd, b"s" * 70_000)
+            os.fsync(fd)
+            assert own.kill()
+            with pytest.raises(OSError) as error:
+                os.stat(own.folder / "closed")
+            assert error.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+            with pytest.raises(OSError):
+                os.write(fd, b"to nobody")
+                os.fsync(fd)
+            own.start()
+            assert (own.folder / "closed").read_bytes() == b"c" * 70_000 and (own.folder / "synced").read_bytes() == b"s" * 70_000
+            with pytest.raises(OSError):
+                os.write(fd, b"to nobody")
+                os.fsync(fd)
+        assert (own.folder / "synced").read_bytes() == b"s" * 70_000
+        (own.folder / "after").write_bytes(b"a")
+        assert sorted(os.listdir(own.folder)) == ["after", "closed", "synced"]
+
+    def test_again_and_again(self, own):
+        for k in range(5):
+            (own.folder / f"f{k}").write_bytes(b"%d" % k * 1000)
+            assert own.kill()
+            own.start()
+            assert [(own.folder / f"f{n}").read_bytes() for n in range(k + 1)] == [b"%d" % n * 1000 for n in range(k + 1)]
+        mounts = [line for line in open("/proc/self/mountinfo") if line.split()[4] == str(own.folder)]
+        assert len(mounts) == 1, "dead mounts are piled up"
+
+    def test_with_files_open_dirty_and_mapped_what_was_synced_is_intact(self, own):
+        contents = {name: random.Random(name).randbytes(300_000) for name in ("read", "written", "mapped", "msynced")}
+        for name, content in contents.items():
+            (own.folder / name).write_bytes(content)
+        with opened(own.folder / "msynced", os.O_RDWR) as fd, mmap.mmap(fd, 0) as view:
+            view[1000:1006] = b"synced"
+            view.flush()
+        contents["msynced"] = contents["msynced"][:1000] + b"synced" + contents["msynced"][1006:]
+        with holding(own.folder, read="r", written="w", mapped="m", created="c"):
+            assert own.kill()
+            own.start()
+            assert (own.folder / "read").read_bytes() == contents["read"]
+            assert (own.folder / "msynced").read_bytes() == contents["msynced"]
+            assert (own.folder / "written").read_bytes()[12:] == contents["written"][12:]
+            assert (own.folder / "mapped").read_bytes()[5:] == contents["mapped"][5:]
+            (own.folder / "read").write_bytes(b"written again")
+        assert (own.folder / "read").read_bytes() == b"written again"
+
+    def test_large_sealed_files_open_at_the_kill_are_read_right_when_opened_again(self, own):
+        """With kernel passthrough the descriptor reads on from the old file: right bytes or an error, never others."""
+        contents = [random.Random(k).randbytes(12_000_000) for k in range(3)]
+        for k, content in enumerate(contents):
+            (own.folder / f"large{k}").write_bytes(content)
+        fds = [os.open(own.folder / f"large{k}", os.O_RDONLY) for k in range(3)]
+        assert [os.pread(fd, 100, 5_000_000) for fd in fds] == [c[5_000_000:5_000_100] for c in contents]
+        assert own.kill()
+        own.start()
+        (own.folder / "large0").write_bytes(b"other bytes in the same place" * 400_000)
+        for fd, content in zip(fds, contents):
+            with contextlib.suppress(OSError):
+                assert os.pread(fd, 100, 8_000_000) == content[8_000_000:8_000_100]
+            os.close(fd)
+        assert [(own.folder / f"large{k}").read_bytes() for k in (1, 2)] == contents[1:]
+
+
+class TestTwo:
+    def test_a_second_server_on_the_same_folder_is_refused(self, own, tmp_path):
+        (own.folder / "f").write_bytes(b"first")
+        with pytest.raises(StartFailed) as said:
+            Server(tmp_path / "other", fuse=own.folder).start(timeout=20)
+        assert "mount" in str(said.value).lower()
+        assert (own.folder / "f").read_bytes() == b"first" and own.alive()
+
+    def test_a_folder_where_another_file_system_is_mounted_is_refused(self, tmp_path):
+        (tmp_path / "busy").mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "busy"], check=True)
+        try:
+            with pytest.raises(StartFailed):
+                Server(tmp_path / "data", fuse=tmp_path / "busy").start(timeout=20)
+        finally:
+            subprocess.run(["umount", tmp_path / "busy"], check=True)
+
+    def test_two_mounts_of_one_worker_see_each_other(self, own, tmp_path):
+        with attached(own, tmp_path / "two") as two:
+            for k in range(20):
+                a, b = (own.folder, two) if k % 2 else (two, own.folder)
+                (a / "f").write_bytes(b"%d" % k * 100)
+                assert (b / "f").read_bytes() == b"%d" % k * 100
+            os.rename(two / "f", two / "g")
+            assert os.listdir(own.folder) == ["g"]
+
+
+class TestModes:
+    def test_a_read_only_mount_is_read_only(self, own, tmp_path):
+        (own.folder / "f").write_bytes(b"x")
+        with attached(own, tmp_path / "ro", "--read-only") as mount:
+            assert (mount / "f").read_bytes() == b"x"
+            for attempt in (lambda: (mount / "f").write_bytes(b"y"), lambda: (mount / "d").mkdir(), lambda: (mount / "f").unlink(), lambda: os.chmod(mount / "f", 0o600)):
+                with refused(errno.EROFS):
+                    attempt()
+
+    def test_a_dataset_mount_shows_each_publish_at_once(self, own, tmp_path):
+        with attached(own, tmp_path / "ds", "--mode", "dataset") as mount, own.client() as client:
+            with refused(errno.EROFS):
+                (mount / "f").write_bytes(b"y")
+            for k in range(10):
+                client.put("/set", rows(k, k + 5), mode="overwrite")
+                [part] = (mount / "set").iterdir()
+                assert pa.ipc.open_file(part).read_all() == pa.Table.from_batches([rows(k, k + 5)])
+            for k in range(10):
+                client.put_file("/file", b"%d" % k * 5000)
+                assert (mount / "file").read_bytes() == b"%d" % k * 5000
+            contents = {f"s{k:03}": random.Random(k).randbytes(20_000) for k in range(200)}
+            for name, content in contents.items():
+                (own.folder / name).write_bytes(content)
+            for _ in range(2):
+                assert {e.name: open(e.path, "rb").read() for e in os.scandir(mount) if e.name.startswith("s") and e.name != "set"} == contents
+
+    def test_a_pipeline_mount_writes_and_reads(self, own, tmp_path):
+        with attached(own, tmp_path / "pipe", "--mode", "pipeline") as mount:
+            (mount / "f").write_bytes(b"x" * 3_000_000)
+            assert (mount / "f").read_bytes() == b"x" * 3_000_000 == (own.folder / "f").read_bytes()
+
+    def test_an_attached_mount_ends_with_sigterm(self, own, tmp_path):
+        (tmp_path / "m").mkdir()
+        process = subprocess.Popen([BINARY, "mount", tmp_path / "m", "--addr", own.flight])
+        wait_until(lambda: file_system(tmp_path / "m"), "mounted")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0 and file_system(tmp_path / "m") is None
+
+
+@pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
+def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
+    disk = LoopDisk(str(tmp_path), "ext4", "256M")
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "config").write_text('[write]\nstall_max = "2s"\n')
+    server = Server(f"{disk.mount}/data", fuse=tmp_path / "mnt", dirty_max="1GiB", config=tmp_path / "config")
+    try:
+        server.start()
+        kept, number = {}, None
+        for k in range(200):
+            content = random.Random(k).randbytes(2 << 20)
+            try:
+                with opened(tmp_path / f"mnt/f{k}", os.O_WRONLY | os.O_CREAT) as fd:
+                    os.write(fd, content)
+                    os.fsync(fd)
+            except OSError as e:
+                number = e.errno
+                break
+            kept[f"f{k}"] = content
+        assert number == errno.ENOSPC and len(kept) > 20, (number and errno.errorcode[number], len(kept))
+        assert {name: (tmp_path / "mnt" / name).read_bytes() for name in kept} == kept
+        for name in list(kept)[:20]:
+            (tmp_path / "mnt" / name).unlink()
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError):
+                (tmp_path / "mnt/after").write_bytes(b"room again")
+                break
+            assert time.monotonic() < end, "no room although files were deleted"
+        assert (tmp_path / "mnt/after").read_bytes() == b"room again"
+        assert server.term() == 0
+    finally:
+        server.kill()
+        if file_system(tmp_path / "mnt"):
+            subprocess.run(["umount", "-l", tmp_path / "mnt"], check=False)
+        disk.close()
+
+
+def test_what_we_have_is_served_while_the_store_is_away(own):
+    with own.client() as client:
+        (own.folder / "cached").write_bytes(b"c" * 100_000)
+        client.act("wait_persisted", path="/", timeout="30s")
+        away = own.lake.with_name("away")
+        own.lake.rename(away)
+        own.lake.write_text("not a folder")
+        (own.folder / "dirty").write_bytes(b"d" * 100_000)
+        assert (own.folder / "cached").read_bytes() == b"c" * 100_000 and (own.folder / "dirty").read_bytes() == b"d" * 100_000
+        assert sorted(os.listdir(own.folder)) == ["cached", "dirty"]
+        own.lake.unlink()
+        away.rename(own.lake)
+        client.act("wait_persisted", path="/", timeout="90s")
+        assert (own.lake / "dirty").read_bytes() == b"d" * 100_000
+
+
+def test_a_large_directory_is_listed_in_little_memory(own):
+    (own.folder / "many").mkdir()
+    for k in range(NAMES):
+        os.close(os.open(own.folder / f"many/{k:07}", os.O_CREAT | os.O_WRONLY))
+    with own.client() as client:
+        client.act("wait_persisted", path="/many", timeout="600s")
+    before = own.memory()
+    for _ in range(3):
+        assert sum(1 for e in os.scandir(own.folder / "many") if e.stat().st_size == 0) == NAMES
+    assert own.memory() - before < 64 << 20
