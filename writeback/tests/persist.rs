@@ -6,7 +6,7 @@ use bytes::Bytes;
 use forebay_metastore::mem;
 use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
 use forebay_understore::{
-    StoreError,
+    StoreError, UnderStore,
     memory::{Call, Fault, FaultRates, Memory},
 };
 use forebay_writeback::{
@@ -419,6 +419,49 @@ fn a_lookup_that_fails_while_a_renamed_directory_is_pruned_leaves_no_marker() {
             );
         });
     }
+}
+
+/// Found by the simulation: on an object store a file hid the marker of a directory from those who clear up, and when the file was
+/// deleted the marker showed.
+#[test]
+fn a_file_in_the_place_of_a_renamed_empty_directory_hides_no_marker() {
+    for seed in 0..20 {
+        let mut world = World::new(2700 + seed);
+        world.settings.persist.single_put_bytes_max = ByteSize(20_000 * (seed % 2));
+        world.settings.persist.part_bytes = ByteSize(15_000);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/b/a"), true).await.unwrap();
+            persisted(&cache).await;
+            rename(&cache, "/kept/b", "/kept/d").await.unwrap();
+            put(&cache, "/kept/b/a", &pattern(1, 40_000)).await.unwrap();
+            pause(world, 10 * seed).await;
+            cache.delete(&at("/kept/b/a"), false).await.unwrap();
+            put(&cache, "/kept/b/a", b"a").await.unwrap();
+            persisted(&cache).await;
+            cache.delete(&at("/kept/b/a"), false).await.unwrap();
+            persisted(&cache).await;
+            assert_eq!(kind(cache.stat(&at("/kept/b/a")).await), ErrorKind::NotFound);
+            assert!(!world.store.dirs().contains(&"b/a".to_owned()), "seed {seed}");
+        });
+    }
+}
+
+/// A marker behind a file that is there for whatever reason goes with its directory.
+#[test]
+fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {
+    let mut world = World::new(28);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/b/a", b"a").await.unwrap();
+        persisted(&cache).await;
+        world.store.make_dir("b/a").await.unwrap();
+        let shown: Vec<_> = tree(&cache, "/kept").await.unwrap();
+        assert_eq!(shown.len(), 2, "one name shows once: {shown:?}");
+        cache.delete(&at("/kept/b"), true).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!((names(&world.store), world.store.dirs()), (Vec::new(), Vec::new()));
+    });
 }
 
 /// Found by the simulation: what an empty directory hid showed in the one that took its place.

@@ -157,10 +157,13 @@ async fn list_store(mount: &Mount, key: &str, after: Option<&[u8]>, limit: usize
     // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
     let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
     let mut rows = mount.store.list(key, after.as_deref());
-    let mut listed = Vec::new();
+    let mut listed: Vec<Listed> = Vec::new();
     while listed.len() < limit {
         match mount.health.ask(async { rows.next().await.transpose() }).await {
-            Ok(Some(row)) if sayable(&row.name) => listed.push(row),
+            // An object hides a directory of its name, as it does when the name alone is asked for.
+            Ok(Some(row)) if sayable(&row.name) && listed.last().is_none_or(|last| last.name != row.name) => {
+                listed.push(row);
+            }
             Ok(Some(_)) => {}
             Ok(None) | Err(StoreError::NotFound(_)) => break,
             Err(error) => return Err(error),
