@@ -7,7 +7,7 @@
 use super::{
     clear::{Cleared, Stopped},
     plan::{Row, add, with_work, work_key},
-    put::SOON,
+    put::{Job, SOON},
     tracker::{Below, Outcome},
 };
 use crate::{
@@ -317,6 +317,29 @@ impl Inner {
             )),
             Err(stopped) => stopped.cleared(),
         }
+    }
+
+    /// A folder can not hold a file and a directory of one name. Where the target of a put lies in a directory that is to go, one
+    /// that was in it may have the very name of the file: it goes first. Answers work that still needs what lies there. On an
+    /// object store both may be there, and who prunes the directory around them sees both.
+    pub(super) async fn clear_the_way(&self, job: &Job) -> Result<Option<u64>, Stopped> {
+        let (seq, at) = (job.row.seq, job.at());
+        let (in_the_way, needed_by, unwinds) = {
+            let tracker = self.persist.tracker.lock();
+            let in_the_way = job.mount.is_local() && tracker.tree_over(seq, &at, false).is_some();
+            let needed_by = tracker.owner_below(seq, &at, Below::Any);
+            (in_the_way, needed_by, tracker.unwinds(seq))
+        };
+        if !in_the_way || needed_by.is_some() && unwinds {
+            return Ok(None);
+        }
+        if needed_by.is_some() {
+            return Ok(needed_by);
+        }
+        if job.mount.upload.head(&job.key).await?.is_some_and(|found| found.is_dir) {
+            self.remove_below(&job.mount, &job.key, None).await?;
+        }
+        Ok(None)
     }
 
     /// Removes the directories below `key` and objects of ours that have no name any more; with `since` all objects that were
