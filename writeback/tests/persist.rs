@@ -49,6 +49,19 @@ fn names(store: &Memory) -> Vec<String> {
     store.contents().into_keys().collect()
 }
 
+/// Lets one read of the metastore fail: the one after `nth` others.
+fn fail_read(world: &World, nth: i32) {
+    let mut left = nth;
+    world.meta.set_hook(move |call| {
+        left -= i32::from(matches!(call, mem::Call::Other(_)));
+        if left == -1 {
+            mem::Fault::Unavailable
+        } else {
+            mem::Fault::None
+        }
+    });
+}
+
 /// Writes, persists, and leaves only the copy in the store.
 async fn clean(cache: &Cache, path: &str, content: &[u8]) {
     put(cache, path, content).await.unwrap();
@@ -394,15 +407,7 @@ fn a_lookup_that_fails_while_a_renamed_directory_is_pruned_leaves_no_marker() {
             put(&cache, "/kept/a/f", b"f").await.unwrap();
             persisted(&cache).await;
             rename(&cache, "/kept/a", "/kept/c").await.unwrap();
-            let mut left = nth;
-            world.meta.set_hook(move |call| {
-                left -= i32::from(matches!(call, mem::Call::Other(_)));
-                if left == -1 {
-                    mem::Fault::Unavailable
-                } else {
-                    mem::Fault::None
-                }
-            });
+            fail_read(world, nth);
             while cache.wait_persisted(&at("/kept"), MINUTE).await.is_err() {}
             world.meta.clear_hook();
             let left: Vec<String> = world
@@ -462,6 +467,26 @@ fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {
         persisted(&cache).await;
         assert_eq!((names(&world.store), world.store.dirs()), (Vec::new(), Vec::new()));
     });
+}
+
+/// A directory that was made where another one was removed shows what others put there, whatever failed meanwhile.
+#[test]
+fn a_directory_made_anew_shows_the_store_again_whichever_read_fails() {
+    for nth in 0..100 {
+        let mut world = World::new(29);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/kept/a/f", b"f").await.unwrap();
+            persisted(&cache).await;
+            cache.delete(&at("/kept/a"), true).await.unwrap();
+            cache.mkdir(&at("/kept/a"), true).await.unwrap();
+            fail_read(world, nth);
+            while cache.wait_persisted(&at("/kept"), MINUTE).await.is_err() {}
+            world.meta.clear_hook();
+            world.store.write_outside("a/x", Bytes::from_static(b"x"));
+            assert_eq!(get(&cache, "/kept/a/x").await.unwrap(), b"x", "read {nth} failed");
+        });
+    }
 }
 
 /// Found by the simulation: what an empty directory hid showed in the one that took its place.

@@ -254,11 +254,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Directories that were made where others were removed show the base again, once these are gone.
+    /// Directories that were made where others were removed show the base again, once these are gone. Done before the row says so:
+    /// where it fails the row is still there, and runs again.
     pub(super) async fn show_base_below(&self, path: &Path, seq: u64) -> Result<()> {
+        // What a lookup saw there before shall not show again.
+        self.mounts.changed_all();
         let mut open = vec![path.clone()];
         while let Some(dir) = open.pop() {
-            let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else {
+            let Some(Node::Row { inode, .. }) = self.node_at(&dir).await? else {
                 continue;
             };
             if inode.kind != (Kind::Dir { base: None }) {
@@ -266,7 +269,7 @@ impl Inner {
             }
             let mut after: Option<Vec<u8>> = None;
             loop {
-                let page = self.names.list(&dir, after.as_deref(), PAGE).await?;
+                let page = self.page_of(&dir, after.as_deref()).await?;
                 let ended = page.len() < PAGE;
                 after = page.last().map(|(name, _)| name.clone());
                 for (name, _) in page.into_iter().filter(|(_, node)| node.is_dir()) {
@@ -279,6 +282,14 @@ impl Inner {
             self.show_base(&dir, seq).await?;
         }
         Ok(())
+    }
+
+    /// Names in a directory; none once it is gone.
+    async fn page_of(&self, dir: &Path, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Node)>> {
+        match self.names.list(dir, after, PAGE).await {
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => Ok(Vec::new()),
+            page => Ok(page?),
+        }
     }
 
     /// Removes what lies below a place, once nobody else answers for anything there.
