@@ -59,6 +59,12 @@ fn an_empty_directory_that_was_renamed_away_does_not_show_again() {
     run::run(17);
 }
 
+/// It was removed while its directory hid what the store had, left no whiteout, and its object showed once the directory hid nothing.
+#[test]
+fn a_file_that_was_renamed_out_of_an_opaque_directory_does_not_show_again() {
+    run::run_in(support::World::new(921));
+}
+
 #[test]
 fn one_seed_twice_gives_the_same_history() {
     let seed = from_env("FOREBAY_SEED", SEEDS[0]);
