@@ -347,7 +347,7 @@ impl Repair<'_> {
                 continue;
             }
             let stream = scan.stream;
-            let settled = closed_before(&id).filter(|_| (scan.sealed || scan.draft) && !scan.torn);
+            let settled = closed_before(&id).filter(|_| scan.sealed && !scan.torn);
             let closed = self.adopt_log(scan, id, settled, &mut found.notes)?;
             known.insert(
                 id,
@@ -423,7 +423,7 @@ impl Repair<'_> {
             self.sync(&*scan.log, &log_path)?;
         }
         if scan.draft {
-            return self.adopt_draft(&scan, &segment, settled.is_some());
+            return self.adopt_draft(&scan, &segment);
         }
         segment.set_phase(if scan.sealed { Phase::Closed } else { Phase::Open });
         segment.readable.store(scan.bytes, Ordering::Relaxed);
@@ -439,14 +439,12 @@ impl Repair<'_> {
     }
 
     /// Nothing of a draft can be read before somebody goes on with it.
-    fn adopt_draft(&self, scan: &LogScan, segment: &Arc<Segment>, settled: bool) -> Result<Option<Closed>> {
-        if !settled {
-            // It may have ended by a flush that failed: then memory shows what the disk never got, no later flush would tell, and
-            // a seal would vouch for it.
-            scan.data
-                .forget_cached()
-                .map_err(|e| SegmentError::disk("forget", &scan.data_path, e))?;
-        }
+    fn adopt_draft(&self, scan: &LogScan, segment: &Arc<Segment>) -> Result<Option<Closed>> {
+        // It may have ended by a flush that failed: then memory shows what the disk never got, no later flush would tell, and a
+        // seal would vouch for it.
+        scan.data
+            .forget_cached()
+            .map_err(|e| SegmentError::disk("forget", &scan.data_path, e))?;
         segment.set_size(scan.bytes, scan.end);
         self.table.insert(segment);
         Ok(None)
