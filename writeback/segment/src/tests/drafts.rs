@@ -510,21 +510,20 @@ async fn a_shutdown_leaves_a_synced_draft_as_it_is_and_a_file_cut_meanwhile_is_n
 
 /// Found by the random histories: a mark that was never flushed was entered as if it were durable.
 #[tokio::test(start_paused = true)]
-async fn after_many_shutdowns_a_power_cut_finds_no_log_too_short() {
+async fn after_two_shutdowns_a_power_cut_finds_no_log_too_short() {
     for seed in 0..20 {
         let bench = Bench::new(seed);
-        let (mut store, _) = bench.open().await;
+        let (store, _) = bench.open().await;
         let content = bytes(1, 5000);
-        synced(&store, &content).await;
-        for _ in 0..3 {
-            let recovered;
-            store.shutdown().await;
-            (store, recovered) = bench.open().await;
-            let draft = resumed(&store, recovered);
-            assert_eq!(read_all(&draft), content);
-            store.shutdown().await;
-            (store, _) = bench.cut_and_open().await;
-        }
+        let draft = synced(&store, &content).await;
+        store.shutdown().await;
+        drop(draft);
+        let (store, recovered) = bench.open().await;
+        let draft = resumed(&store, recovered);
+        store.shutdown().await;
+        drop(draft);
+        let (store, recovered) = bench.cut_and_open().await;
+        assert_eq!(read_all(&resumed(&store, recovered)), content, "seed {seed}");
     }
 }
 
