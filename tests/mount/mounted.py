@@ -118,14 +118,12 @@ def mounted(**flags):
 def attached(server, folder, *options):
     """`forebay mount` of a running worker, ended by `forebay unmount`."""
     folder.mkdir(exist_ok=True)
-    process = subprocess.Popen([BINARY, "mount", folder, "--addr", server.flight, *options], stderr=subprocess.PIPE)
+    subprocess.run([BINARY, "mount", folder, "--addr", server.flight, *options], check=True, timeout=30)
     try:
-        wait_until(lambda: answers(folder) or process.poll(), f"mounted at {folder}")
-        assert answers(folder), process.stderr.read().decode()
+        assert answers(folder)
         yield folder
-        subprocess.run([BINARY, "unmount", folder], check=True, timeout=30)
-        assert process.wait(30) == 0 and file_system(folder) is None
+        subprocess.run([BINARY, "unmount", folder, "--addr", server.flight], check=True, timeout=30)
+        assert file_system(folder) is None
     finally:
         if file_system(folder):
             subprocess.run(["umount", "-l", folder], check=False)
-        process.kill()
