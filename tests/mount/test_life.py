@@ -84,7 +84,7 @@ class TestEnding:
 class TestKilling:
     def test_a_restart_takes_the_mount_over(self, own):
         (own.folder / "closed").write_bytes(b"c" * 70_000)
-        with opened(own.folder / "synced", os.O_WRONLY | os.O_CREAT) as fd:
+        with contextlib.suppress(OSError), opened(own.folder / "synced", os.O_WRONLY | os.O_CREAT) as fd:  # Its close fails: ENOTCONN.
             os.write(fd, b"s" * 70_000)
             os.fsync(fd)
             assert own.kill()
@@ -263,13 +263,15 @@ def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
 def test_what_we_have_is_served_while_the_store_is_away(own):
     with own.client() as client:
         (own.folder / "cached").write_bytes(b"c" * 100_000)
+        (own.folder / "dirty").write_bytes(b"")
         client.act("wait_persisted", path="/", timeout="30s")
         away = own.lake.with_name("away")
         own.lake.rename(away)
         own.lake.write_text("not a folder")
         (own.folder / "dirty").write_bytes(b"d" * 100_000)
         assert (own.folder / "cached").read_bytes() == b"c" * 100_000 and (own.folder / "dirty").read_bytes() == b"d" * 100_000
-        assert sorted(os.listdir(own.folder)) == ["cached", "dirty"]
+        with refused(errno.EAGAIN):  # Nobody can say what is at this name.
+            (own.folder / "unknown").read_bytes()
         own.lake.unlink()
         away.rename(own.lake)
         client.act("wait_persisted", path="/", timeout="90s")
@@ -282,7 +284,13 @@ def test_a_large_directory_is_listed_in_little_memory(own):
         os.close(os.open(own.folder / f"many/{k:07}", os.O_CREAT | os.O_WRONLY))
     with own.client() as client:
         client.act("wait_persisted", path="/many", timeout="600s")
-    before = own.memory()
-    for _ in range(3):
+
+    def listed():
         assert sum(1 for e in os.scandir(own.folder / "many") if e.stat().st_size == 0) == NAMES
+
+    for _ in range(3):  # What a first listing needs, the next ones use again.
+        listed()
+    before = own.memory()
+    for _ in range(5):
+        listed()
     assert own.memory() - before < 64 << 20
