@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from tests.harness import BINARY, LoopDisk, Server
 
+RUNNING = weakref.WeakSet()
 PLAIN = os.environ.get("FOREBAY_TEST_PLAIN") == "1"
 only_forebay = pytest.mark.skipif(PLAIN, reason="a plain file system has no such thing")
 
@@ -52,6 +54,7 @@ class ForebayMount(Server):
 
     def start(self, timeout=60, **env):
         super().start(timeout, **env)
+        RUNNING.add(self)
         wait_until(lambda: answers(self.folder), f"mounted at {self.folder}")
         return self
 
