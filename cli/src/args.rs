@@ -96,10 +96,11 @@ pub(crate) enum Verb {
     Cp(Cp),
     /// Delete files, empty directories or, with -r, whole trees.
     Rm(Rm),
-    /// Mount as a file system.
-    Mount(Absent),
-    /// Unmount.
-    Unmount(Absent),
+    /// Mount as a file system, by the server of this machine.
+    #[command(after_help = "Examples:\n  forebay mount /mnt/forebay\n  forebay mount /mnt/train --mode dataset")]
+    Mount(MountFolder),
+    /// Place what is changed there, and unmount.
+    Unmount(UnmountFolder),
     /// Tell what is dirty, cached, on its way, blocked.
     Status(Status),
     /// Bring what is under a path to the under-store now, or decide what is blocked or in conflict.
@@ -175,7 +176,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "PATH=URL")]
     pub(crate) under: Vec<String>,
     /// Mount as a file system in the same process.
-    #[arg(long, value_name = "DIR", hide = true)]
+    #[arg(long, env = "FOREBAY_FUSE", value_name = "DIR")]
     pub(crate) fuse: Option<PathBuf>,
     /// The metastore: sqlite:PATH or postgres://… [default: sqlite in the data folder].
     #[arg(long, env = "FOREBAY_META_URL", value_name = "URL", hide_env_values = true)]
@@ -571,6 +572,46 @@ pub(crate) struct UserAdd {
     /// No token: the user has a password or a certificate only.
     #[arg(long)]
     pub(crate) no_token: bool,
+}
+
+/// `mount`.
+#[derive(Debug, Args)]
+pub(crate) struct MountFolder {
+    /// The folder, which must exist.
+    pub(crate) dir: PathBuf,
+    /// What it is for.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: MountModeArg,
+    /// Refuse changes.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+/// `unmount`.
+#[derive(Debug, Args)]
+pub(crate) struct UnmountFolder {
+    /// The folder.
+    pub(crate) dir: PathBuf,
+}
+
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MountModeArg {
+    /// Programs read and write; others may change things at any time.
+    #[default]
+    Pipeline,
+    /// Training reads what is published, read only and as fast as the kernel can.
+    Dataset,
+}
+
+impl MountModeArg {
+    /// Its name on the wire.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            MountModeArg::Pipeline => "pipeline",
+            MountModeArg::Dataset => "dataset",
+        }
+    }
 }
 
 /// Anything: the verb is not in this build, whatever follows it.

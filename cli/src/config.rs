@@ -28,6 +28,8 @@ pub(crate) struct ServeSettings {
     pub(crate) doors: ServerSettings,
     pub(crate) meta_url: String,
     pub(crate) fsync: bool,
+    /// The folder to mount.
+    pub(crate) fuse: Option<PathBuf>,
 }
 
 /// The file as it may be written.
@@ -168,12 +170,14 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
     let meta_url = flags.meta.clone().or_else(|| file.meta.url.clone());
     let meta_url = meta_url.unwrap_or_else(|| format!("sqlite:{}", data.join(SQLITE_FILE).display()));
     let doors = doors(&flags, &file, &data)?;
+    let fuse = flags.fuse.clone().or_else(|| file.fuse.dir.clone());
     let cache = cache(flags, file, data, fsync)?;
     Ok(ServeSettings {
         cache,
         doors,
         meta_url,
         fsync,
+        fuse,
     })
 }
 
@@ -186,7 +190,6 @@ fn read(path: &FilePath) -> Outcome<File> {
 /// What INTERFACE promises and this build has not.
 fn refuse_absent(flags: &ServeFlags, file: &File) -> Outcome {
     let absent = [
-        (flags.fuse.is_some() || file.fuse.dir.is_some(), "--fuse (fuse.dir)"),
         (
             flags.advertise.is_some() || file.server.advertise.is_some(),
             "--advertise (server.advertise)",

@@ -5,6 +5,7 @@
 //! | [`args`] | the command line, and the help that teaches it |
 //! | [`config`] | flags, environment and file, to settings |
 //! | [`serve`] | components to a running server, and its end |
+//! | [`folders`] | the folders that are mounted |
 //! | [`connect`] | the connection of a client verb |
 //! | [`failure`] | what went wrong, to a line on stderr and an exit code |
 //! | [`output`], [`progress`] | what is printed, for people or for machines |
@@ -14,6 +15,7 @@ mod args;
 mod config;
 mod connect;
 mod failure;
+mod folders;
 mod limits;
 mod output;
 mod progress;
@@ -32,7 +34,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let default_level = if matches!(cli.verb, Verb::Serve(_)) {
-        "info"
+        // The kernel's protocol tells of every request that it leaves unanswered.
+        "info,fuser=error"
     } else {
         "error"
     };

@@ -3,22 +3,23 @@
 //! 1. Settings are read, limits raised, the data folder made.
 //! 2. The metastore, then the engine (which locks, replays and recovers), then the doors.
 //! 3. One line on stdout says that it can serve.
-//! 4. SIGTERM or SIGINT: the doors close, calls under way may end, the engine drains; exit code 0. Dirty data stays in the data
+//! 4. SIGTERM or SIGINT: the doors close, calls under way may end, folders are unmounted, the engine drains; exit code 0. Dirty data stays in the data
 //!    folder, the next start goes on with it. A second signal ends it at once.
 
 use crate::{
     args::ServeFlags,
     config::{self, ServeSettings},
     failure::{Failure, Outcome},
+    folders::MountedFolders,
     limits,
 };
 use async_trait::async_trait;
-use forebay_flight_server::Server;
+use forebay_flight_server::{FolderMode, Folders, Server, ServerSettings};
 use forebay_metastore::OpenOptions;
 use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk, failpoint};
 use forebay_understore::{StoreError, UnderStoreRef};
 use forebay_writeback::{Cache, Components, StoreOpener};
-use std::{io::Write, sync::Arc, time::Duration};
+use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long calls under way may go on after the doors were closed.
@@ -50,11 +51,13 @@ pub(crate) async fn serve(flags: ServeFlags) -> Outcome {
 struct Running {
     cache: Cache,
     doors: Server,
+    folders: Arc<MountedFolders>,
 }
 
 impl Running {
     async fn end(self) {
         self.doors.shutdown(DOORS_DRAIN_MAX).await;
+        self.folders.end().await;
         self.cache.shutdown().await;
         tracing::info!("ended");
     }
@@ -66,6 +69,7 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
         doors,
         meta_url,
         fsync,
+        fuse,
     } = settings;
     // Before the engine makes its handles, else they count into nothing.
     forebay_flight_server::install_metrics();
@@ -84,13 +88,31 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
     let cache = Cache::open(cache, components)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    match Server::start(cache.clone(), doors).await {
-        Ok(doors) => Ok(Running { cache, doors }),
-        Err(error) => {
+    let folders = Arc::new(MountedFolders::new(cache.clone()));
+    let opened = open_doors(&cache, doors, &folders, fuse).await;
+    match opened {
+        Ok(doors) => Ok(Running { cache, doors, folders }),
+        Err(failure) => {
+            folders.end().await;
             cache.shutdown().await;
-            Err(Failure::failed(error.to_string()))
+            Err(failure)
         }
     }
+}
+
+async fn open_doors(
+    cache: &Cache,
+    settings: ServerSettings,
+    folders: &Arc<MountedFolders>,
+    fuse: Option<PathBuf>,
+) -> Outcome<Server> {
+    if let Some(folder) = fuse {
+        let mounted = folders.mount(&folder, FolderMode::default()).await;
+        mounted.map_err(|error| Failure::failed(format!("--fuse {error}")))?;
+    }
+    let shared: Arc<dyn Folders> = Arc::clone(folders) as _;
+    let doors = Server::start(cache.clone(), settings, shared).await;
+    doors.map_err(|error| Failure::failed(error.to_string()))
 }
 
 /// The line that scripts wait for.

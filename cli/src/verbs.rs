@@ -3,6 +3,7 @@
 mod copy;
 mod dataset;
 mod doctor;
+mod folder;
 mod fsck;
 mod names;
 mod persist;
@@ -59,8 +60,8 @@ async fn dispatch(verb: Verb, door: &Door, output: &mut Output) -> Outcome {
             clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut std::io::stdout());
             Ok(())
         }
-        Verb::Mount(_) => Err(Failure::absent("mount")),
-        Verb::Unmount(_) => Err(Failure::absent("unmount")),
+        Verb::Mount(mount) => folder::mount(mount, door, output).await,
+        Verb::Unmount(unmount) => folder::unmount(unmount, door, output).await,
         Verb::Cluster(_) => Err(Failure::absent("cluster")),
     }
 }

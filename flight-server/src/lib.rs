@@ -9,6 +9,7 @@
 //! | `error` | from the engine's kinds to gRPC codes, in one match |
 //! | `auth`, `tickets` | who asks, what they may do, and what they were given |
 //! | `http` | console, metrics, health |
+//! | `folders` | the wish to mount a folder, passed on |
 //!
 //! The Flight service sits below tonic's codec, so that a stored batch goes from its segment to the socket, and a received one from
 //! the socket to its segment, without a copy of ours between.
@@ -16,11 +17,13 @@
 mod auth;
 mod encode;
 mod error;
+mod folders;
 mod http;
 mod reply;
 pub mod server;
 mod service;
 mod tickets;
 
+pub use folders::{FolderMode, Folders};
 pub use http::metrics::install as install_metrics;
 pub use server::{Listen, Server, ServerSettings, StartError, TlsSettings};

@@ -11,6 +11,7 @@ mod tls;
 pub use settings::{Listen, ServerSettings, StartError, TlsSettings};
 
 use crate::{
+    Folders,
     auth::Auth,
     http::{self, metrics},
     service::{Door, Peer},
@@ -65,7 +66,11 @@ impl Server {
     /// # Errors
     /// What keeps a door shut: a bind that others can reach without TLS or without anything to tell users by, an address in use,
     /// a file of users, certificates or keys that does not read.
-    pub async fn start(cache: Cache, settings: ServerSettings) -> Result<Server, StartError> {
+    pub async fn start(
+        cache: Cache,
+        settings: ServerSettings,
+        folders: Arc<dyn Folders>,
+    ) -> Result<Server, StartError> {
         settings.check()?;
         metrics::install();
         let clock = RealClock::shared();
@@ -76,7 +81,7 @@ impl Server {
         let tls = tls.transpose()?;
         let auth = Auth::load(&settings, Arc::clone(&clock))?;
         let tasks = Tasks::new("doors");
-        let door = Arc::new(Door::open(cache, auth, clock, tasks.clone(), &settings.data).await?);
+        let door = Arc::new(Door::open(cache, auth, clock, tasks.clone(), &settings.data, folders).await?);
 
         let flight = Listener::bind(&settings.listen).await?;
         let pages = Listener::bind(&settings.http).await?;

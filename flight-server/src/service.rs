@@ -14,6 +14,7 @@ mod put;
 pub(crate) mod view;
 
 use crate::{
+    Folders,
     auth::{Auth, Principal},
     error,
     reply::{self, Bounds, Reply, Said},
@@ -59,6 +60,7 @@ pub(crate) struct Peer {
 pub(crate) struct Door {
     pub(crate) cache: Cache,
     pub(crate) auth: Auth,
+    pub(crate) folders: Arc<dyn Folders>,
     office: Office,
     views: Views,
     tasks: Tasks,
@@ -111,12 +113,14 @@ impl Door {
         clock: ClockRef,
         tasks: Tasks,
         data: &Path,
+        folders: Arc<dyn Folders>,
     ) -> Result<Self, StartError> {
         let office = Office::open(data, clock).await?;
         let ack = cache.status().await?.ack;
         Ok(Self {
             cache,
             auth,
+            folders,
             office,
             views: Views::new(),
             tasks,

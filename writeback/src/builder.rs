@@ -6,6 +6,7 @@
 use crate::{
     AckLevel, Cache, Error, Result, Settings,
     cache::Inner,
+    changes::Observers,
     clean::Clean,
     collect::Collector,
     dataset::Datasets,
@@ -79,6 +80,7 @@ impl Cache {
             files: Files::default(),
             datasets: Datasets::default(),
             collector: Collector::default(),
+            observers: Observers::default(),
             stats: Stats::default(),
             tasks: Tasks::new("cache"),
             settings,

@@ -4,7 +4,8 @@
 //! They meet in metastore transactions: one operation is one [`forebay_namespace::Plan`], to which each module adds its rows.
 
 use crate::{
-    Components, Error, Result, Settings,
+    AckLevel, Components, Error, Result, Settings,
+    changes::Observers,
     clean::Clean,
     collect::Collector,
     dataset::Datasets,
@@ -13,8 +14,8 @@ use crate::{
     persist::Persist,
     stats::Stats,
 };
-use forebay_namespace::Namespace;
-use forebay_runtime::task::Tasks;
+use forebay_namespace::{Namespace, Path};
+use forebay_runtime::{clock::Timestamp, task::Tasks};
 use forebay_segment::SegmentStore;
 use std::{future::Future, sync::Arc};
 use tokio::sync::oneshot;
@@ -23,6 +24,33 @@ use tokio::sync::oneshot;
 #[derive(Clone, Debug)]
 pub struct Cache {
     pub(crate) inner: Arc<Inner>,
+}
+
+impl Cache {
+    /// Wall time, as the cache stamps with it.
+    pub fn now(&self) -> Timestamp {
+        self.inner.components.clock.now()
+    }
+
+    /// Level of a write that names none.
+    pub fn ack_level(&self) -> AckLevel {
+        self.inner.settings.ack
+    }
+
+    /// Whether names at `path` may be changed. Denied below a read-only mount.
+    pub fn check_changeable(&self, path: &Path) -> Result<()> {
+        self.inner.check_writable(path)
+    }
+
+    /// Total and free bytes of the disk that holds the data folder.
+    pub fn space(&self) -> Result<(u64, u64)> {
+        let Inner {
+            components, settings, ..
+        } = &*self.inner;
+        let space = components.disk.space(&settings.data);
+        let space = space.map_err(|error| Error::unavailable(format!("{}: {error}", settings.data.display())))?;
+        Ok((space.total, space.free))
+    }
 }
 
 /// What the modules share.
@@ -39,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) files: Files,
     pub(crate) datasets: Datasets,
     pub(crate) collector: Collector,
+    pub(crate) observers: Observers,
     pub(crate) stats: Stats,
     pub(crate) tasks: Tasks,
 }

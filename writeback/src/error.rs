@@ -38,11 +38,23 @@ pub enum ErrorKind {
     Internal,
 }
 
+/// What at a name is not as the request needs it: doors to programs that ask for it by number (`ENOTEMPTY`) need more than the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// A directory is needed there.
+    NotADirectory,
+    /// A file is needed there.
+    IsADirectory,
+    /// The directory has entries.
+    NotEmpty,
+}
+
 /// An error of the engine.
 #[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     text: String,
+    mismatch: Option<Mismatch>,
     /// Another operation was committed meanwhile: plan again ([`crate::commit::Attempts`]). Never leaves the engine as such.
     lost: bool,
 }
@@ -53,6 +65,7 @@ impl Error {
         Self {
             kind,
             text: text.into(),
+            mismatch: None,
             lost: false,
         }
     }
@@ -62,12 +75,24 @@ impl Error {
         self.kind
     }
 
+    /// What at the name was not as the request needs it, where that is the reason.
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.mismatch
+    }
+
+    /// The same error, with this reason.
+    pub(crate) fn because(mut self, mismatch: Mismatch) -> Self {
+        self.mismatch = Some(mismatch);
+        self
+    }
+
     /// A transaction lost a check to another one; nothing was written.
     pub(crate) fn lost() -> Self {
         let text = "others kept changing the same names meanwhile; try again";
         Self {
             kind: ErrorKind::Unavailable,
             text: text.into(),
+            mismatch: None,
             lost: true,
         }
     }
@@ -120,11 +145,14 @@ impl From<NsError> for Error {
         let kind = match &error {
             NsError::NotFound(_) | NsError::Gone(_) => ErrorKind::NotFound,
             NsError::Exists(_) => ErrorKind::Exists,
-            NsError::NotADirectory(_) | NsError::IsADirectory(_) | NsError::TooMany(_) => ErrorKind::Precondition,
+            NsError::TooMany(_) => ErrorKind::Precondition,
+            NsError::NotADirectory(_) => {
+                return Self::precondition(error.to_string()).because(Mismatch::NotADirectory);
+            }
+            NsError::IsADirectory(_) => return Self::precondition(error.to_string()).because(Mismatch::IsADirectory),
             NsError::NotEmpty(path) => {
-                return Self::precondition(format!(
-                    "{path}: directory not empty; empty it first, or ask for `recursive`"
-                ));
+                let text = format!("{path}: directory not empty; empty it first, or ask for `recursive`");
+                return Self::precondition(text).because(Mismatch::NotEmpty);
             }
             NsError::Invalid(_) => ErrorKind::Invalid,
             NsError::Conflict => return Self::lost(),

@@ -10,6 +10,7 @@
 //! | [`cache`] | the handle that doors hold, and the state behind it |
 //! | `commit` | one operation, one transaction: again after a conflict, asked again when unknown |
 //! | [`names`], `list`, `collect` | stat, mkdir, rename, delete; listing as a walk; freeing what a recursive delete cut off |
+//! | `attributes`, [`changes`] | modes, owners, times, xattrs; telling doors of what was changed |
 //! | [`mod@file`] | writer and reader of one file's content, truncate; the dirty ledger |
 //! | [`dataset`] | sessions, parts, versions, publish, follow |
 //! | [`mounts`], [`clean`] | under-stores bound to prefixes, and the evictable cache of what they hold |
@@ -19,8 +20,10 @@
 //!
 //! It knows neither tonic nor FUSE: doors translate.
 
+mod attributes;
 pub mod builder;
 pub mod cache;
+pub mod changes;
 pub mod clean;
 mod collect;
 mod commit;
@@ -36,8 +39,9 @@ pub mod rows;
 pub mod settings;
 pub mod stats;
 
+pub use attributes::SetAttributes;
 pub use builder::{Components, StoreOpener};
 pub use cache::Cache;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Mismatch, Result};
 pub use forebay_namespace::Path;
 pub use settings::{AckLevel, MountSpec, PersistSettings, Settings};

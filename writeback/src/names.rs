@@ -5,9 +5,10 @@
 //! (`dataset`). Every change is one commit: a recursive delete cuts the directory off, and `collect` frees what lies under it.
 
 use crate::{
-    Cache, Error, Result, cache::Inner, clean::CleanReader, dataset::DatasetGone, file::size_of, list, rows::Content,
+    Cache, Error, Result, cache::Inner, changes::Change, clean::CleanReader, dataset::DatasetGone, list, rows::Content,
 };
-use forebay_namespace::{Create, Ino, Inode, Kind, Node, NsError, Path, Plan, RenameHow, Unlinked};
+use crc_fast::CrcAlgorithm;
+use forebay_namespace::{BaseEntry, Create, Ino, Inode, Kind, Node, NsError, Path, Plan, RenameHow, Unlinked};
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::Validator;
 use futures::stream::BoxStream;
@@ -34,6 +35,21 @@ pub struct Stat {
     pub version: Option<u64>,
     /// Changes with the content of a file; `None` for a directory.
     pub etag: Option<String>,
+    /// Number of its row, which stays while the name's content is not written anew; without a row one with the highest bit set, made
+    /// of its place in the under-store.
+    pub id: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last change of any kind.
+    pub ctime: Timestamp,
+    /// Last access, as far as it was set.
+    pub atime: Timestamp,
+    /// Where a symbolic link leads.
+    pub target: Option<Vec<u8>>,
+    /// The bits of `S_IFMT` and the device number of a pipe, socket or device.
+    pub special: Option<(u32, u32)>,
 }
 
 /// Kinds of name.
@@ -45,6 +61,8 @@ pub enum StatKind {
     Dir,
     /// A symbolic link.
     Symlink,
+    /// A pipe, socket or device.
+    Special,
 }
 
 /// Where content stands.
@@ -79,6 +97,47 @@ pub struct Rename {
     pub replace: bool,
     /// Missing parents of the target are created.
     pub parents: bool,
+    /// Both exist and change places.
+    pub exchange: bool,
+}
+
+/// What can be made without content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MakeKind {
+    /// A directory.
+    Dir,
+    /// A symbolic link that leads there.
+    Symlink(Vec<u8>),
+    /// A pipe, socket or device: the bits of `S_IFMT` and the device number.
+    Special(u32, u32),
+}
+
+/// A name without content to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Make {
+    /// What.
+    pub kind: MakeKind,
+    /// Missing parents are created, and a directory that is there already is fine.
+    pub parents: bool,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Make {
+    /// A directory, mode 755, of user and group 0.
+    pub fn dir() -> Self {
+        Self {
+            kind: MakeKind::Dir,
+            parents: false,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+        }
+    }
 }
 
 impl Cache {
@@ -96,11 +155,27 @@ impl Cache {
         list::stream(Arc::clone(&self.inner), path.clone(), how)
     }
 
+    /// Up to `limit` (at most [`forebay_namespace::LIST_PAGE_MAX`]) entries directly in directory `path` with names greater than `after`, in byte order;
+    /// fewer: the end. NotFound, or Precondition for a file.
+    pub async fn list_page(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<Stat>> {
+        let listed = self.inner.names.list(path, after, limit).await?;
+        let nodes = listed.into_iter().map(|(name, node)| Ok((path.join(&name)?, node)));
+        let nodes = nodes.collect::<Result<Vec<_>>>()?;
+        self.inner.stats_of(nodes).await
+    }
+
     /// Creates a directory. Exists when something is there (also with `parents`, unless it is a directory).
     pub async fn mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+        let make = Make { parents, ..Make::dir() };
+        self.make(path, make).await
+    }
+
+    /// Creates a directory, a symbolic link, or a pipe, socket or device. Exists when something is there. All but directories stay
+    /// in the cache: under-stores have no name for them.
+    pub async fn make(&self, path: &Path, make: Make) -> Result<()> {
         let (inner, path) = (Arc::clone(&self.inner), path.clone());
         self.inner
-            .to_the_end("mkdir", async move { inner.mkdir(&path, parents).await })
+            .to_the_end("make", async move { inner.make(&path, &make).await })
             .await
     }
 
@@ -151,31 +226,50 @@ impl Inner {
         }
     }
 
-    async fn mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+    async fn make(&self, path: &Path, make: &Make) -> Result<()> {
         let _entered = self.enter()?;
         self.check_writable(path)?;
-        let mut attempts = self.attempts(format!("mkdir {path}"));
+        let mut attempts = self.attempts(format!("make {path}"));
         loop {
-            match self.try_mkdir(path, parents).await {
-                Ok(()) => return Ok(()),
+            match self.try_make(path, make).await {
+                Ok(()) => break,
                 Err(error) => attempts.after(error).await?,
             }
         }
+        self.tell(Change::Name(path.clone())).await;
+        Ok(())
     }
 
-    async fn try_mkdir(&self, path: &Path, parents: bool) -> Result<()> {
+    async fn try_make(&self, path: &Path, make: &Make) -> Result<()> {
+        let kind = match &make.kind {
+            MakeKind::Dir => Kind::Dir { base: None },
+            MakeKind::Symlink(target) => Kind::Symlink(target.clone()),
+            MakeKind::Special(format, rdev) => Kind::Special {
+                format: *format,
+                rdev: *rdev,
+            },
+        };
+        let is_dir = make.kind == MakeKind::Dir;
         let create = Create {
-            parents,
-            ..Create::dir()
+            kind,
+            parents: make.parents,
+            mode: make.mode & 0o7777,
+            uid: make.uid,
+            gid: make.gid,
+            ..Create::default()
         };
         let planned = match self.names.plan_create(path, create).await {
-            Err(NsError::Exists(_)) if parents && self.names.resolve(path).await?.is_some_and(|node| node.is_dir()) => {
+            Err(NsError::Exists(_))
+                if make.parents && is_dir && self.names.resolve(path).await?.is_some_and(|node| node.is_dir()) =>
+            {
                 return Ok(());
             }
             other => other?,
         };
         let mut plan = planned.plan;
-        self.persist.plan_dir(&mut plan, planned.ino, path).await?;
+        if is_dir {
+            self.persist.plan_dir(&mut plan, planned.ino, path).await?;
+        }
         self.commit(plan).await?;
         self.persist.wake();
         Ok(())
@@ -193,10 +287,17 @@ impl Inner {
         let mut attempts = self.attempts(format!("rename {from} to {to}"));
         loop {
             match self.try_rename(from, to, how).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => break,
                 Err(error) => attempts.after(error).await?,
             }
         }
+        self.tell(Change::Renamed {
+            from: from.clone(),
+            to: to.clone(),
+            exchange: how.exchange,
+        })
+        .await;
+        Ok(())
     }
 
     async fn try_rename(&self, from: &Path, to: &Path, how: Rename) -> Result<()> {
@@ -204,7 +305,7 @@ impl Inner {
         let before = before.ok_or_else(|| Error::not_found(format!("{from}: not found")))?;
         let how = RenameHow {
             replace: how.replace,
-            exchange: false,
+            exchange: how.exchange,
             parents: how.parents,
         };
         let mut renamed = self.names.plan_rename(from, to, how).await?;
@@ -215,9 +316,11 @@ impl Inner {
         self.persist
             .plan_renamed(&mut plan, &renamed, &before, from, to)
             .await?;
-        let gone = self.plan_dir_removed(&mut plan, renamed.replaced.as_ref()).await?;
+        // What changes places with the other is not gone.
+        let replaced = renamed.replaced.as_ref().filter(|_| !how.exchange);
+        let gone = self.plan_dir_removed(&mut plan, replaced).await?;
         self.commit(plan).await?;
-        if let Some(node) = &renamed.replaced {
+        if let Some(node) = replaced {
             self.discard_node(node);
         }
         self.after_removal(gone);
@@ -238,6 +341,7 @@ impl Inner {
                 Err(error) => attempts.after(error).await?,
             }
         }
+        self.tell(Change::Name(path.clone())).await;
         if recursive {
             self.collect_soon().await;
         }
@@ -318,40 +422,77 @@ impl Inner {
     }
 
     fn stat_of(&self, path: Path, node: &Node) -> Result<Stat> {
-        let etag = self.identity_of(node);
-        let size = if node.is_dir() { 0 } else { size_of(node) };
-        let (kind, mtime, mode, state, cached_bytes) = match node {
-            Node::Row { inode, .. } => {
-                let (state, cached) = self.row_state(&path, inode)?;
-                (kind_of(&inode.kind), inode.mtime, inode.mode, state, cached)
-            }
-            Node::Base { at, entry } if entry.is_dir => {
-                let _ = at;
-                (StatKind::Dir, entry.mtime, 0o755, State::Clean, 0)
-            }
-            Node::Base { at, entry } => {
-                let cached = self.mounts.resolve(at).and_then(|(mount, key)| {
-                    let (size, validator) = (entry.size, Validator(entry.validator.clone()));
-                    Some(self.clean.held(&CleanReader {
-                        mount,
-                        key: key?,
-                        size,
-                        validator,
-                    }))
-                });
-                (StatKind::File, entry.mtime, 0o644, State::Clean, cached.unwrap_or(0))
-            }
+        match node {
+            Node::Row { ino, inode, .. } => self.stat_of_row(path, node, *ino, inode),
+            Node::Base { at, entry } => self.stat_of_base(path, node, at, entry),
+        }
+    }
+
+    fn stat_of_row(&self, path: Path, node: &Node, ino: Ino, inode: &Inode) -> Result<Stat> {
+        let (state, cached_bytes) = self.row_state(&path, inode)?;
+        let (size, target, special) = match &inode.kind {
+            Kind::File => (inode.size, None, None),
+            Kind::Dir { .. } => (0, None, None),
+            Kind::Symlink(target) => (target.len() as u64, Some(target.clone()), None),
+            Kind::Special { format, rdev } => (0, None, Some((*format, *rdev))),
         };
+        Ok(Stat {
+            path,
+            kind: kind_of(&inode.kind),
+            size,
+            mtime: inode.mtime,
+            mode: inode.mode,
+            state,
+            cached_bytes,
+            version: None,
+            etag: self.identity_of(node),
+            id: ino.0,
+            uid: inode.uid,
+            gid: inode.gid,
+            ctime: inode.ctime,
+            atime: inode.atime,
+            target,
+            special,
+        })
+    }
+
+    fn stat_of_base(&self, path: Path, node: &Node, at: &Path, entry: &BaseEntry) -> Result<Stat> {
+        let (kind, mode, size) = if entry.is_dir {
+            (StatKind::Dir, 0o755, 0)
+        } else {
+            (StatKind::File, 0o644, entry.size)
+        };
+        let place = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &at.as_bytes());
         Ok(Stat {
             path,
             kind,
             size,
-            mtime,
+            mtime: entry.mtime,
             mode,
-            state,
-            cached_bytes,
+            state: State::Clean,
+            cached_bytes: if entry.is_dir { 0 } else { self.held_of(at, entry) },
             version: None,
-            etag,
+            etag: self.identity_of(node),
+            id: place | 1 << 63,
+            uid: 0,
+            gid: 0,
+            ctime: entry.mtime,
+            atime: entry.mtime,
+            target: None,
+            special: None,
+        })
+    }
+
+    /// Bytes held of a file that has no row.
+    fn held_of(&self, at: &Path, entry: &BaseEntry) -> u64 {
+        let Some((mount, Some(key))) = self.mounts.resolve(at) else {
+            return 0;
+        };
+        self.clean.held(&CleanReader {
+            mount,
+            key,
+            size: entry.size,
+            validator: Validator(entry.validator.clone()),
         })
     }
 
@@ -363,7 +504,7 @@ impl Inner {
                 let settled = own && self.mounts.resolve(path).is_some();
                 Ok((if settled { State::Clean } else { State::Sealed }, 0))
             }
-            Kind::Symlink(_) => Ok((State::Sealed, 0)),
+            Kind::Symlink(_) | Kind::Special { .. } => Ok((State::Sealed, 0)),
             Kind::File => Ok(match Content::decode(&inode.content).map_err(|error| error.at(path))? {
                 Content::Open => (State::Open, inode.size),
                 Content::Sealed { .. } => (State::Sealed, inode.size),
@@ -391,5 +532,6 @@ fn kind_of(kind: &Kind) -> StatKind {
         Kind::File => StatKind::File,
         Kind::Dir { .. } => StatKind::Dir,
         Kind::Symlink(_) => StatKind::Symlink,
+        Kind::Special { .. } => StatKind::Special,
     }
 }

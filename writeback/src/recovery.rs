@@ -4,9 +4,10 @@
 //! 1. The segments were replayed: every stream with its durable prefix is known.
 //! 2. Inode rows are read, one page at a time. A sealed content counts as dirty; its stream stays. The dirty ledger is
 //!    derived from these rows and nothing else.
-//! 3. Datasets go on: open sessions, half-written parts, versions.
-//! 4. All other streams are nobody's: contents that were never committed, or whose rows are gone.
-//! 5. Rows without a name that nobody claims go: a crash came between a removal and its clean-up.
+//! 3. Drafts that were synced become the content of their files.
+//! 4. Datasets go on: open sessions, half-written parts, versions.
+//! 5. All other streams are nobody's: contents that were never committed, or whose rows are gone.
+//! 6. Rows without a name that nobody claims go: a crash came between a removal and its clean-up.
 //!
 //! Nothing here is done by halves: each step reads what is durable and either repeats harmlessly or is one transaction, so a
 //! crash during recovery only means that the next one does the same.
@@ -44,6 +45,7 @@ impl Inner {
         self.reach(forebay_runtime::crash_point!("recovery-scanned"))?;
         self.dirty.adopt(rows.files, rows.bytes);
         let found = streams.len();
+        rows.live.extend(self.recover_drafts(&mut streams).await?);
         let claimed = self.recover_datasets(&mut streams).await?;
         let orphans = self.drop_orphans(std::mem::take(&mut rows.nameless), &claimed).await?;
         rows.live.extend(claimed);

@@ -225,6 +225,20 @@ pub fn part_noted(key: &[u8]) -> Option<(u32, &str, u32)> {
     (*table == table::UPLOAD && *end == 0).then_some((u32::from_be_bytes(*mount), upload, u32::from_be_bytes(*index)))
 }
 
+/// A draft that was synced: what a crash leaves of it becomes a file's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftRow {
+    /// The inode whose content it becomes. The stream's own number where the file had no content before.
+    pub over: u64,
+}
+
+/// Key of the row of the draft in the stream of this number.
+pub fn draft_key(stream: u64) -> Key {
+    let mut key = vec![table::DRAFT];
+    key.extend_from_slice(&stream.to_be_bytes());
+    key.into()
+}
+
 /// What the client's idempotency token of an earlier call answers. Pruned by age.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -515,6 +529,8 @@ pub mod table {
     pub const RETIRED: u8 = 0x8b;
     /// `mount id u32, upload id, 0, part index u32` → [`super::PartNote`].
     pub const UPLOAD: u8 = 0x8c;
+    /// `stream's inode number u64` → [`super::DraftRow`].
+    pub const DRAFT: u8 = 0x8d;
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use forebay_metastore::mem;
 use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
 use forebay_understore::{
-    StoreError,
+    StoreError, UnderStore,
     memory::{Call, Fault, FaultRates, Memory},
 };
 use forebay_writeback::{
@@ -47,6 +47,19 @@ async fn rename(cache: &Cache, from: &str, to: &str) -> Result<(), Error> {
 
 fn names(store: &Memory) -> Vec<String> {
     store.contents().into_keys().collect()
+}
+
+/// Lets one read of the metastore fail: the one after `nth` others.
+fn fail_read(world: &World, nth: i32) {
+    let mut left = nth;
+    world.meta.set_hook(move |call| {
+        left -= i32::from(matches!(call, mem::Call::Other(_)));
+        if left == -1 {
+            mem::Fault::Unavailable
+        } else {
+            mem::Fault::None
+        }
+    });
 }
 
 /// Writes, persists, and leaves only the copy in the store.
@@ -394,15 +407,7 @@ fn a_lookup_that_fails_while_a_renamed_directory_is_pruned_leaves_no_marker() {
             put(&cache, "/kept/a/f", b"f").await.unwrap();
             persisted(&cache).await;
             rename(&cache, "/kept/a", "/kept/c").await.unwrap();
-            let mut left = nth;
-            world.meta.set_hook(move |call| {
-                left -= i32::from(matches!(call, mem::Call::Other(_)));
-                if left == -1 {
-                    mem::Fault::Unavailable
-                } else {
-                    mem::Fault::None
-                }
-            });
+            fail_read(world, nth);
             while cache.wait_persisted(&at("/kept"), MINUTE).await.is_err() {}
             world.meta.clear_hook();
             let left: Vec<String> = world
@@ -417,6 +422,69 @@ fn a_lookup_that_fails_while_a_renamed_directory_is_pruned_leaves_no_marker() {
                 ErrorKind::NotFound,
                 "read {nth}"
             );
+        });
+    }
+}
+
+/// Found by the simulation: on an object store a file hid the marker of a directory from those who clear up, and when the file was
+/// deleted the marker showed.
+#[test]
+fn a_file_in_the_place_of_a_renamed_empty_directory_hides_no_marker() {
+    for seed in 0..20 {
+        let mut world = World::new(2700 + seed);
+        world.settings.persist.single_put_bytes_max = ByteSize(20_000 * (seed % 2));
+        world.settings.persist.part_bytes = ByteSize(15_000);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/b/a"), true).await.unwrap();
+            persisted(&cache).await;
+            rename(&cache, "/kept/b", "/kept/d").await.unwrap();
+            put(&cache, "/kept/b/a", &pattern(1, 40_000)).await.unwrap();
+            pause(world, 10 * seed).await;
+            cache.delete(&at("/kept/b/a"), false).await.unwrap();
+            put(&cache, "/kept/b/a", b"a").await.unwrap();
+            persisted(&cache).await;
+            cache.delete(&at("/kept/b/a"), false).await.unwrap();
+            persisted(&cache).await;
+            assert_eq!(kind(cache.stat(&at("/kept/b/a")).await), ErrorKind::NotFound);
+            assert!(!world.store.dirs().contains(&"b/a".to_owned()), "seed {seed}");
+        });
+    }
+}
+
+/// A marker behind a file that is there for whatever reason goes with its directory.
+#[test]
+fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {
+    let mut world = World::new(28);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/b/a", b"a").await.unwrap();
+        persisted(&cache).await;
+        world.store.make_dir("b/a").await.unwrap();
+        let shown: Vec<_> = tree(&cache, "/kept").await.unwrap();
+        assert_eq!(shown.len(), 2, "one name shows once: {shown:?}");
+        cache.delete(&at("/kept/b"), true).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!((names(&world.store), world.store.dirs()), (Vec::new(), Vec::new()));
+    });
+}
+
+/// A directory that was made where another one was removed shows what others put there, whatever failed meanwhile.
+#[test]
+fn a_directory_made_anew_shows_the_store_again_whichever_read_fails() {
+    for nth in 0..100 {
+        let mut world = World::new(29);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/kept/a/f", b"f").await.unwrap();
+            persisted(&cache).await;
+            cache.delete(&at("/kept/a"), true).await.unwrap();
+            cache.mkdir(&at("/kept/a"), true).await.unwrap();
+            fail_read(world, nth);
+            while cache.wait_persisted(&at("/kept"), MINUTE).await.is_err() {}
+            world.meta.clear_hook();
+            world.store.write_outside("a/x", Bytes::from_static(b"x"));
+            assert_eq!(get(&cache, "/kept/a/x").await.unwrap(), b"x", "read {nth} failed");
         });
     }
 }

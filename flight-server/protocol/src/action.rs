@@ -90,6 +90,8 @@ actions! {
     "under_add" UnderAdd(UnderAdd) "{path, url} binds an under-store to a path"
     "under_list" UnderList(Empty) "{} one result per mount: {path, url, state}"
     "under_remove" UnderRemove(At) "{path} takes a mount away; refused while dirty data lies under it"
+    "mount" Mount(MountFolder) "{dir, mode, read_only} mounts the names at a folder of the server's machine; mode pipeline or dataset"
+    "unmount" Unmount(UnmountFolder) "{dir} places what is changed there, and unmounts it"
     "load" Load(Wait) "{path, wait} brings what is under the path into the cache: {bytes}"
     "pin" Pin(Wait) "{path, wait} loads and keeps what is under the path in the cache"
     "unpin" Unpin(Wait) "{path, wait} lets what is under the path be evicted again"
@@ -278,6 +280,39 @@ pub struct UnderAdd {
     pub path: WirePath,
     /// `file:///…`, `s3://bucket/prefix?endpoint=…`; without secrets.
     pub url: String,
+}
+
+/// `mount`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountFolder {
+    /// The folder, by its full name on the server's machine.
+    pub dir: String,
+    /// What it is for.
+    #[serde(default)]
+    pub mode: MountMode,
+    /// Refuses changes.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What a mount is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountMode {
+    /// Programs read and write.
+    #[default]
+    Pipeline,
+    /// Training reads what is published.
+    Dataset,
+}
+
+/// `unmount`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnmountFolder {
+    /// The folder, by its full name on the server's machine.
+    pub dir: String,
 }
 
 /// Keys of policies, as [`PolicySet`] takes them.
@@ -561,6 +596,8 @@ mod tests {
             ("under_add", r#"{"path":"/d","url":"file:///x"}"#),
             ("under_list", "{}"),
             ("under_remove", r#"{"path":"/d"}"#),
+            ("mount", r#"{"dir":"/mnt/x","mode":"dataset","read_only":true}"#),
+            ("unmount", r#"{"dir":"/mnt/x"}"#),
             ("load", r#"{"path":"/d","wait":false}"#),
             ("pin", r#"{"path":"/d","wait":false}"#),
             ("unpin", r#"{"path":"/d","wait":false}"#),
@@ -575,7 +612,7 @@ mod tests {
             let told: Value = serde_json::from_slice(&request.to_body()).unwrap();
             assert_eq!(told, serde_json::from_str::<Value>(body).unwrap(), "{name}");
         }
-        assert_eq!(ACTIONS.len(), 25);
+        assert_eq!(ACTIONS.len(), 27);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use super::{Answer, Call, Door, engine};
 use crate::{
+    FolderMode,
     auth::{Principal, Right},
     error, http,
     reply::Said,
@@ -21,7 +22,7 @@ use forebay_writeback::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tonic::{Code, Status};
 
 /// How long `wait_persisted` waits when it is not told.
@@ -70,6 +71,7 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             let how = Rename {
                 replace: body.replace,
                 parents: body.parents,
+                ..Rename::default()
             };
             done(
                 &door,
@@ -137,6 +139,20 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             })
             .await
         }
+        Request::Mount(body) => {
+            by.must_be_admin("mount a folder")?;
+            let mode = FolderMode {
+                dataset: body.mode == action::MountMode::Dataset,
+                read_only: body.read_only,
+            };
+            let (folders, dir) = (Arc::clone(&door.folders), folder(body.dir)?);
+            done(&door, "mount", |_| async move { folders.mount(&dir, mode).await }).await
+        }
+        Request::Unmount(body) => {
+            by.must_be_admin("unmount a folder")?;
+            let (folders, dir) = (Arc::clone(&door.folders), folder(body.dir)?);
+            done(&door, "unmount", |_| async move { folders.unmount(&dir).await }).await
+        }
         Request::Load(body) => {
             let path = readable(&by, &body.path)?;
             door.cache.load(&path, body.wait).await.map_err(error::engine)?;
@@ -165,6 +181,16 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
         Request::Pin(_) | Request::Unpin(_) => Err(not_offered(&name)),
         Request::PolicySet(_) | Request::PolicyGet(_) | Request::PolicyExplain(_) => Err(not_offered(&name)),
     }
+}
+
+/// A folder of this machine.
+fn folder(dir: String) -> Result<PathBuf, Status> {
+    let folder = PathBuf::from(dir);
+    if folder.is_absolute() {
+        return Ok(folder);
+    }
+    let text = format!("{}: name the folder in full, from / on", folder.display());
+    Err(error::status(Code::InvalidArgument, &text))
 }
 
 fn not_offered(name: &str) -> Status {

@@ -120,7 +120,8 @@ pub(super) fn entry(stat: &Stat) -> Result<Entry, Status> {
     let kind = match stat.kind {
         StatKind::File => EntryKind::File,
         StatKind::Dir => EntryKind::Dir,
-        StatKind::Symlink => EntryKind::Symlink,
+        // A pipe or device is a name without content for those who can not open it.
+        StatKind::Symlink | StatKind::Special => EntryKind::Symlink,
     };
     // Content changes only with a new modification time; the size settles what lies within its grain.
     let etag = (kind == EntryKind::File).then(|| format!("{:x}-{:x}", stat.mtime.0, stat.size));

@@ -322,7 +322,7 @@ async fn kind(door: &Door, path: &Path, command: &ReadCommand) -> Result<PathKin
     // A directory that is no dataset is told as such by the engine's plan of a dataset.
     match door.cache.stat(path).await.map_err(error::engine)?.kind {
         StatKind::Dir => Ok(PathKind::Dataset),
-        StatKind::File | StatKind::Symlink => Ok(PathKind::File),
+        StatKind::File | StatKind::Symlink | StatKind::Special => Ok(PathKind::File),
     }
 }
 

@@ -123,6 +123,13 @@ pub enum Kind {
     },
     /// A symbolic link.
     Symlink(Vec<u8>),
+    /// A pipe, socket or device: a name for something that the kernel keeps.
+    Special {
+        /// The bits of `S_IFMT`.
+        format: u32,
+        /// Number of a device.
+        rdev: u32,
+    },
 }
 
 /// What the base (the mounts' under-stores) has at a path. Implemented by the engine.

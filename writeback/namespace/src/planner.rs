@@ -297,6 +297,7 @@ impl<'a> Planner<'a> {
             Kind::File => DentryKind::File,
             Kind::Dir { .. } => DentryKind::Dir,
             Kind::Symlink(_) => DentryKind::Symlink,
+            Kind::Special { .. } => DentryKind::Special,
         };
         inode.nlink = inode.nlink.max(1);
         let link = Link {

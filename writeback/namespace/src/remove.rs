@@ -19,7 +19,7 @@ pub struct Unlinked {
     /// What was there. A directory's `base` may be another path than [`Unlinked::whiteout`] (it was renamed and its content has
     /// not been moved): then nothing shows there any more either.
     pub node: Node,
-    /// The base path that a whiteout now hides at this name. The engine removes it from the under-store, then lets
+    /// The base path that a whiteout now hides at this name, or will hide once its directory shows the base. The engine removes it from the under-store, then lets
     /// [`Namespace::plan_forget_whiteout`] take the whiteout away, unless there is later work for the same path.
     pub whiteout: Option<Path>,
 }
@@ -114,21 +114,21 @@ impl Planner<'_> {
         let (dentry, whiteout) = (keys::dentry(dir.ino, name), keys::whiteout(dir.ino, name));
         self.share(keys::inode(dir.ino));
         self.need(dentry.clone());
-        let at = dir.base_of(name)?;
-        let shows = match node {
+        // A directory that shows another path, or nothing, will show its own one day: what lies there by then must not show either.
+        let mut hidden = dir.base_of(name)?.into_iter().chain([path.clone()]);
+        let at = match node {
             Node::Row { inode, .. } => {
                 self.erase(dentry);
-                at.as_ref().is_some_and(|at| self.ns.base.may_show(at, inode))
+                hidden.find(|at| self.ns.base.may_show(at, inode))
             }
             Node::Base { .. } => {
                 self.need(whiteout.clone());
-                true
+                hidden.next()
             }
         };
-        if !shows {
-            return Ok(None);
+        if at.is_some() {
+            self.write(whiteout, &self.now.clone());
         }
-        self.write(whiteout, &self.now.clone());
         Ok(at)
     }
 

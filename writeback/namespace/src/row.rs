@@ -36,6 +36,7 @@ pub(crate) enum DentryKind {
     File,
     Dir,
     Symlink,
+    Special,
 }
 
 /// Any row as stored.

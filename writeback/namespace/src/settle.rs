@@ -56,7 +56,8 @@ impl Namespace {
         };
         let key = keys::whiteout(ino, name);
         planner.fetch([key.clone()]).await?;
-        if dir.base.as_ref() != Some(&parent) || !planner.exists(&key) {
+        // Through a directory that was renamed another path shows, and the whiteout may be for that one.
+        if dir.is_moved() || !planner.exists(&key) {
             return Ok(None);
         }
         planner.share(keys::inode(ino));

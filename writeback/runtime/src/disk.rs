@@ -8,7 +8,7 @@ pub use real::RealDisk;
 pub use sim::{Calls, Fault, SimDisk};
 
 use bytes::Bytes;
-use std::{fmt::Debug, io, os::fd::RawFd, path::Path, path::PathBuf, sync::Arc};
+use std::{fmt::Debug, io, ops::Range, os::fd::RawFd, path::Path, path::PathBuf, sync::Arc};
 
 /// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,15 @@ pub enum OpenHow {
     Write,
     /// Must not exist; read and write.
     CreateNew,
+}
+
+/// What to look for in a file with holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// Bytes that somebody wrote.
+    Data,
+    /// A hole; the end of the file is one, too.
+    Hole,
 }
 
 /// One entry of a folder.
@@ -69,6 +78,8 @@ pub trait DiskFile: Debug + Send + Sync {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `chunks`, one after the other, at `offset`.
     fn write_all_at(&self, chunks: &[Bytes], offset: u64) -> io::Result<()>;
+    /// Writes all of `bytes` at `offset`, over what is there: [`DiskFile::write_all_at`] for bytes that are only lent.
+    fn write_slice_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// fdatasync. After an error nothing of this file may be acknowledged again.
     fn sync_data(&self) -> io::Result<()>;
     /// Length in bytes.
@@ -81,6 +92,20 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Reserves room without changing the length (`fallocate` with `KEEP_SIZE`); a file system without it answers Ok.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Reserves room for `range` and extends a shorter file to its end with zeros. When there is no room for all of it, a part may be
+    /// reserved and the file longer.
+    fn allocate_extending(&self, range: Range<u64>) -> io::Result<()>;
+    /// Makes zeros of `range` as far as the file reaches and gives their room back. The length stays.
+    fn punch(&self, range: Range<u64>) -> io::Result<()>;
+    /// The next place at or behind `from` where there is what is looked for; `None` at or behind the end of the file. A file system that
+    /// knows of no holes answers that everything is data.
+    fn seek(&self, from: u64, what: Seek) -> io::Result<Option<u64>>;
+    /// Begins to write to the disk what was not yet, without waiting, so that the flush to come is short. A hint: what fails of it, the flush
+    /// tells.
+    fn start_write_back(&self);
+    /// Forgets what memory holds of the file and the disk has, so that the next read asks the disk: after a failed flush memory shows
+    /// bytes that the disk never got. What is still to be written stays.
+    fn forget_cached(&self) -> io::Result<()>;
     /// The first `len` bytes as shared memory: a read-only mapping on a real disk. Bytes beyond the end may not be touched,
     /// and the file may not be cut while the answer lives.
     fn map(&self, len: u64) -> io::Result<Bytes>;

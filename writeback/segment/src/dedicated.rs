@@ -6,6 +6,8 @@
 
 mod file;
 mod log;
+mod log_file;
 
 pub(crate) use file::DedicatedFile;
 pub(crate) use log::{Appended, DedicatedLog, Resumed};
+pub(crate) use log_file::{LogFile, Made};

@@ -88,14 +88,22 @@ impl Report {
                 sums,
                 bytes,
                 stream,
+                draft,
                 torn,
                 end,
                 ..
             } = scan;
-            self.bytes += bytes;
             if torn {
                 self.notes.push(format!("{id}.log: torn tail at {end}"));
             }
+            if draft {
+                self.notes.push(format!(
+                    "{}: a draft of stream {stream}, {bytes} bytes without checksums before it is sealed",
+                    data_path.display()
+                ));
+                continue;
+            }
+            self.bytes += bytes;
             let file = DedicatedFile::new(id, data_path, data, Sums::default());
             let mut scratch = Vec::new();
             for check in sums.all(&(0..bytes)) {

@@ -2,13 +2,14 @@
 //!
 //! A [`Stream`](StreamId) is what the caller appends to. Its bytes go first into a shared segment, packed with others; past
 //! [`Settings::dedicated_from_bytes`] they move into a dedicated segment, contiguous from offset 0 of one local file, with the
-//! checksums beside it. Many streams share one flush (group commit). Nothing here knows paths, inodes or datasets.
+//! checksums beside it. Many streams share one flush (group commit). A [`Draft`] is changed in place and becomes a dedicated segment at
+//! its seal. Nothing here knows paths, inodes or datasets.
 //!
 //! Floor plan: `store` opens the folder and hands out the others; `writer` appends and decides where to; `shared` and `dedicated`
-//! are the two kinds of segment, each with its flush; `flusher` decides when to flush; `state` is what a writer, its followers and
-//! the flushes know of one stream; `record` and `header` are the bytes on disk (docs/format.md draws them), `manifest` says which
-//! segments there are, `recovery` reads them back; `reader` and `follower` read; `scrub` looks for rot; `reserve` keeps room for the day
-//! when the disk is full.
+//! are the two kinds of segment, each with its flush, and `draft` is a dedicated one that is not sealed yet; `flusher` decides when to
+//! flush; `state` is what a writer, its followers and the flushes know of one stream; `record` and `header` are the bytes on disk
+//! (docs/format.md draws them), `manifest` says which segments there are, `recovery` reads them back; `reader` and `follower` read;
+//! `scrub` looks for rot; `reserve` keeps room for the day when the disk is full.
 //!
 //! Why not a file per stream: seven fsyncs a file make 45 files a second; packed, a thousand small files share a few flushes.
 //! Why not only packed: one contiguous file can be mapped, handed out without a copy and passed through.
@@ -17,6 +18,7 @@ mod coming;
 mod context;
 mod crc;
 mod dedicated;
+mod draft;
 mod error;
 mod flusher;
 mod folder;
@@ -43,6 +45,7 @@ mod sums;
 mod table;
 mod writer;
 
+pub use draft::Draft;
 pub use error::SegmentError;
 pub use follower::Follower;
 pub use fsck::{Report, fsck};

@@ -37,6 +37,8 @@ pub(crate) enum Kind {
     Mark = 5,
     /// Shared: all records before it, for a quick start.
     Footer = 6,
+    /// Dedicated: the data is changed in place; it has no checksums before a seal.
+    Draft = 7,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             4 => Kind::Progress,
             5 => Kind::Mark,
             6 => Kind::Footer,
+            7 => Kind::Draft,
             _ => return None,
         })
     }
@@ -219,7 +222,7 @@ mod tests {
 
     fn head() -> impl Strategy<Value = (Head, Vec<u8>, Vec<u8>)> {
         let bytes = || proptest::collection::vec(any::<u8>(), 0..100);
-        (1u8..=6, bytes(), bytes(), any::<(u64, u32, u64, u64, u64)>()).prop_map(|(kind, note, payload, numbers)| {
+        (1u8..=7, bytes(), bytes(), any::<(u64, u32, u64, u64, u64)>()).prop_map(|(kind, note, payload, numbers)| {
             let head = Head {
                 kind: Kind::from_byte(kind).unwrap(),
                 note_len: note.len() as u32,

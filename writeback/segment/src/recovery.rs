@@ -47,7 +47,11 @@ pub struct RecoveredStream {
     /// True: was sealed at this length. False says nothing of a packed stream: its seal costs no flush of its own, so the
     /// caller's row decides.
     pub sealed: bool,
-    /// CRC32C of all its bytes.
+    /// True: still changed in place, no appends, no checksums; the layout says where the file is and how long, and only
+    /// [`SegmentStore::resume_draft`](crate::SegmentStore::resume_draft) goes on with it. Its bytes are those of its last sync, but for what was
+    /// changed since: of that, old and new may be mixed.
+    pub draft: bool,
+    /// CRC32C of all its bytes; 0 of a draft.
     pub crc: u32,
 }
 
@@ -214,6 +218,7 @@ impl Assembled {
                 layout: Packed::layout(packed.extents),
                 appends: packed.appends,
                 sealed: packed.sealed,
+                draft: false,
                 crc: packed.crc,
             };
             assembled.streams.insert(stream, recovered);
@@ -234,7 +239,7 @@ impl Assembled {
                     self.dead_packed(stream);
                 }
             }
-            Kind::Progress | Kind::Mark | Kind::Footer => {}
+            Kind::Progress | Kind::Mark | Kind::Footer | Kind::Draft => {}
         }
     }
 
@@ -245,7 +250,8 @@ impl Assembled {
             (None, Some(other)) => Some((other.layout.len(), other.appends.len())),
             (None, None) => None,
         };
-        if scan.appends.is_empty() || so_far.is_some_and(|most| most > (scan.bytes, scan.appends.len())) {
+        let nothing = scan.appends.is_empty() && !scan.draft;
+        if nothing || so_far.is_some_and(|most| most > (scan.bytes, scan.appends.len())) {
             self.dead_logs.insert(id);
             return;
         }
@@ -259,6 +265,7 @@ impl Assembled {
             },
             appends: scan.appends.clone(),
             sealed: scan.sealed,
+            draft: scan.draft,
             crc: scan.sums.whole(),
         };
         if let Some(RecoveredStream {
@@ -340,7 +347,7 @@ impl Repair<'_> {
                 continue;
             }
             let stream = scan.stream;
-            let settled = closed_before(&id) && scan.sealed && !scan.torn;
+            let settled = closed_before(&id) && (scan.sealed || scan.draft) && !scan.torn;
             let closed = self.adopt_log(scan, id, settled, &mut found.notes)?;
             known.insert(
                 id,
@@ -412,6 +419,9 @@ impl Repair<'_> {
                 .map_err(|e| SegmentError::disk("cut", &log_path, e))?;
             self.sync(&*scan.log, &log_path)?;
         }
+        if scan.draft {
+            return self.adopt_draft(&scan, &segment, settled);
+        }
         segment.set_phase(if scan.sealed { Phase::Closed } else { Phase::Open });
         segment.readable.store(scan.bytes, Ordering::Relaxed);
         segment.file_bytes.store(scan.bytes + scan.end, Ordering::Relaxed);
@@ -423,6 +433,20 @@ impl Repair<'_> {
             self.table.keep_dedicated(&file);
         }
         Ok(closed)
+    }
+
+    /// Nothing of a draft can be read before somebody goes on with it.
+    fn adopt_draft(&self, scan: &LogScan, segment: &Arc<Segment>, settled: bool) -> Result<Option<Closed>> {
+        if !settled {
+            // It may have ended by a flush that failed: then memory shows what the disk never got, no later flush would tell, and
+            // a seal would vouch for it.
+            scan.data
+                .forget_cached()
+                .map_err(|e| SegmentError::disk("forget", &scan.data_path, e))?;
+        }
+        segment.set_size(scan.bytes, scan.end);
+        self.table.insert(segment);
+        Ok(None)
     }
 
     fn sync(&self, file: &dyn DiskFile, path: &Path) -> Result<()> {

@@ -64,6 +64,8 @@ pub(crate) struct LogScan {
     /// Where the records end.
     pub(crate) end: u64,
     pub(crate) sealed: bool,
+    /// The data is still changed in place: it has no sums, and is as long as its file.
+    pub(crate) draft: bool,
     pub(crate) torn: bool,
 }
 
@@ -172,35 +174,41 @@ impl Scanner<'_> {
         }
         let mut found = LogContent::default();
         let replayed = replay(&mut window, id, |record| found.add(&record)).map_err(|e| place.replay(e))?;
-        if let Some(closed) = closed.filter(|closed| found.bytes < closed.content) {
-            return Err(place.corrupt(
-                replayed.end..closed.file,
-                "records fail their checksums that had been durable",
-            ));
+        // What an unfinished seal left behind is no part of a draft.
+        let draft_end = found.draft_end.filter(|_| !found.sealed);
+        let end = draft_end.unwrap_or(replayed.end);
+        let cut = |closed: &Closed| match draft_end {
+            Some(end) => end < closed.file,
+            None => found.bytes < closed.content,
+        };
+        if let Some(closed) = closed.filter(cut) {
+            return Err(place.corrupt(end..closed.file, "records fail their checksums that had been durable"));
         }
         drop(window);
 
         let data = self.open(id, &data_path)?;
         let place = Place { id, path: &data_path };
-        place.at_least(data.len().map_err(|e| place.disk(e))?, found.bytes)?;
-        let LogContent {
-            sums,
-            appends,
-            bytes,
-            sealed,
-            ..
-        } = found;
+        let data_bytes = data.len().map_err(|e| place.disk(e))?;
+        let content = match draft_end {
+            Some(_) => LogContent {
+                bytes: data_bytes,
+                ..LogContent::default()
+            },
+            None => found,
+        };
+        place.at_least(data_bytes, closed.map_or(0, |closed| closed.content).max(content.bytes))?;
         Ok(LogScan {
             stream: header.stream,
             log,
             data,
             data_path,
-            sums,
-            appends,
-            bytes,
-            end: replayed.end,
-            sealed,
-            torn: replayed.torn,
+            sums: content.sums,
+            appends: content.appends,
+            bytes: content.bytes,
+            end,
+            sealed: content.sealed,
+            draft: draft_end.is_some(),
+            torn: replayed.torn || replayed.end > end,
         })
     }
 }
@@ -273,12 +281,24 @@ struct LogContent {
     appends: Vec<Append>,
     bytes: u64,
     sealed: bool,
+    /// Of a file that is or was a draft: where the records end that came before its seal.
+    draft_end: Option<u64>,
 }
 
 impl LogContent {
     fn add(&mut self, record: &Record<'_>) -> Result<(), String> {
+        let end = record.at + record.head.record_len();
         match record.head.kind {
-            Kind::Mark => Ok(()),
+            Kind::Draft if self.is_empty() && self.draft_end.is_none() => {
+                self.draft_end = Some(end);
+                Ok(())
+            }
+            Kind::Mark => {
+                if self.is_empty() {
+                    self.draft_end = self.draft_end.map(|_| end);
+                }
+                Ok(())
+            }
             Kind::Progress if !self.sealed => {
                 let progress = Progress::decode(record.payload).ok_or("no progress in a record of progress")?;
                 self.progress(progress)
@@ -289,6 +309,11 @@ impl LogContent {
             }
             kind => Err(format!("a record of kind {kind:?} that does not belong there")),
         }
+    }
+
+    /// Whether no progress and no seal came so far.
+    fn is_empty(&self) -> bool {
+        self.bytes == 0 && self.appends.is_empty() && !self.sealed
     }
 
     fn progress(&mut self, progress: Progress) -> Result<(), String> {

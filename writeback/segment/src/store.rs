@@ -4,6 +4,7 @@ use crate::{
     coming::Coming,
     context::{Context, header},
     dedicated::{DedicatedFile, DedicatedLog},
+    draft::{Draft, DraftFile},
     error::{Result, SegmentError},
     flusher::{Demand, Flusher},
     folder::Folder,
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<SharedLog>,
     /// Logs that may still have something to flush at the end.
     logs: Mutex<Vec<Weak<DedicatedLog>>>,
+    drafts: Mutex<Vec<Weak<DraftFile>>>,
     /// Where the streams lie that the start found and nobody claimed yet.
     unclaimed: Mutex<HashMap<StreamId, Layout>>,
     /// Records of sealed or unclaimed streams that no layout names; they go with the stream.
@@ -203,6 +205,7 @@ impl SegmentStore {
             shared: SharedLog::new(Arc::clone(&context), shared_flusher, coming),
             context,
             logs: Mutex::default(),
+            drafts: Mutex::default(),
             unclaimed: Mutex::new(unclaimed),
             extra: Mutex::new(extra),
             lock: Mutex::new(Some(lock)),
@@ -229,8 +232,36 @@ impl SegmentStore {
 
     /// Goes on with a recovered stream behind its durable end. A dedicated stream that was sealed takes no more appends.
     pub fn resume(&self, stream: StreamId, found: RecoveredStream) -> Result<Writer> {
+        if found.draft {
+            let what = "it is a draft, which takes no appends".to_owned();
+            return Err(SegmentError::Invalid { stream, what });
+        }
         self.inner.unclaimed.lock().remove(&stream);
         Writer::resume(Arc::clone(&self.inner), stream, found)
+    }
+
+    /// Begins a stream that is changed in place. Costs no flush, and before the first [`Draft::sync`] the next start drops it. Blocks for
+    /// as long as it takes to make two files.
+    pub fn draft(&self, stream: StreamId) -> Result<Draft> {
+        self.inner.context.may_append(0)?;
+        let draft = Draft::create(&self.inner.context, stream)?;
+        self.inner.track_draft(&draft);
+        Ok(draft)
+    }
+
+    /// Goes on with a draft that recovery found.
+    pub fn resume_draft(&self, stream: StreamId, found: RecoveredStream) -> Result<Draft> {
+        let segment = match found.layout {
+            Layout::Dedicated { segment, .. } if found.draft => segment,
+            _ => {
+                let what = "it is no draft".to_owned();
+                return Err(SegmentError::Invalid { stream, what });
+            }
+        };
+        let draft = Draft::resume(&self.inner, stream, segment)?;
+        self.inner.unclaimed.lock().remove(&stream);
+        self.inner.track_draft(&draft);
+        Ok(draft)
     }
 
     /// Reads a sealed stream. Stays good after a release.
@@ -315,6 +346,15 @@ impl SegmentStore {
             log.idle().await;
             log.close_down();
         }
+        let drafts: Vec<_> = inner
+            .drafts
+            .lock()
+            .drain(..)
+            .filter_map(|draft| draft.upgrade())
+            .collect();
+        for draft in drafts {
+            task::blocking(move || draft.close_down()).await;
+        }
         inner.shared.idle().await;
         let shared = Arc::clone(&inner.shared);
         task::blocking(move || shared.close()).await;
@@ -373,6 +413,12 @@ impl Inner {
         let mut logs = self.logs.lock();
         logs.retain(|log| log.strong_count() > 0);
         logs.push(Arc::downgrade(log));
+    }
+
+    fn track_draft(&self, draft: &Draft) {
+        let mut drafts = self.drafts.lock();
+        drafts.retain(|draft| draft.strong_count() > 0);
+        drafts.push(draft.weak());
     }
 
     pub(crate) fn flusher(&self, name: &'static str) -> Arc<Flusher> {
@@ -487,7 +533,7 @@ impl Inner {
         }
     }
 
-    fn missing(&self, id: SegmentId) -> SegmentError {
+    pub(crate) fn missing(&self, id: SegmentId) -> SegmentError {
         let file = self.context.folder.path().join(id.to_string());
         SegmentError::Missing {
             file,

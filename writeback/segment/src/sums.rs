@@ -164,17 +164,18 @@ impl Blocks {
     }
 
     pub(crate) fn add(&mut self, chunks: &[Bytes]) {
-        for chunk in chunks {
-            let mut rest = &chunk[..];
-            while !rest.is_empty() {
-                let n = rest.len().min((BLOCK_BYTES - self.open.len()) as usize);
-                self.open.update(&rest[..n]);
-                rest = &rest[n..];
-                if self.open.len() == BLOCK_BYTES {
-                    self.before = combine(self.before, self.open.value(), BLOCK_BYTES);
-                    self.done.push(self.open.value());
-                    self.open.reset();
-                }
+        chunks.iter().for_each(|chunk| self.add_run(chunk));
+    }
+
+    pub(crate) fn add_run(&mut self, mut rest: &[u8]) {
+        while !rest.is_empty() {
+            let n = rest.len().min((BLOCK_BYTES - self.open.len()) as usize);
+            self.open.update(&rest[..n]);
+            rest = &rest[n..];
+            if self.open.len() == BLOCK_BYTES {
+                self.before = combine(self.before, self.open.value(), BLOCK_BYTES);
+                self.done.push(self.open.value());
+                self.open.reset();
             }
         }
     }

@@ -176,6 +176,12 @@ impl Segment {
         self.live_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// How large a dedicated segment is.
+    pub(crate) fn set_size(&self, data: u64, log: u64) {
+        self.set_live_bytes(data);
+        self.file_bytes.store(data + log, Ordering::Relaxed);
+    }
+
     pub(crate) fn shared_file(&self) -> Option<Arc<SharedFile>> {
         self.state.lock().shared.upgrade()
     }

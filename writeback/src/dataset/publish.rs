@@ -19,6 +19,7 @@ use super::{
 use crate::{
     AckLevel, Cache, Error, ErrorKind, Result,
     cache::Inner,
+    changes::Change,
     file::{SealedContent, WriteMode},
     rows::{self, Content, DatasetAnswer, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
@@ -301,7 +302,10 @@ impl Inner {
         let mut attempts = self.attempts(format!("publish {}", publication.live.path));
         loop {
             match self.try_publish(publication).await {
-                Ok(made) => return Ok(made),
+                Ok(made) => {
+                    self.tell(Change::Under(publication.live.path.clone())).await;
+                    return Ok(made);
+                }
                 Err(error) => attempts.after(error).await?,
             }
         }

@@ -244,6 +244,7 @@ mod tests {
             appends: appends.collect(),
             layout: Layout::Empty,
             sealed: false,
+            draft: false,
             crc: 0,
         }
     }

@@ -49,6 +49,26 @@ impl Inner {
         }
     }
 
+    /// A content that was sealed elsewhere, with what was taken for it: no less than its bytes.
+    pub(crate) fn sealed_content(
+        &self,
+        stream: StreamId,
+        layout: Layout,
+        crc: u32,
+        mut reservation: Reservation,
+    ) -> SealedContent {
+        let len = layout.len();
+        reservation.shrink_to(len);
+        SealedContent {
+            layout,
+            len,
+            crc,
+            stream,
+            segments: self.segments.clone(),
+            reservation: Some(reservation),
+        }
+    }
+
     /// Goes on with a content that recovery found unsealed, at its stable length.
     pub(crate) fn resume_content(self: &Arc<Self>, stream: StreamId, found: RecoveredStream) -> Result<ContentWriter> {
         let reservation = self.dirty.take(found.layout.len());

@@ -259,6 +259,18 @@ impl Reservation {
         self.permit.merge(all);
     }
 
+    /// Takes no more than this.
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
+        let before = self.permit.bytes();
+        self.permit.shrink_to(bytes);
+        self.kept.free(before.saturating_sub(bytes));
+    }
+
+    /// Bytes taken.
+    pub(crate) fn held(&self) -> u64 {
+        self.permit.bytes()
+    }
+
     /// The content was committed: the bytes, and one file, stay dirty until [`Dirty::settle`].
     pub(crate) fn keep(mut self) {
         let bytes = self.take().forget();

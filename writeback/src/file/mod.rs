@@ -11,6 +11,7 @@
 mod content;
 mod copy;
 mod dirty;
+mod draft;
 mod place;
 mod reader;
 mod truncate;
@@ -19,7 +20,7 @@ mod writer;
 
 pub(crate) use content::{ContentWriter, SealedContent};
 pub(crate) use dirty::Dirty;
-pub(crate) use place::size_of;
+pub use draft::{Draft, PlaceDraft};
 pub use reader::FileReader;
 pub(crate) use turns::COMMIT_DRAIN_MAX;
 pub use writer::{Accepted, Committed, FileWriter, WriteFile, WriteMode};
@@ -32,6 +33,7 @@ use turns::{Entered, Gate, Turns};
 /// What is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
+    pub(crate) drafts: draft::Drafts,
     pub(crate) turns: Turns,
     pub(crate) gate: Gate,
 }

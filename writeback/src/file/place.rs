@@ -5,8 +5,9 @@
 
 use super::{Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode, copy};
 use crate::{
-    AckLevel, Error, ErrorKind, Result,
+    AckLevel, Error, ErrorKind, Mismatch, Result,
     cache::Inner,
+    changes::Change,
     rows::{self, Content, FileWritten, TokenRow},
 };
 use forebay_metastore::{Announced, Check, Key};
@@ -24,6 +25,8 @@ pub(crate) struct Target {
     pub(super) how: WriteFile,
     pub(super) level: AckLevel,
     pub(super) ground: Ground,
+    /// A row that has done its work with the commit.
+    pub(super) note: Option<Key>,
 }
 
 /// What the new content takes the place of.
@@ -48,7 +51,15 @@ pub(crate) enum Tried {
 
 impl Inner {
     /// Seals `content` and gives it its name.
-    pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
+    pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, target: Target) -> Result<Committed> {
+        let path = target.path.clone();
+        let committed = self.commit_in_turn(content, target).await?;
+        // Whoever is told may have to wait for others who wait for their turn.
+        self.tell(Change::Name(path)).await;
+        Ok(committed)
+    }
+
+    async fn commit_in_turn(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
         let _entered = self.enter()?;
         // Those that one flush makes durable come to the metastore together. A large content has flushes of its own, which take long.
         let mut announced = if content.is_packed() {
@@ -114,6 +125,7 @@ impl Inner {
             how,
             level,
             ground,
+            note,
         } = target;
         let token = self.file_token(path, how.token.as_deref()).await?;
         if let Token::Known(answer) = token {
@@ -144,6 +156,11 @@ impl Inner {
                 (inode.uid, inode.gid, inode.xattrs) = (old.uid, old.gid, old.xattrs.clone());
                 inode.mode = how.mode_bits.unwrap_or(old.mode);
             }
+            if let Some((uid, gid)) = how.owner {
+                (inode.uid, inode.gid) = (uid, gid);
+            }
+            inode.mtime = how.mtime.unwrap_or(inode.mtime);
+            inode.ctime = how.ctime.unwrap_or(inode.ctime);
         })?;
         self.plan_token(
             &mut plan,
@@ -154,6 +171,9 @@ impl Inner {
                 size: sealed.len,
             },
         );
+        if let Some(note) = note {
+            plan.delete(note.clone());
+        }
         drop(announced);
         self.commit(plan).await?;
         Ok(Tried::Done {
@@ -211,9 +231,8 @@ fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Create {
 /// Whether the write may meet what is there.
 pub(super) fn check_target(path: &Path, how: &WriteFile, there: Option<&Node>) -> Result<()> {
     if path.is_root() || there.is_some_and(Node::is_dir) {
-        return Err(Error::precondition(format!(
-            "{path}: is a directory; a file can not take its place"
-        )));
+        let text = format!("{path}: is a directory; a file can not take its place");
+        return Err(Error::precondition(text).because(Mismatch::IsADirectory));
     }
     if how.mode == WriteMode::Create && there.is_some() {
         return Err(Error::exists(format!(
@@ -229,7 +248,7 @@ pub(super) fn check_target(path: &Path, how: &WriteFile, there: Option<&Node>) -
     }
 }
 
-pub(crate) fn size_of(node: &Node) -> u64 {
+fn size_of(node: &Node) -> u64 {
     match node {
         Node::Row { inode, .. } => inode.size,
         Node::Base { entry, .. } => entry.size,

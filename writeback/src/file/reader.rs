@@ -10,7 +10,7 @@ use bytes::Bytes;
 use forebay_namespace::{BaseEntry, Ino, Inode, Kind, Node, Path};
 use forebay_segment::{Reader, StreamId};
 use forebay_understore::Validator;
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, os::fd::BorrowedFd, sync::Arc};
 
 /// Times that a name is resolved anew because its bytes moved between the row and the open.
 const MOVED_MAX: u32 = 8;
@@ -103,6 +103,7 @@ impl Inner {
             Kind::File => {}
             Kind::Dir { .. } => return Err(Error::invalid(format!("{name}: is a directory"))),
             Kind::Symlink(_) => return Err(Error::invalid(format!("{name}: is a symbolic link; read its target"))),
+            Kind::Special { .. } => return Err(Error::invalid(format!("{name}: is a pipe, socket or device"))),
         }
         let stream = StreamId(ino.0, inode.generation);
         let source = match Content::decode(&inode.content)? {
@@ -239,6 +240,20 @@ impl FileReader {
             Source::Local { reader, copy: Some(_) } => Ok(reader.mapped().await.unwrap_or_default()),
             Source::Clean(_) => Ok(None),
         }
+    }
+
+    /// The local file whose bytes are exactly the content, all compared with their checksums, where it lies so. It stays open while
+    /// this reader lives.
+    pub async fn local_file(&self) -> Result<Option<BorrowedFd<'_>>> {
+        let Source::Local { reader, .. } = &self.source else {
+            return Ok(None);
+        };
+        let Some((_, fd)) = reader.file() else { return Ok(None) };
+        if self.mapped().await?.is_none() {
+            return Ok(None);
+        }
+        // SAFETY: the segment's file keeps the descriptor open, and the reader keeps the segment's file.
+        Ok(Some(unsafe { BorrowedFd::borrow_raw(fd) }))
     }
 
     /// Names this exact content (inode and generation, or mount, key and validator): for caches of what was parsed from it.

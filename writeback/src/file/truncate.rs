@@ -4,7 +4,7 @@ use super::{
     SealedContent, WriteFile, WriteMode, copy,
     place::{GENERATION, Ground, Target, Tried, check_target, with_token},
 };
-use crate::{Cache, Error, ErrorKind, Result, cache::Inner};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner, changes::Change};
 use forebay_metastore::Announced;
 use forebay_namespace::Path;
 use std::sync::Arc;
@@ -25,13 +25,15 @@ impl Inner {
         let _entered = self.enter()?;
         self.check_writable(path)?;
         self.dirty.check_size(size)?;
-        let _turn = self.files.turns.take(path).await;
+        let turn = self.files.turns.take(path).await;
         let mut attempts = self.attempts(format!("truncate {path}"));
         loop {
             let (sealed, target) = self.cut_copy(path, size).await?;
             match self.try_write(&target, &sealed, Announced::default()).await {
                 Ok(Tried::Done { replaced }) => {
                     self.written(sealed, replaced);
+                    drop(turn);
+                    self.tell(Change::Name(path.clone())).await;
                     return Ok(());
                 }
                 Ok(Tried::Moved | Tried::Repeated(_)) => attempts.after(Error::lost()).await?,
@@ -71,6 +73,7 @@ impl Inner {
                 how,
                 level: self.settings.ack,
                 ground,
+                note: None,
             },
         ))
     }

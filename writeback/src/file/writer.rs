@@ -11,6 +11,7 @@ use super::{
 use crate::{AckLevel, Cache, Error, ErrorKind, Result, cache::Inner};
 use bytes::Bytes;
 use forebay_namespace::{Node, NsError, Path};
+use forebay_runtime::clock::Timestamp;
 use forebay_segment::{Stable, StableWatch};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
@@ -48,6 +49,12 @@ pub struct WriteFile {
     pub size_hint: Option<u64>,
     /// Permission bits; default what a file that is replaced has, else 0o644.
     pub mode_bits: Option<u32>,
+    /// User and group; default what a file that is replaced has, else 0.
+    pub owner: Option<(u32, u32)>,
+    /// Last content change; default now.
+    pub mtime: Option<Timestamp>,
+    /// Last change of any kind; default now.
+    pub ctime: Option<Timestamp>,
 }
 
 /// What was accepted so far.
@@ -110,6 +117,7 @@ impl Cache {
             how,
             level,
             ground,
+            note: None,
         };
         Ok(FileWriter {
             state: State::Writing(Box::new(Writing {

@@ -12,7 +12,15 @@ use forebay_runtime::clock::Timestamp;
 use forebay_understore::{Found, Listed, StoreError};
 use futures::StreamExt;
 use moka::sync::Cache as Moka;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// How long an answer of an object store is taken for true.
 const FRESH: Duration = Duration::from_secs(1);
@@ -20,33 +28,65 @@ const FRESH: Duration = Duration::from_secs(1);
 const FRESH_ABSENT: Duration = Duration::from_millis(250);
 /// Bytes of remembered answers.
 const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
+/// Counters of what was forgotten: so many that the changes of others rarely keep an answer from being remembered.
+const FORGOTTEN: usize = 1024;
+
+/// A mount and a key.
+type At = (u32, String);
 
 /// Remembered answers by mount and key.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    answers: Moka<(u32, String), (Duration, Option<BaseEntry>)>,
+    answers: Moka<At, (Duration, Option<BaseEntry>)>,
+    /// How often keys were forgotten, by their hash; the last counts for all keys. An answer under way meanwhile may be the old one.
+    forgotten: [AtomicU64; FORGOTTEN + 1],
 }
 
 impl Remembered {
     pub(super) fn new() -> Self {
-        let weigh = |(_, key): &(u32, String), _: &(Duration, Option<BaseEntry>)| {
-            u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX)
-        };
+        let weigh =
+            |(_, key): &At, _: &(Duration, Option<BaseEntry>)| u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX);
         Self {
             answers: Moka::builder()
                 .max_capacity(REMEMBERED_BYTES_MAX)
                 .weigher(weigh)
                 .build(),
+            forgotten: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// A number that differs once the key was forgotten.
+    fn age(&self, at: &At) -> u64 {
+        let one = &self.forgotten[slot(at)];
+        one.load(Ordering::SeqCst) + self.forgotten[FORGOTTEN].load(Ordering::SeqCst)
+    }
+
+    /// Keeps an answer that was asked for at this age of the key, unless the key was forgotten since. Looked at after it is kept:
+    /// whoever forgets later finds it.
+    fn keep(&self, at: At, asked: u64, answer: (Duration, Option<BaseEntry>)) {
+        self.answers.insert(at.clone(), answer);
+        if self.age(&at) != asked {
+            self.answers.invalidate(&at);
         }
     }
 
     pub(super) fn forget(&self, mount: u32, key: &str) {
-        self.answers.invalidate(&(mount, key.to_owned()));
+        let at = (mount, key.to_owned());
+        self.forgotten[slot(&at)].fetch_add(1, Ordering::SeqCst);
+        self.answers.invalidate(&at);
     }
 
     pub(super) fn forget_all(&self) {
+        self.forgotten[FORGOTTEN].fetch_add(1, Ordering::SeqCst);
         self.answers.invalidate_all();
     }
+}
+
+/// The counter of a key.
+fn slot(at: &At) -> usize {
+    let mut hasher = DefaultHasher::new();
+    at.hash(&mut hasher);
+    usize::try_from(hasher.finish() % FORGOTTEN as u64).expect("less than the number of counters")
 }
 
 /// The base over all mounts.
@@ -77,10 +117,11 @@ impl Base for MountedBase {
                 return Ok(entry);
             }
         }
+        let asked = self.shared.remembered.age(&id);
         let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
         let entry = found.map(|found| entry(name.to_vec(), found));
         if !mount.is_local() {
-            self.shared.remembered.answers.insert(id, (now, entry.clone()));
+            self.shared.remembered.keep(id, asked, (now, entry.clone()));
         }
         Ok(entry)
     }
@@ -157,10 +198,13 @@ async fn list_store(mount: &Mount, key: &str, after: Option<&[u8]>, limit: usize
     // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
     let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
     let mut rows = mount.store.list(key, after.as_deref());
-    let mut listed = Vec::new();
+    let mut listed: Vec<Listed> = Vec::new();
     while listed.len() < limit {
         match mount.health.ask(async { rows.next().await.transpose() }).await {
-            Ok(Some(row)) if sayable(&row.name) => listed.push(row),
+            // An object hides a directory of its name, as it does when the name alone is asked for.
+            Ok(Some(row)) if sayable(&row.name) && listed.last().is_none_or(|last| last.name != row.name) => {
+                listed.push(row);
+            }
             Ok(Some(_)) => {}
             Ok(None) | Err(StoreError::NotFound(_)) => break,
             Err(error) => return Err(error),
@@ -196,4 +240,26 @@ fn directory(name: &[u8]) -> BaseEntry {
 
 fn away(mount: &Mount, error: StoreError) -> BaseError {
     BaseError(named(&mount.url, error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_was_under_way_when_its_key_changed_is_not_remembered() {
+        let remembered = Remembered::new();
+        let at = (1, "a/b".to_owned());
+        let answer = (Duration::ZERO, None);
+        let forgets: [&dyn Fn(); 2] = [&|| remembered.forget(1, "a/b"), &|| remembered.forget_all()];
+        for forget in forgets {
+            let asked = remembered.age(&at);
+            forget();
+            remembered.keep(at.clone(), asked, answer.clone());
+            assert_eq!(remembered.answers.get(&at), None);
+        }
+        let asked = remembered.age(&at);
+        remembered.keep(at.clone(), asked, answer.clone());
+        assert_eq!(remembered.answers.get(&at), Some(answer));
+    }
 }

@@ -68,7 +68,12 @@ impl Inner {
                 PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await?,
             };
             match cleared {
-                Cleared::Done => done.push(place.clone()),
+                Cleared::Done => {
+                    if place.kind != PlaceKind::File {
+                        self.show_base_below(&mount.path_of(&place.key)?, row.seq).await?;
+                    }
+                    done.push(place.clone());
+                }
                 Cleared::Wait(other) => {
                     end = Outcome::Wait(other);
                     break;
@@ -123,10 +128,8 @@ impl Inner {
                 continue;
             };
             mount.health.note(None);
-            match place.kind {
-                PlaceKind::File => self.mounts.changed(place.mount, &place.key),
-                // What a lookup saw below shall not show again once the whiteout is gone.
-                PlaceKind::Prune | PlaceKind::Tree => self.mounts.changed_all(),
+            if place.kind == PlaceKind::File {
+                self.mounts.changed(place.mount, &place.key);
             }
             let path = mount.path_of(&place.key)?;
             if let Some(forget) = self.names.plan_forget_whiteout(&path).await?
@@ -138,11 +141,6 @@ impl Inner {
         self.commit(plan).await?;
         let absorbed = self.persist.read_row(row.seq).await?;
         self.persist.take_in(row.seq, absorbed.as_ref(), self.persist.now());
-        for place in done.iter().filter(|place| place.kind != PlaceKind::File) {
-            if let Some(mount) = self.mounts.by_id(place.mount) {
-                self.show_base_below(&mount.path_of(&place.key)?, row.seq).await?;
-            }
-        }
         Ok(())
     }
 

@@ -149,7 +149,7 @@ impl Persist {
         let (ino, inode) = &renamed.moved;
         match inode.kind {
             Kind::Dir { .. } => self.directory_renamed(plan, renamed, from, to).await,
-            Kind::Symlink(_) => Ok(()),
+            Kind::Symlink(_) | Kind::Special { .. } => Ok(()),
             Kind::File => {
                 self.file_renamed(plan, *ino, inode, renamed, before, to).await?;
                 // Both moved: the other one is a rename of its own.

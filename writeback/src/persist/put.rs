@@ -9,6 +9,7 @@
 //! this life or an earlier one left for exactly this content goes on.
 
 use super::{
+    clear::Stopped,
     plan::{Row, with_work, work_key},
     rules,
     tracker::{Acquired, At, Outcome},
@@ -146,7 +147,12 @@ impl Inner {
         };
         let acquired = self.persist.tracker.lock().acquire(job.row.seq, &job.at());
         match acquired {
-            Acquired::Yes => self.put_at(job).await,
+            Acquired::Yes => match self.clear_the_way(&job).await {
+                Ok(None) => self.put_at(job).await,
+                Ok(Some(other)) => Ok(Outcome::Wait(other)),
+                Err(Stopped::Store(error)) => self.after_error(job, error).await,
+                Err(Stopped::Here(error)) => Err(error),
+            },
             Acquired::Owned(other) => Ok(Outcome::Wait(other)),
             Acquired::TakeOver(other) => self.take_over(job, other).await,
         }

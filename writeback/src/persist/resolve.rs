@@ -329,7 +329,7 @@ impl Inner {
             };
             let what = match inode.kind {
                 Kind::Dir { .. } => WorkKind::MakeDir { ino: ino.0 },
-                Kind::Symlink(_) => continue,
+                Kind::Symlink(_) | Kind::Special { .. } => continue,
                 Kind::File => WorkKind::Put {
                     ino: ino.0,
                     generation: inode.generation,

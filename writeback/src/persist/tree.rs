@@ -7,7 +7,7 @@
 use super::{
     clear::{Cleared, Stopped},
     plan::{Row, add, with_work, work_key},
-    put::SOON,
+    put::{Job, SOON},
     tracker::{Below, Outcome},
 };
 use crate::{
@@ -254,11 +254,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Directories that were made where others were removed show the base again, once these are gone.
+    /// Directories that were made where others were removed show the base again, once these are gone. Done before the row says so:
+    /// where it fails the row is still there, and runs again.
     pub(super) async fn show_base_below(&self, path: &Path, seq: u64) -> Result<()> {
+        // What a lookup saw there before shall not show again.
+        self.mounts.changed_all();
         let mut open = vec![path.clone()];
         while let Some(dir) = open.pop() {
-            let Ok(Some(Node::Row { inode, .. })) = self.names.resolve(&dir).await else {
+            let Some(Node::Row { inode, .. }) = self.node_at(&dir).await? else {
                 continue;
             };
             if inode.kind != (Kind::Dir { base: None }) {
@@ -266,7 +269,7 @@ impl Inner {
             }
             let mut after: Option<Vec<u8>> = None;
             loop {
-                let page = self.names.list(&dir, after.as_deref(), PAGE).await?;
+                let page = self.page_of(&dir, after.as_deref()).await?;
                 let ended = page.len() < PAGE;
                 after = page.last().map(|(name, _)| name.clone());
                 for (name, _) in page.into_iter().filter(|(_, node)| node.is_dir()) {
@@ -279,6 +282,14 @@ impl Inner {
             self.show_base(&dir, seq).await?;
         }
         Ok(())
+    }
+
+    /// Names in a directory; none once it is gone.
+    async fn page_of(&self, dir: &Path, after: Option<&[u8]>) -> Result<Vec<(Vec<u8>, Node)>> {
+        match self.names.list(dir, after, PAGE).await {
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => Ok(Vec::new()),
+            page => Ok(page?),
+        }
     }
 
     /// Removes what lies below a place, once nobody else answers for anything there.
@@ -317,6 +328,29 @@ impl Inner {
             )),
             Err(stopped) => stopped.cleared(),
         }
+    }
+
+    /// A folder can not hold a file and a directory of one name. Where the target of a put lies in a directory that is to go, one
+    /// that was in it may have the very name of the file: it goes first. Answers work that still needs what lies there. On an
+    /// object store both may be there, and who prunes the directory around them sees both.
+    pub(super) async fn clear_the_way(&self, job: &Job) -> Result<Option<u64>, Stopped> {
+        let (seq, at) = (job.row.seq, job.at());
+        let (in_the_way, needed_by, unwinds) = {
+            let tracker = self.persist.tracker.lock();
+            let in_the_way = job.mount.is_local() && tracker.tree_over(seq, &at, false).is_some();
+            let needed_by = tracker.owner_below(seq, &at, Below::Any);
+            (in_the_way, needed_by, tracker.unwinds(seq))
+        };
+        if !in_the_way || needed_by.is_some() && unwinds {
+            return Ok(None);
+        }
+        if needed_by.is_some() {
+            return Ok(needed_by);
+        }
+        if job.mount.upload.head(&job.key).await?.is_some_and(|found| found.is_dir) {
+            self.remove_below(&job.mount, &job.key, None).await?;
+        }
+        Ok(None)
     }
 
     /// Removes the directories below `key` and objects of ours that have no name any more; with `since` all objects that were

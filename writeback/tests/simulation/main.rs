@@ -12,8 +12,7 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Seeds of a quick run: the first ones, and those that found something. Of 1 to 385 one fails: 113, where an empty directory that
-/// was renamed away shows again, because its marker in the store was left behind.
+/// Seeds of a quick run: the first ones, and those that found something. Of 1 to 800 none fails.
 const SEEDS: &[u64] = &[
     1, 2, 4, 5, 6, 8, 9, 11, 12, 14, 17, 23, 31, 36, 46, 48, 53, 55, 62, 71, 72, 76, 111, 127, 147, 182, 194, 245, 384,
     449, 532, 597, 699, 799,
@@ -52,10 +51,18 @@ fn what_was_acknowledged_is_there_after_any_fault_and_arrives_in_the_under_store
     }
 }
 
+/// Its marker in the store was left behind, hidden by a file that took its name, and showed once the file was gone. In the first
+/// world, where it was found, every file goes in one put.
 #[test]
-#[ignore = "fails: its marker in the store is left behind, and shows once the file that took its name is gone"]
 fn an_empty_directory_that_was_renamed_away_does_not_show_again() {
-    run::run(113);
+    run::run_in(support::World::new(113));
+    run::run(17);
+}
+
+/// It was removed while its directory hid what the store had, left no whiteout, and its object showed once the directory hid nothing.
+#[test]
+fn a_file_that_was_renamed_out_of_an_opaque_directory_does_not_show_again() {
+    run::run_in(support::World::new(921));
 }
 
 #[test]

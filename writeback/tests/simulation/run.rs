@@ -2,6 +2,7 @@
 
 use crate::{
     actor::{Actor, may_fail},
+    model::Entry,
     pipeline::{self, Pipeline},
     shared::Shared,
     support::{World, at, part_notes},
@@ -11,6 +12,7 @@ use forebay_runtime::{
     chance::{Chance, SeededChance},
     clock::Clock,
     disk,
+    units::ByteSize,
 };
 use forebay_understore::{StoreError, memory::FaultRates};
 use forebay_writeback::{Cache, Error};
@@ -63,9 +65,17 @@ impl fmt::Display for Report {
     }
 }
 
+/// A run in the usual world, where what is not small is uploaded in parts.
 pub(crate) fn run(seed: u64) -> Report {
-    let chance = SeededChance::new(seed ^ 0x5eed);
     let mut world = World::new(seed);
+    world.settings.persist.single_put_bytes_max = ByteSize(20_000);
+    world.settings.persist.part_bytes = ByteSize(15_000);
+    run_in(world)
+}
+
+pub(crate) fn run_in(mut world: World) -> Report {
+    let seed = world.seed;
+    let chance = SeededChance::new(seed ^ 0x5eed);
     let history = History::default();
     let roots = ["/kept/zero", "/local/one", "/kept/two/deep", "/local/three"];
     let mut actors: Vec<Actor> = roots
@@ -276,6 +286,23 @@ fn compare(world: &World, actors: &[Actor], pipeline: &Pipeline, shared: &Shared
         })
         .collect();
     assert!(wrong.is_empty(), "the under-store differs:{}", wrong.concat());
+    compare_markers(world, actors);
+}
+
+/// Every marker of a directory is that of one that is there: what was renamed or removed leaves none behind.
+fn compare_markers(world: &World, actors: &[Actor]) {
+    for actor in actors {
+        let Some(prefix) = actor.root.strip_prefix("/kept/") else {
+            continue;
+        };
+        let below = format!("{prefix}/");
+        let markers = world.store.dirs().into_iter();
+        let stray: Vec<String> = markers
+            .filter_map(|marker| marker.strip_prefix(&below).map(str::to_owned))
+            .filter(|path| actor.model.0.get(path) != Some(&Entry::Dir))
+            .collect();
+        assert!(stray.is_empty(), "{}: markers were left behind: {stray:?}", actor.name);
+    }
 }
 
 /// What no mount covers is dirty; besides it only parts of datasets. Answers files and bytes.

@@ -31,6 +31,7 @@ pub async fn run(store: UnderStoreRef) {
     an_aborted_upload_leaves_nothing(store).await;
     listings_are_in_byte_order(store).await;
     directories_come_and_go(store).await;
+    an_object_does_not_hide_a_directory_of_its_name(store).await;
     odd_names_and_bad_keys(store).await;
     absence_is_not_an_error_where_it_is_fine(store).await;
     clear(store).await;
@@ -364,6 +365,24 @@ async fn directories_come_and_go(store: &dyn UnderStore) {
     store.remove_dir(&key("made")).await.expect("remove_dir");
     store.remove_dir(&key("made")).await.expect("remove_dir of nothing");
     assert_eq!(store.head(&key("made")).await.expect("head"), None);
+}
+
+async fn an_object_does_not_hide_a_directory_of_its_name(store: &dyn UnderStore) {
+    put(store, "twice/a", b"1", Expect::Absent).await.expect("put");
+    if store.make_dir(&key("twice/a")).await.is_ok() {
+        put(store, "twice/a-b", b"1", Expect::Absent).await.expect("put");
+        let rows: Vec<_> = store.list(&key("twice"), None).try_collect().await.expect("list");
+        let rows: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.found.is_dir)).collect();
+        assert_eq!(rows, [("a", false), ("a", true), ("a-b", false)]);
+        assert_eq!(
+            names(store, "twice", Some("a")).await,
+            ["a-b"],
+            "both come before the cursor"
+        );
+        store.remove_dir(&key("twice/a")).await.expect("remove_dir");
+    }
+    let found = store.head(&key("twice/a")).await.expect("head").expect("there");
+    assert!(!found.is_dir, "the object stays");
 }
 
 async fn odd_names_and_bad_keys(store: &dyn UnderStore) {

@@ -139,7 +139,8 @@ pub trait UnderStore: Debug + Send + Sync {
     async fn probe(&self) -> Result<Capabilities, StoreError>;
     /// What is at `key`: an object, a directory (also one that only exists by what lies under it), or None.
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError>;
-    /// The names directly in directory `key` greater than `after`, in byte order, as they arrive.
+    /// The names directly in directory `key` greater than `after`, in byte order, as they arrive. On an object store one name may be
+    /// an object and a directory: it comes twice then, the object first, so that whoever clears up sees both.
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>>;
     /// Exactly `range` of the object, if it still has `validator`; `Changed` otherwise.
     async fn read(&self, key: &str, range: Range<u64>, validator: &Validator) -> Result<Bytes, StoreError>;

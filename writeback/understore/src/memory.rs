@@ -422,7 +422,8 @@ impl State {
         is_dir.then(directory)
     }
 
-    fn names(&self, key: &str) -> BTreeMap<String, Found> {
+    /// What lies directly in a directory, by name and by whether it is a directory.
+    fn names(&self, key: &str) -> BTreeMap<(String, bool), Found> {
         let below = if key.is_empty() {
             String::new()
         } else {
@@ -438,22 +439,16 @@ impl State {
             .take_while(|(key, _)| key.starts_with(&below))
             .chain(objects.take_while(|(key, _)| key.starts_with(&below)))
         {
-            match (full[below.len()..].split_once('/'), object) {
-                (Some((name, _)), _) => {
-                    names.entry(name.to_owned()).or_insert_with(directory);
-                }
-                (None, None) => {
-                    names.entry(full[below.len()..].to_owned()).or_insert_with(directory);
-                }
-                (None, Some(object)) => {
-                    let found = Found {
-                        token: None,
-                        attributes: Vec::new(),
-                        ..object.found()
-                    };
-                    names.insert(full[below.len()..].to_owned(), found);
-                }
-            }
+            let found = match (full[below.len()..].split_once('/'), object) {
+                (None, Some(object)) => Found {
+                    token: None,
+                    attributes: Vec::new(),
+                    ..object.found()
+                },
+                _ => directory(),
+            };
+            let name = full[below.len()..].split('/').next().unwrap_or_default();
+            names.insert((name.to_owned(), found.is_dir), found);
         }
         names
     }
@@ -490,8 +485,8 @@ impl UnderStore for Memory {
             let rows: Vec<Result<Listed, StoreError>> = match names {
                 Ok(names) => names
                     .into_iter()
-                    .filter(|(name, _)| after.as_ref().is_none_or(|after| name > after))
-                    .map(|(name, found)| Ok(Listed { name, found }))
+                    .filter(|((name, _), _)| after.as_ref().is_none_or(|after| name > after))
+                    .map(|((name, _), found)| Ok(Listed { name, found }))
                     .collect(),
                 Err(error) => vec![Err(error)],
             };

@@ -437,7 +437,8 @@ const PROBE: &str = ".forebay-probe";
 struct Listing {
     shared: Arc<Shared>,
     below: String,
-    after: Option<String>,
+    /// What was handed out last, and whether that was the directory of this name: it comes after the object.
+    after: Option<(String, bool)>,
     token: Option<String>,
     asked: BTreeMap<String, bool>,
     first: bool,
@@ -445,7 +446,7 @@ struct Listing {
 
 impl Listing {
     async fn page(&mut self) -> Result<VecDeque<Listed>, StoreError> {
-        let start = self.after.as_ref().map(|after| format!("{}{after}", self.below));
+        let start = self.after.as_ref().map(|(after, _)| format!("{}{after}", self.below));
         let mut query = vec![("delimiter", "/"), ("prefix", self.below.as_str())];
         match (&self.token, &start) {
             (Some(token), _) => query.push(("continuation-token", token)),
@@ -455,7 +456,7 @@ impl Listing {
         let page = self.shared.list_page(&query).await?;
         self.first = false;
         self.token = page.next_continuation_token;
-        let mut names: BTreeMap<String, Found> = BTreeMap::new();
+        let mut names: BTreeMap<(String, bool), Found> = BTreeMap::new();
         let mut last = String::new();
         for content in page.contents {
             last = last.max(content.key.clone());
@@ -468,26 +469,26 @@ impl Listing {
                     attributes: Vec::new(),
                     is_dir: false,
                 };
-                names.insert(name.to_owned(), found);
+                names.insert((name.to_owned(), false), found);
             }
         }
         for prefix in page.common_prefixes {
             last = last.max(prefix.prefix.clone());
             if let Some(name) = prefix.prefix.strip_suffix('/').and_then(|prefix| self.name(prefix)) {
-                names.entry(name.to_owned()).or_insert_with(directory);
+                names.insert((name.to_owned(), true), directory());
             }
         }
         if self.token.is_some() {
             for name in self.directories_to_come(&last).await? {
-                names.entry(name).or_insert_with(directory);
+                names.insert((name, true), directory());
             }
         }
         let rows = names
             .into_iter()
             .filter(|(name, _)| self.after.as_ref().is_none_or(|after| name > after));
-        let rows: VecDeque<Listed> = rows.map(|(name, found)| Listed { name, found }).collect();
+        let rows: VecDeque<Listed> = rows.map(|((name, _), found)| Listed { name, found }).collect();
         if let Some(last) = rows.back() {
-            self.after = Some(last.name.clone());
+            self.after = Some((last.name.clone(), last.found.is_dir));
         }
         Ok(rows)
     }
@@ -571,7 +572,7 @@ impl UnderStore for S3 {
         let listing = Listing {
             shared: Arc::clone(&self.shared),
             below,
-            after: after.map(str::to_owned),
+            after: after.map(|after| (after.to_owned(), true)),
             token: None,
             asked: BTreeMap::new(),
             first: true,

@@ -109,6 +109,40 @@ async fn a_directory_created_where_one_was_moved_away_is_opaque_until_it_is_reba
     assert!(world.ns.path_of(ino).await.unwrap().is_some());
 }
 
+/// Found by the engine's simulation: a file had been persisted from an opaque directory, was removed, and showed once the directory
+/// showed the base.
+#[tokio::test]
+async fn what_was_removed_from_an_opaque_directory_does_not_show_when_it_is_rebased() {
+    let world = World::with_base(&["/d/x"]).await;
+    world.rename("/d", "/e").await.unwrap();
+    world.mkdir("/d").await.unwrap();
+    world.put("/d/new", 7).await.unwrap();
+    world.base.remove(&p("/d"));
+    world.base.put(&p("/d/new"), There::File(7));
+    assert_eq!(world.unlink("/d/new").await.unwrap().whiteout, Some(p("/d/new")));
+    world.ns.rebase(ROOT).await.unwrap();
+    assert_eq!(world.read("/d/new").await, None);
+}
+
+#[tokio::test]
+async fn a_whiteout_in_an_opaque_directory_is_forgotten_once_nothing_is_there() {
+    let world = World::with_base(&["/d/x"]).await;
+    world.rename("/d", "/e").await.unwrap();
+    world.mkdir("/d").await.unwrap();
+    world.put("/d/new", 7).await.unwrap();
+    world.unlink("/d/new").await.unwrap();
+    let plan = world.ns.plan_forget_whiteout(&p("/d/new")).await.unwrap().unwrap();
+    world.ns.commit(plan, None).await.unwrap();
+    world.base.remove(&p("/d"));
+    world.ns.rebase(ROOT).await.unwrap();
+    world.base.put(&p("/d/new"), There::File(9));
+    assert_eq!(
+        world.read("/d/new").await,
+        Some(9),
+        "what comes later from outside shows"
+    );
+}
+
 /// Found by the engine's simulation: a slow answer for a renamed directory came when another one had its old place.
 #[tokio::test]
 async fn what_comes_to_the_old_place_of_a_renamed_directory_does_not_show_in_it() {

@@ -1,11 +1,12 @@
 //! The machine's own file system.
 
-use super::{Disk, DiskEntry, DiskFile, DiskRef, OpenHow, Space};
+use super::{Disk, DiskEntry, DiskFile, DiskRef, OpenHow, Seek, Space};
 use bytes::Bytes;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind},
     mem::MaybeUninit,
+    ops::Range,
     os::{
         fd::{AsRawFd, RawFd},
         unix::{ffi::OsStrExt, fs::FileExt},
@@ -16,6 +17,8 @@ use std::{
 
 /// Most buffers that one `pwritev` takes (`UIO_MAXIOV`).
 const WRITE_CHUNKS_MAX: usize = 1024;
+/// What is written at a time where holes cannot be made.
+const ZEROS: &[u8] = &[0; 64 << 10];
 
 /// The file system of this machine. Stateless.
 #[derive(Clone, Copy, Debug, Default)]
@@ -136,6 +139,37 @@ const RAMFS_MAGIC: i64 = 0x8584_58f6;
 #[derive(Debug)]
 struct RealFile(File);
 
+impl RealFile {
+    /// False when the file system cannot do it.
+    fn fallocate(&self, how: libc::c_int, range: Range<u64>) -> io::Result<bool> {
+        loop {
+            let (at, len) = (
+                range.start as libc::off_t,
+                range.end.saturating_sub(range.start) as libc::off_t,
+            );
+            // SAFETY: no memory is passed.
+            if unsafe { libc::fallocate(self.0.as_raw_fd(), how, at, len) } == 0 {
+                return Ok(true);
+            }
+            let e = io::Error::last_os_error();
+            match e.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(false),
+                _ => return Err(e),
+            }
+        }
+    }
+
+    fn write_zeros(&self, mut range: Range<u64>) -> io::Result<()> {
+        while !range.is_empty() {
+            let n = (range.end - range.start).min(ZEROS.len() as u64);
+            self.0.write_all_at(&ZEROS[..n as usize], range.start)?;
+            range.start += n;
+        }
+        Ok(())
+    }
+}
+
 impl DiskFile for RealFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -185,6 +219,10 @@ impl DiskFile for RealFile {
         Ok(())
     }
 
+    fn write_slice_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
     }
@@ -198,25 +236,54 @@ impl DiskFile for RealFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        loop {
-            // SAFETY: no memory is passed.
-            let answer = unsafe {
-                libc::fallocate(
-                    self.0.as_raw_fd(),
-                    libc::FALLOC_FL_KEEP_SIZE,
-                    offset as libc::off_t,
-                    len as libc::off_t,
-                )
-            };
-            if answer == 0 {
-                return Ok(());
-            }
-            let e = io::Error::last_os_error();
-            match e.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
-                _ => return Err(e),
-            }
+        self.fallocate(libc::FALLOC_FL_KEEP_SIZE, offset..offset.saturating_add(len))
+            .map(|_| ())
+    }
+
+    fn allocate_extending(&self, range: Range<u64>) -> io::Result<()> {
+        let end = range.end;
+        let reserved = self.fallocate(0, range)?;
+        if !reserved && self.len()? < end {
+            self.set_len(end)?;
+        }
+        Ok(())
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        if self.fallocate(how, range.clone())? {
+            return Ok(());
+        }
+        self.write_zeros(range.start..range.end.min(self.len()?))
+    }
+
+    fn seek(&self, from: u64, what: Seek) -> io::Result<Option<u64>> {
+        let whence = match what {
+            Seek::Data => libc::SEEK_DATA,
+            Seek::Hole => libc::SEEK_HOLE,
+        };
+        let from = libc::off_t::try_from(from).map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+        // SAFETY: no memory is passed. It moves the position of the file, which no call of ours uses.
+        let at = unsafe { libc::lseek(self.0.as_raw_fd(), from, whence) };
+        match u64::try_from(at) {
+            Ok(at) => Ok(Some(at)),
+            Err(_) => match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+                e => Err(e),
+            },
+        }
+    }
+
+    fn start_write_back(&self) {
+        // SAFETY: no memory is passed. Without one of the flags that wait, it takes no error away from the flush to come.
+        unsafe { libc::sync_file_range(self.0.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        // SAFETY: no memory is passed.
+        match unsafe { libc::posix_fadvise(self.0.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+            0 => Ok(()),
+            code => Err(io::Error::from_raw_os_error(code)),
         }
     }
 
@@ -299,6 +366,44 @@ mod tests {
         let file = RealDisk.open(&home.path().join("f"), OpenHow::CreateNew).unwrap();
         file.allocate(0, 1 << 20).unwrap();
         assert!(file.is_empty().unwrap());
+    }
+
+    #[test]
+    fn a_file_is_changed_in_place_and_holes_read_as_zeros() {
+        let home = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&home.path().join("f"), OpenHow::CreateNew).unwrap();
+        file.write_slice_at(&[7; 200_000], 100_000).unwrap();
+        file.punch(150_000..1 << 40).unwrap();
+        assert_eq!(file.len().unwrap(), 300_000);
+        file.allocate_extending(250_000..400_000).unwrap();
+        file.allocate_extending(0..1000).unwrap();
+        file.write_slice_at(&[8; 10], 160_000).unwrap();
+        file.start_write_back();
+        file.sync_data().unwrap();
+        file.forget_cached().unwrap();
+        let mut found = vec![1; 500_000];
+        assert_eq!(file.read_at(&mut found, 0).unwrap(), 400_000);
+        for (at, byte) in found[..400_000].iter().enumerate() {
+            let expected = match at {
+                100_000..150_000 => 7,
+                160_000..160_010 => 8,
+                _ => 0,
+            };
+            assert_eq!(*byte, expected, "at {at}");
+        }
+    }
+
+    #[test]
+    fn data_and_holes_are_found() {
+        let home = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&home.path().join("f"), OpenHow::CreateNew).unwrap();
+        file.write_slice_at(&[7; 10], 5).unwrap();
+        file.set_len(1 << 20).unwrap();
+        assert_eq!(file.seek(0, Seek::Data).unwrap(), Some(0));
+        let hole = file.seek(0, Seek::Hole).unwrap().unwrap();
+        assert!((15..=1 << 20).contains(&hole), "{hole}");
+        assert_eq!(file.seek(1 << 20, Seek::Data).unwrap(), None);
+        assert_eq!(file.seek(1 << 20, Seek::Hole).unwrap(), None);
     }
 
     #[test]

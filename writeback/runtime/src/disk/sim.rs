@@ -6,7 +6,7 @@
 //!
 //! What it does not model: latency, permissions, links, a platter that reorders synced data.
 
-use super::{Disk, DiskEntry, DiskFile, DiskRef, OpenHow, Space};
+use super::{Disk, DiskEntry, DiskFile, DiskRef, OpenHow, Seek, Space};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -14,6 +14,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     io::{self, ErrorKind},
+    ops::Range,
     os::fd::RawFd,
     path::{Path, PathBuf},
     sync::Arc,
@@ -567,23 +568,11 @@ impl SimFile {
         apply(&mut inode.seen, &change);
         inode.pending.push(change);
     }
-}
 
-impl DiskFile for SimFile {
-    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.state()?;
-        let bytes = &state.inodes[&self.ino].seen;
-        let from = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
-        let n = out.len().min(bytes.len() - from);
-        out[..n].copy_from_slice(&bytes[from..from + n]);
-        Ok(n)
-    }
-
-    fn write_all_at(&self, chunks: &[Bytes], offset: u64) -> io::Result<()> {
+    fn write(&self, data: Bytes, offset: u64) -> io::Result<()> {
         let mut state = self.state()?;
         state.step()?;
         state.calls.writes += 1;
-        let data = Bytes::from(chunks.concat());
         let at = usize::try_from(offset).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
         let broken = state.hit(|f| if let Fault::Write(left) = f { Some(left) } else { None });
         let full = state.hit(|f| if let Fault::Full(left) = f { Some(left) } else { None });
@@ -606,6 +595,25 @@ impl DiskFile for SimFile {
         state.room(self.ino, offset + data.len() as u64)?;
         Self::change(&mut state, self.ino, Change::Write { at, data });
         Ok(())
+    }
+}
+
+impl DiskFile for SimFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.state()?;
+        let bytes = &state.inodes[&self.ino].seen;
+        let from = bytes.len().min(usize::try_from(offset).unwrap_or(usize::MAX));
+        let n = out.len().min(bytes.len() - from);
+        out[..n].copy_from_slice(&bytes[from..from + n]);
+        Ok(n)
+    }
+
+    fn write_all_at(&self, chunks: &[Bytes], offset: u64) -> io::Result<()> {
+        self.write(Bytes::from(chunks.concat()), offset)
+    }
+
+    fn write_slice_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write(Bytes::copy_from_slice(bytes), offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -648,6 +656,49 @@ impl DiskFile for SimFile {
         state.room(self.ino, offset + len)?;
         let inode = state.inodes.get_mut(&self.ino).expect("open files keep their inode");
         inode.reserved = inode.reserved.max(offset + len);
+        Ok(())
+    }
+
+    fn allocate_extending(&self, range: Range<u64>) -> io::Result<()> {
+        self.allocate(range.start, range.end.saturating_sub(range.start))?;
+        let mut state = self.state()?;
+        let end = usize::try_from(range.end).map_err(|_| io::Error::from(ErrorKind::FileTooLarge))?;
+        if state.inodes[&self.ino].seen.len() < end {
+            Self::change(&mut state, self.ino, Change::Len(end));
+        }
+        Ok(())
+    }
+
+    fn punch(&self, range: Range<u64>) -> io::Result<()> {
+        let mut state = self.state()?;
+        state.step()?;
+        let len = state.inodes[&self.ino].seen.len();
+        let end = len.min(usize::try_from(range.end).unwrap_or(len));
+        let at = end.min(usize::try_from(range.start).unwrap_or(end));
+        // On the way to the platter as torn as any other write.
+        let data = Bytes::from(vec![0; end - at]);
+        Self::change(&mut state, self.ino, Change::Write { at, data });
+        Ok(())
+    }
+
+    fn seek(&self, from: u64, what: Seek) -> io::Result<Option<u64>> {
+        let len = self.len()?;
+        let at = match what {
+            Seek::Data => from,
+            Seek::Hole => len,
+        };
+        Ok((from < len).then_some(at))
+    }
+
+    fn start_write_back(&self) {}
+
+    fn forget_cached(&self) -> io::Result<()> {
+        let mut state = self.state()?;
+        let inode = state.inodes.get_mut(&self.ino).expect("open files keep their inode");
+        inode.seen.clone_from(&inode.platter);
+        for change in &inode.pending {
+            apply(&mut inode.seen, change);
+        }
         Ok(())
     }
 
@@ -728,6 +779,56 @@ mod tests {
         disk.restart();
         assert_eq!(content(&disk, &path).unwrap(), b"");
         assert_eq!(disk.calls().faults, 1);
+    }
+
+    #[test]
+    fn what_a_failed_sync_left_in_memory_can_be_forgotten_and_what_is_to_be_written_stays() {
+        let (disk, path) = disk(1);
+        let file = disk.open(&path, OpenHow::CreateNew).unwrap();
+        file.write_slice_at(b"old bytes", 0).unwrap();
+        file.sync_data().unwrap();
+        file.write_slice_at(b"new", 0).unwrap();
+        disk.arm(Fault::Sync(1));
+        file.sync_data().unwrap_err();
+        file.write_slice_at(b"!", 8).unwrap();
+        assert_eq!(content(&disk, &path).unwrap(), b"new byte!");
+        file.forget_cached().unwrap();
+        assert_eq!(content(&disk, &path).unwrap(), b"old byte!");
+    }
+
+    #[test]
+    fn a_power_cut_leaves_old_or_new_sectors_of_what_was_overwritten_and_touches_nothing_else() {
+        let (mut old, mut new, mut torn) = (0, 0, 0);
+        for seed in 0..200 {
+            let (disk, path) = disk(seed);
+            let file = disk.open(&path, OpenHow::CreateNew).unwrap();
+            file.write_slice_at(&[1; 8192], 0).unwrap();
+            file.sync_data().unwrap();
+            disk.sync_dir(Path::new("/d")).unwrap();
+            file.write_slice_at(&[2; 2048], 1024).unwrap();
+            file.punch(6144..8192).unwrap();
+            disk.restart();
+            let found = content(&disk, &path).unwrap();
+            assert_eq!(found.len(), 8192, "seed {seed}");
+            for (sector, bytes) in found.chunks(SECTOR).enumerate() {
+                let may_be: &[u8] = match sector {
+                    2..6 => &[1, 2],
+                    12..16 => &[1, 0],
+                    _ => &[1],
+                };
+                assert!(may_be.contains(&bytes[0]), "seed {seed}, sector {sector}");
+                assert!(bytes.iter().all(|b| *b == bytes[0]), "seed {seed}, sector {sector}");
+            }
+            match found[1024..3072].iter().filter(|b| **b == 2).count() {
+                0 => old += 1,
+                2048 => new += 1,
+                _ => torn += 1,
+            }
+        }
+        assert!(
+            old > 20 && new > 20 && torn > 20,
+            "old {old}, new {new}, torn {torn} of 200"
+        );
     }
 
     #[test]

@@ -1,32 +1,21 @@
 //! Writing a dedicated segment.
 
-use super::DedicatedFile;
+use super::{DedicatedFile, LogFile, Made};
 use crate::{
     context::{Context, asked_to_fail},
-    crc::crc32c,
     error::{Result, SegmentError},
     flusher::{Demand, Flush, Flusher},
-    header::{FileKind, HEADER_BYTES},
-    layout::{SegmentId, StreamId},
-    manifest::{Closed, SegmentKind},
-    record::{Head, Kind, Progress, frame},
+    manifest::Closed,
+    record::{Kind, Progress},
     state::StreamState,
     sums::Sums,
     table::{Phase, Segment},
 };
 use bytes::Bytes;
-use forebay_runtime::{
-    crash_point,
-    disk::{DiskFile, OpenHow, is_full},
-};
+use forebay_runtime::{crash_point, disk::is_full};
 use parking_lot::Mutex;
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
-/// Room for the log is reserved in steps of this.
-const ALLOCATE_BYTES: u64 = 64 << 10;
 /// A flush of data that nobody waits for begins at once when there is this much.
 const FLUSH_BYTES: u64 = 4 << 20;
 
@@ -38,11 +27,9 @@ pub(crate) struct DedicatedLog {
     stream: Arc<StreamState>,
     segment: Arc<Segment>,
     file: Arc<DedicatedFile>,
-    path: PathBuf,
-    log: Arc<dyn DiskFile>,
     state: Mutex<State>,
     /// One flush at a time, whoever runs it.
-    flushing: Mutex<()>,
+    log: Mutex<LogFile>,
 }
 
 #[derive(Debug, Default)]
@@ -56,10 +43,6 @@ struct State {
     /// Durable bytes and appends.
     stable: (u64, u64),
     seal: Seal,
-    /// Where the next record of the log goes.
-    end: u64,
-    synced: u64,
-    allocated: u64,
     entered: bool,
     failed: Option<String>,
 }
@@ -102,8 +85,6 @@ struct Round {
     fresh: Appended,
     data: bool,
     seal: bool,
-    end: u64,
-    synced: u64,
     entered: bool,
 }
 
@@ -114,42 +95,22 @@ impl DedicatedLog {
         flusher: Arc<Flusher>,
         stream: &Arc<StreamState>,
     ) -> Result<Arc<Self>> {
-        let id = context.next_id();
-        let (data_path, path) = (context.folder.data(id), context.folder.log(id));
-        let made = Self::make_files(context, id, stream.id, &data_path, &path);
-        let (data, log) = made.inspect_err(|_| {
-            // Of no use without each other; what cannot be removed the next start drops.
-            let _ = (context.disk.remove(&data_path), context.disk.remove(&path));
-        })?;
-        let segment = Segment::new(id, SegmentKind::Dedicated, stream.id);
-        context.table.insert(&segment);
-        let file = DedicatedFile::new(id, data_path, data, Sums::default());
-        let state = State {
-            end: HEADER_BYTES,
-            ..State::default()
-        };
-        Ok(Self::with(context, flusher, stream, segment, file, log, state))
-    }
-
-    fn make_files(
-        context: &Context,
-        id: SegmentId,
-        stream: StreamId,
-        data_path: &Path,
-        path: &Path,
-    ) -> Result<(Arc<dyn DiskFile>, Arc<dyn DiskFile>)> {
-        let refused = |path: &Path, e| context.refused("create", path, HEADER_BYTES, e);
-        let data = context
-            .disk
-            .open(data_path, OpenHow::CreateNew)
-            .map_err(|e| refused(data_path, e))?;
-        let log = context
-            .disk
-            .open(path, OpenHow::CreateNew)
-            .map_err(|e| refused(path, e))?;
-        let header = context.header(FileKind::DedicatedLog, id, stream).encode();
-        log.write_all_at(&[header], 0).map_err(|e| refused(path, e))?;
-        Ok((data, log))
+        let Made {
+            segment,
+            data_path,
+            data,
+            log,
+        } = Made::create(context, stream.id)?;
+        let file = DedicatedFile::new(segment.id, data_path, data, Sums::default());
+        Ok(Self::with(
+            context,
+            flusher,
+            stream,
+            segment,
+            file,
+            log,
+            State::default(),
+        ))
     }
 
     /// Goes on with a recovered segment behind its durable end.
@@ -161,16 +122,11 @@ impl DedicatedLog {
         file: Arc<DedicatedFile>,
         from: &Resumed,
     ) -> Result<Arc<Self>> {
-        let path = context.folder.log(segment.id);
-        let failed = |e| SegmentError::disk("open", &path, e);
-        let log = context.disk.open(&path, OpenHow::Write).map_err(failed)?;
-        log.set_len(from.end).map_err(failed)?;
+        let log = LogFile::resume(context, segment.id, stream.id, from.end)?;
         let state = State {
             bytes: from.bytes,
             appends: from.appends,
             stable: (from.bytes, from.appends),
-            end: from.end,
-            synced: from.end,
             entered: true,
             seal: if from.sealed { Seal::Done } else { Seal::No },
             ..State::default()
@@ -184,21 +140,18 @@ impl DedicatedLog {
         stream: &Arc<StreamState>,
         segment: Arc<Segment>,
         file: Arc<DedicatedFile>,
-        log: Arc<dyn DiskFile>,
+        log: LogFile,
         state: State,
     ) -> Arc<Self> {
         segment.set_dedicated_file(&file);
-        let path = context.folder.log(segment.id);
         Arc::new(DedicatedLog {
             context: Arc::clone(context),
             flusher,
             stream: Arc::clone(stream),
             segment,
             file,
-            path,
-            log,
             state: Mutex::new(state),
-            flushing: Mutex::new(()),
+            log: Mutex::new(log),
         })
     }
 
@@ -301,14 +254,11 @@ impl DedicatedLog {
             fresh,
             data: state.bytes > state.stable.0,
             seal,
-            end: state.end,
-            synced: state.synced,
             entered: state.entered,
         })
     }
 
-    /// Answers where the log ends.
-    fn write_round(&self, round: &Round) -> Result<u64> {
+    fn write_round(&self, round: &Round, log: &mut LogFile) -> Result<()> {
         let fsync = self.context.settings.fsync;
         if fsync && round.data {
             self.file
@@ -316,7 +266,6 @@ impl DedicatedLog {
                 .sync_data()
                 .map_err(|e| SegmentError::disk("fdatasync", self.file.path(), e))?;
         }
-        let mut end = round.end;
         if round.progress() {
             let progress = Progress {
                 bytes: round.bytes,
@@ -324,58 +273,20 @@ impl DedicatedLog {
                 blocks: round.fresh.blocks.clone(),
                 appends: round.fresh.appends.clone(),
             };
-            end = self.write_record(Kind::Progress, round, end, progress.encode().into())?;
+            log.append(Kind::Progress, round.bytes, round.appends, progress.encode().into())?;
         }
         if round.seal {
-            end = self.write_record(Kind::Seal, round, end, Bytes::new())?;
+            log.append(Kind::Seal, round.bytes, round.appends, Bytes::new())?;
         }
-        if fsync {
-            self.log
-                .sync_data()
-                .map_err(|e| SegmentError::disk("fdatasync", &self.path, e))?;
-            if !round.entered {
-                self.segment.enter(&self.context.manifest)?;
-            }
+        log.sync()?;
+        if fsync && !round.entered {
+            self.segment.enter(&self.context.manifest)?;
         }
-        Ok(end)
-    }
-
-    fn write_record(&self, kind: Kind, round: &Round, at: u64, payload: Bytes) -> Result<u64> {
-        let head = Head {
-            payload_len: u32::try_from(payload.len()).expect("notes that wait for a flush are bounded"),
-            payload_crc: crc32c(&payload),
-            stream: self.stream.id,
-            offset: round.bytes,
-            number: round.appends,
-            ..Head::bare(kind, round.synced)
-        };
-        let end = at + head.record_len();
-        self.reserve_log(end)?;
-        let chunks = frame(&head, self.segment.id, at, &Bytes::new(), &[payload]);
-        self.log
-            .write_all_at(&chunks, at)
-            .map_err(|e| SegmentError::disk("write", &self.path, e))?;
-        Ok(end)
-    }
-
-    /// Room for the log is found even on a full disk: the reserve is given up for it.
-    fn reserve_log(&self, end: u64) -> Result<()> {
-        let allocated = self.state.lock().allocated;
-        if end <= allocated {
-            return Ok(());
-        }
-        let step = (end - allocated).next_multiple_of(ALLOCATE_BYTES);
-        let allocate = || self.log.allocate(allocated, step);
-        let reserved = match allocate() {
-            Err(e) if is_full(&e) && self.context.reserve.give() => allocate(),
-            reserved => reserved,
-        };
-        reserved.map_err(|e| SegmentError::disk("allocate", &self.path, e))?;
-        self.state.lock().allocated = allocated + step;
         Ok(())
     }
 
-    fn settle(&self, round: Round, end: u64) {
+    fn settle(&self, round: Round, log: &mut LogFile) {
+        log.settle();
         if round.progress() {
             self.file
                 .sums()
@@ -384,46 +295,39 @@ impl DedicatedLog {
         let first = {
             let mut state = self.state.lock();
             let first = !state.entered;
-            (state.stable, state.end, state.synced, state.entered) = ((round.bytes, round.appends), end, end, true);
+            (state.stable, state.entered) = ((round.bytes, round.appends), true);
             if round.seal {
                 state.seal = Seal::Done;
             } else {
-                self.mark(&mut state);
+                log.mark();
             }
             first
         };
         self.segment.readable.store(round.bytes, Ordering::Relaxed);
         self.segment.set_live_bytes(round.bytes);
-        self.segment.file_bytes.store(round.bytes + end, Ordering::Relaxed);
+        self.segment
+            .file_bytes
+            .store(round.bytes + log.synced(), Ordering::Relaxed);
         self.stream.advance(round.bytes, round.appends);
         if first {
             self.stream.release_packed(&self.context.reclaimer);
         }
         if round.seal {
-            self.close(round.bytes, end);
-        }
-    }
-
-    /// Notes down how far the flush went: the next start can then tell damage of the last record from a torn tail.
-    fn mark(&self, state: &mut State) {
-        let head = Head::bare(Kind::Mark, state.synced);
-        let chunks = frame(&head, self.segment.id, state.end, &Bytes::new(), &[]);
-        if state.end + head.record_len() <= state.allocated && self.log.write_all_at(&chunks, state.end).is_ok() {
-            state.end += head.record_len();
+            self.close(round.bytes, log);
         }
     }
 
     /// Ends the log at a shutdown, sealed or not: nothing is written to it any more. How long an unsealed one is by now is
     /// entered into the manifest, so that the next start notices when it is cut meanwhile.
     pub(crate) fn close_down(&self) {
-        let _flushing = self.flushing.lock();
+        let log = self.log.lock();
         let mut state = self.state.lock();
         if state.failed.is_some() || state.seal == Seal::Done {
             return;
         }
         if state.entered {
             let closed = Closed {
-                file: state.synced,
+                file: log.synced(),
                 content: state.stable.0,
             };
             self.context.manifest.closed(self.segment.id, closed);
@@ -433,10 +337,10 @@ impl DedicatedLog {
         self.stream.poison(self.segment.id, &SegmentError::Closed.to_string());
     }
 
-    fn close(&self, bytes: u64, end: u64) {
+    fn close(&self, bytes: u64, log: &LogFile) {
         // A write that found no room may have left bytes behind the end; reserved room goes, too.
         let ragged = self.file.data().len().is_ok_and(|len| len > bytes);
-        let trimmed = self.log.set_len(end).and_then(|()| {
+        let trimmed = log.trim().and_then(|()| {
             if ragged {
                 self.file.data().set_len(bytes)
             } else {
@@ -444,12 +348,12 @@ impl DedicatedLog {
             }
         });
         if let Err(e) = trimmed {
-            tracing::warn!(path = %self.path.display(), error = %e, "cannot trim a sealed segment");
+            tracing::warn!(path = %log.path().display(), error = %e, "cannot trim a sealed segment");
         }
         self.context.manifest.closed(
             self.segment.id,
             Closed {
-                file: end,
+                file: log.end(),
                 content: bytes,
             },
         );
@@ -464,17 +368,9 @@ impl DedicatedLog {
         }
         state.failed = Some(reason.to_owned());
         drop(state);
-        tracing::error!(segment = %self.segment.id, path = %self.path.display(), reason, "segment takes no more writes");
+        tracing::error!(segment = %self.segment.id, path = %self.file.path().display(), reason, "segment takes no more writes");
         self.segment.set_phase(Phase::Poisoned(reason.to_owned()));
         self.stream.poison(self.segment.id, reason);
-    }
-
-    /// Takes back what a failed flush may have left in the log, so that no later start believes it.
-    fn cut_log(&self) {
-        let synced = self.state.lock().synced.max(HEADER_BYTES);
-        if let Err(e) = self.log.set_len(synced) {
-            tracing::warn!(path = %self.path.display(), error = %e, "cannot cut a failed log back to what was durable");
-        }
     }
 }
 
@@ -487,17 +383,17 @@ impl Round {
 
 impl Flush for DedicatedLog {
     fn flush(&self) {
-        let _one = self.flushing.lock();
+        let mut log = self.log.lock();
         let Some(round) = self.round() else { return };
         let refused = asked_to_fail(crash_point!("data-written-not-synced"), self.file.path());
-        match refused.and_then(|()| self.write_round(&round)) {
-            Ok(end) => {
+        match refused.and_then(|()| self.write_round(&round, &mut log)) {
+            Ok(()) => {
                 crash_point!("data-synced-not-acked");
-                self.settle(round, end);
+                self.settle(round, &mut log);
             }
             Err(e) => {
                 self.poison(&e.to_string());
-                self.cut_log();
+                log.cut();
             }
         }
     }

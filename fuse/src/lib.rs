@@ -1,0 +1,30 @@
+//! Forebay as files.
+//!
+//! Floor plan: [`Volume`] is a file system over the cache that knows nothing of the kernel and is tested without one; `session`
+//! translates the kernel's requests into its operations and its answers back; `notify` tells the kernel, from a thread of its own, what
+//! other doors changed; [`Mounted`] is one mount from its beginning to its end; [`Errno`] is what programs see of an error.
+//!
+//! # What is promised
+//!
+//! `write` promises nothing. `fsync`, `fdatasync` and `close` answer when what was written is durable at the cache's level; after `close`
+//! every door sees it whole. `rename`, `unlink`, `mkdir` and the like are durable when they answer, so `fsync` of a directory has nothing
+//! to wait for. A file that is being created has its name on this mount at once, and at other doors with its first `close` or `fsync`.
+//!
+//! # Why a file is written aside and placed
+//!
+//! A content of the cache is never changed, so that readers, uploads and versions can rely on it. A file that is opened for writing is
+//! a draft beside it; placing the draft gives the name a new content in one transaction. The price: changing a part of a file copies
+//! the rest once per open.
+
+mod errno;
+mod mount;
+mod notify;
+mod session;
+mod volume;
+
+pub use errno::{Errno, Result};
+pub use mount::{MountError, MountOptions, Mounted};
+pub use volume::{
+    Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, OpenHow, Opened, ROOT, SetAttr, Volume,
+    VolumeOptions,
+};

@@ -1,0 +1,268 @@
+//! One mount, from its beginning to its end.
+//!
+//! 1. The folder is looked at: a mount that another process has left dead is taken away, a living one is refused.
+//! 2. The kernel is asked for the mount; from here on programs see files.
+//! 3. *Ended*: what is open and changed is placed, then the folder is unmounted; one that is in use is detached, so that programs
+//!    that still have files open get errors rather than hold the end up.
+
+use crate::{
+    notify::Notify,
+    session::Session,
+    volume::{Mode, Volume, VolumeOptions},
+};
+use forebay_runtime::task;
+use forebay_writeback::{Cache, changes::Observer};
+use fuser::{BackgroundSession, Config, MountOption, SessionACL};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::runtime::Handle;
+
+/// What a mount is called in lists of mounts.
+const NAME: &str = "forebay";
+/// Threads that take requests: as many as there are cores, within these. More would only wake each other.
+const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
+/// What the kernel reads ahead, KiB: a stream then comes in few large requests.
+const READ_AHEAD_KIB: u32 = 4096;
+
+/// How to mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// The folder.
+    pub folder: PathBuf,
+    /// How files behave.
+    pub volume: VolumeOptions,
+}
+
+/// Why a folder was not mounted or unmounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// There is no such folder.
+    #[error("{}: not a folder; make it first (`mkdir -p`)", .0.display())]
+    NoFolder(PathBuf),
+    /// Another one has it.
+    #[error("{}: is mounted by a running Forebay already; unmount it first, or choose another folder", .0.display())]
+    Taken(PathBuf),
+    /// The system refused.
+    #[error("{}: can not {what}: {error}", .folder.display())]
+    System {
+        /// The folder.
+        folder: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// The system's answer.
+        error: io::Error,
+    },
+}
+
+/// A mounted folder.
+#[derive(Debug)]
+pub struct Mounted {
+    folder: PathBuf,
+    volume: Arc<Volume>,
+    session: BackgroundSession,
+    /// Changes through other doors are told to the kernel for as long as this lives.
+    _observer: Arc<dyn Observer>,
+}
+
+impl Mounted {
+    /// Mounts the cache's names at a folder. Call it in a runtime.
+    pub async fn start(cache: Cache, options: MountOptions) -> Result<Self, MountError> {
+        let runtime = Handle::current();
+        task::blocking(move || Self::mount(cache, options, runtime)).await
+    }
+
+    fn mount(cache: Cache, options: MountOptions, runtime: Handle) -> Result<Self, MountError> {
+        let folder = prepare(&options.folder)?;
+        let failed = |what| {
+            let folder = folder.clone();
+            move |error| MountError::System { folder, what, error }
+        };
+        let volume = Volume::new(cache, options.volume);
+        let filesystem = Session::new(Arc::clone(&volume), runtime);
+        let session = fuser::Session::new(filesystem, &folder, &config(options.volume)).map_err(failed("mount"))?;
+        let session = session.spawn().map_err(failed("serve"))?;
+        let notify = Notify::start(session.notifier()).map_err(failed("serve"))?;
+        let observer = volume.follow_changes(Arc::new(notify));
+        read_ahead(&folder);
+        tracing::info!(folder = %folder.display(), mode = ?options.volume.mode, "mounted");
+        Ok(Self {
+            folder,
+            volume,
+            session,
+            _observer: observer,
+        })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How files behave there.
+    pub fn options(&self) -> VolumeOptions {
+        self.volume.options()
+    }
+
+    /// Places what is changed, and unmounts.
+    pub async fn end(self) -> Result<(), MountError> {
+        self.volume.settle_all().await;
+        let Self {
+            folder,
+            session,
+            volume,
+            ..
+        } = self;
+        let ended = task::blocking(move || unmount(&folder, session)).await;
+        // What was written between the two.
+        volume.settle_all().await;
+        ended
+    }
+}
+
+fn unmount(folder: &Path, session: BackgroundSession) -> Result<(), MountError> {
+    let plain = umount(folder, 0);
+    if plain.is_err() {
+        tracing::warn!(folder = %folder.display(), "still in use; detaching it");
+        umount(folder, libc::MNT_DETACH).map_err(|error| MountError::System {
+            folder: folder.to_owned(),
+            what: "unmount",
+            error,
+        })?;
+        // Those who have files open keep the session alive; it ends with the process.
+        return Ok(());
+    }
+    let ended = session.umount_and_join();
+    tracing::info!(folder = %folder.display(), "unmounted");
+    ended.map_err(|error| MountError::System {
+        folder: folder.to_owned(),
+        what: "end the session",
+        error,
+    })
+}
+
+/// The folder by its full name, without a dead mount on it.
+fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
+    let missing = || MountError::NoFolder(folder.to_owned());
+    let looked = fs::metadata(folder);
+    if looked
+        .as_ref()
+        .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    {
+        let failed = |error| MountError::System {
+            folder: folder.to_owned(),
+            what: "take a dead mount away",
+            error,
+        };
+        umount(folder, libc::MNT_DETACH).map_err(failed)?;
+        tracing::warn!(folder = %folder.display(), "took the place of a mount whose process is gone");
+    }
+    if !fs::metadata(folder).map_err(|_| missing())?.is_dir() {
+        return Err(missing());
+    }
+    let folder = folder.canonicalize().map_err(|_| missing())?;
+    match is_ours(&folder) {
+        true => Err(MountError::Taken(folder)),
+        false => Ok(folder),
+    }
+}
+
+/// Whether Forebay is mounted exactly there.
+fn is_ours(folder: &Path) -> bool {
+    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mounts.split(|byte| *byte == b'\n').any(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let at = fields.nth(4).map(unescape);
+        let kind = line
+            .windows(3)
+            .position(|window| window == b" - ")
+            .map(|at| &line[at + 3..]);
+        at.as_deref() == Some(folder.as_os_str().as_bytes())
+            && kind.is_some_and(|kind| kind.starts_with(b"fuse.forebay "))
+    })
+}
+
+/// A name as `mountinfo` writes it: some bytes as `\` and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut name = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((first, more)) = rest.split_first() {
+        let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) if *first == b'\\' => {
+                name.push(byte);
+                rest = &more[3..];
+            }
+            _ => {
+                name.push(*first);
+                rest = more;
+            }
+        }
+    }
+    name
+}
+
+fn umount(folder: &Path, flags: i32) -> io::Result<()> {
+    let name = CString::new(folder.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: the name is a string that ends with NUL and lives until the call returns.
+    match unsafe { libc::umount2(name.as_ptr(), flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn config(options: VolumeOptions) -> Config {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::FSName(NAME.into()),
+        MountOption::Subtype(NAME.into()),
+        MountOption::DefaultPermissions,
+        MountOption::NoAtime,
+        MountOption::NoDev,
+        MountOption::NoSuid,
+    ];
+    if options.read_only || options.mode == Mode::Dataset {
+        config.mount_options.push(MountOption::RO);
+    }
+    config.acl = SessionACL::All;
+    let cores = std::thread::available_parallelism().map_or(*THREADS.start(), usize::from);
+    config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));
+    config.clone_fd = true;
+    config
+}
+
+/// Only a wish: without the right to it streams come in smaller requests.
+fn read_ahead(folder: &Path) {
+    let Ok(metadata) = fs::metadata(folder) else { return };
+    let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    let setting = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    if let Err(error) = fs::write(&setting, READ_AHEAD_KIB.to_string()) {
+        tracing::debug!(setting, %error, "the kernel reads ahead as it does by default");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_the_list_of_mounts_are_read_as_they_were_given() {
+        assert_eq!(unescape(b"/mnt/a\\040b"), b"/mnt/a b");
+        assert_eq!(unescape(b"/mnt/a\\134b\\x"), b"/mnt/a\\b\\x");
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing");
+        let error = prepare(&missing).unwrap_err();
+        assert!(
+            error.to_string().contains("missing") && error.to_string().contains("mkdir"),
+            "{error}"
+        );
+    }
+}

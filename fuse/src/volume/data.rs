@@ -1,0 +1,346 @@
+//! Content: open, read, write, cut, fsync, close.
+
+use super::{
+    Entry, Mode, NodeId, OpenHow, Opened, Volume,
+    open::{Current, Handle, OpenFile, Why},
+};
+use crate::{Errno, Result};
+use bytes::Bytes;
+use forebay_writeback::{
+    ErrorKind,
+    file::{Draft, FileReader},
+    names::StatKind,
+};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Range,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Times that a write is begun anew because the draft was placed between two of its steps.
+const PLACED_MEANWHILE_MAX: u32 = 64;
+
+impl Volume {
+    /// Opens a file.
+    pub async fn open(&self, node: NodeId, flags: i32) -> Result<Opened> {
+        let _moving = self.moving.read().await;
+        let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
+        if writes {
+            self.check_changeable(&self.path(node)?)?;
+        }
+        let file = self.file(node).await?;
+        let how = self.open_how(&file, writes).await?;
+        let opened = self.opened(&file, writes, how);
+        if flags & libc::O_TRUNC != 0
+            && writes
+            && let Err(error) = self.cut(&file, 0).await
+        {
+            self.release(opened.handle).await?;
+            return Err(error);
+        }
+        Ok(opened)
+    }
+
+    /// The file of a node, opened if nobody has it open.
+    pub(super) async fn file(&self, node: NodeId) -> Result<Arc<OpenFile>> {
+        if let Some(file) = self.open_file(node) {
+            return Ok(file);
+        }
+        let path = self.path(node)?;
+        let reader = match self.cache.read_file(&path).await {
+            Ok(reader) => reader,
+            Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.not_a_file(node).await),
+            Err(error) => return Err(error.into()),
+        };
+        let content = Current {
+            reader: Some(reader),
+            draft: None,
+        };
+        let mut files = self.files.lock();
+        let file = files.entry(node).or_insert_with(|| OpenFile::new(node, content, None));
+        Ok(Arc::clone(file))
+    }
+
+    async fn not_a_file(&self, node: NodeId) -> Errno {
+        match self.stat_of(node).await {
+            Ok(stat) if stat.kind == StatKind::Dir => Errno(libc::EISDIR),
+            Ok(_) => Errno(libc::ENXIO),
+            Err(error) => error,
+        }
+    }
+
+    /// How the kernel shall read a file that is about to be opened. While it reads a file by itself nobody may read it through its page
+    /// cache, and the other way round; asking every time goes with both.
+    async fn open_how(&self, file: &OpenFile, writes: bool) -> Result<OpenHow> {
+        let content = file.content.read().await;
+        let Some(reader) = content.reader.as_ref().filter(|_| !writes && content.draft.is_none()) else {
+            return Ok(OpenHow::Direct);
+        };
+        let backed = self.passthrough.load(Ordering::Relaxed) && reader.local_file().await?.is_some();
+        let opens = file.opens.lock();
+        Ok(match backed {
+            true if opens.cached == 0 && opens.writers == 0 => OpenHow::Backed,
+            _ if opens.backed > 0 => OpenHow::Direct,
+            _ => OpenHow::Cached {
+                keep: self.same_as_cached(file.node, reader),
+            },
+        })
+    }
+
+    /// Whether the kernel has pages of exactly this content; from now on it may.
+    fn same_as_cached(&self, node: NodeId, reader: &FileReader) -> bool {
+        let mut hasher = DefaultHasher::new();
+        reader.identity().hash(&mut hasher);
+        let identity = Some(hasher.finish());
+        let mut tree = self.tree.lock();
+        tree.get_mut(node)
+            .is_some_and(|node| std::mem::replace(&mut node.cached, identity) == identity)
+    }
+
+    pub(super) fn opened(&self, file: &Arc<OpenFile>, writes: bool, how: OpenHow) -> Opened {
+        let mut opens = file.opens.lock();
+        opens.all += 1;
+        opens.writers += u32::from(writes);
+        opens.cached += u32::from(matches!(how, OpenHow::Cached { .. }));
+        opens.backed += u32::from(how == OpenHow::Backed);
+        drop(opens);
+        // It may have been let go of between its lookup and here.
+        self.files.lock().entry(file.node).or_insert_with(|| Arc::clone(file));
+        let handle = self.handle_number();
+        let file = Arc::clone(file);
+        self.handles.insert(handle, Handle { file, writes, how });
+        Opened { handle, how }
+    }
+
+    /// The local file that the kernel reads by itself.
+    pub async fn backing_file(&self, handle: u64) -> Result<OwnedFd> {
+        let Handle { file, .. } = self.handle(handle)?;
+        let content = file.content.read().await;
+        let local = match &content.reader {
+            Some(reader) => reader.local_file().await?,
+            None => None,
+        };
+        let local = local.ok_or(Errno(libc::EIO))?;
+        local.try_clone_to_owned().map_err(|error| errno(&error))
+    }
+
+    /// The kernel could not read it by itself after all: every read is asked for.
+    pub fn not_backed(&self, handle: u64) {
+        if let Some(mut handle) = self.handles.get_mut(&handle)
+            && handle.how == OpenHow::Backed
+        {
+            handle.how = OpenHow::Direct;
+            handle.file.opens.lock().backed -= 1;
+        }
+    }
+
+    /// Reads by a handle; fewer bytes only at the end.
+    pub async fn read(&self, handle: u64, offset: u64, size: u32) -> Result<Bytes> {
+        let file = self.handle(handle)?.file;
+        let content = file.content.read().await;
+        content.read(offset, size).await
+    }
+
+    /// Reads by a node, where the kernel opens nothing.
+    pub async fn read_node(&self, node: NodeId, offset: u64, size: u32) -> Result<Bytes> {
+        let file = self.file(node).await?;
+        let content = file.content.read().await;
+        content.read(offset, size).await
+    }
+
+    /// Writes all of `data`.
+    pub async fn write(&self, handle: u64, offset: u64, data: &[u8]) -> Result<()> {
+        let Handle { file, writes, .. } = self.handle(handle)?;
+        if !writes {
+            return Err(Errno(libc::EBADF));
+        }
+        self.change(&file, u64::MAX, Edit::Write(offset, data)).await
+    }
+
+    /// Changes a file's draft. `keep`: so many bytes of the present content are needed.
+    async fn change(&self, file: &OpenFile, keep: u64, edit: Edit<'_>) -> Result<()> {
+        for _ in 0..PLACED_MEANWHILE_MAX {
+            file.draft(self, keep).await?;
+            let content = file.content.read().await;
+            let Some(draft) = &content.draft else { continue };
+            edit.apply(draft).await?;
+            file.changed(self);
+            return Ok(());
+        }
+        Err(Errno(libc::EAGAIN))
+    }
+
+    /// Cuts a file or extends it with zeros.
+    pub(super) async fn cut(&self, file: &OpenFile, size: u64) -> Result<()> {
+        self.change(file, size, Edit::SetLen(size)).await
+    }
+
+    /// `fallocate`: keeps room for `range`, or with `punch` puts zeros into it.
+    pub async fn fallocate(&self, handle: u64, range: Range<u64>, mode: i32) -> Result<()> {
+        let file = self.handle(handle)?.file;
+        let zero = libc::FALLOC_FL_ZERO_RANGE;
+        let keep = libc::FALLOC_FL_KEEP_SIZE;
+        let edits = match mode {
+            0 => vec![Edit::Allocate(range)],
+            _ if mode == libc::FALLOC_FL_PUNCH_HOLE | keep || mode == zero | keep => vec![Edit::Punch(range)],
+            _ if mode == zero => vec![Edit::Punch(range.clone()), Edit::Allocate(range)],
+            // Room is found when it is written.
+            _ if mode == keep => vec![],
+            _ => return Err(Errno(libc::EOPNOTSUPP)),
+        };
+        for edit in edits {
+            self.change(&file, u64::MAX, edit).await?;
+        }
+        Ok(())
+    }
+
+    /// `lseek` to data or to a hole: all of a file is data, and a hole is at its end.
+    pub async fn seek(&self, node: NodeId, offset: i64, whence: i32) -> Result<i64> {
+        let size = i64::try_from(self.getattr(node).await?.attr.size).map_err(|_| Errno(libc::EOVERFLOW))?;
+        match whence {
+            _ if offset < 0 || offset >= size => Err(Errno(libc::ENXIO)),
+            libc::SEEK_DATA => Ok(offset),
+            libc::SEEK_HOLE => Ok(size),
+            _ => Err(Errno(libc::EINVAL)),
+        }
+    }
+
+    /// Makes what was written durable.
+    pub async fn fsync(&self, handle: u64) -> Result<()> {
+        let _moving = self.moving.read().await;
+        let file = self.handle(handle)?.file;
+        self.settle(&file, Why::Sync).await
+    }
+
+    /// A descriptor is closed; others of the same open may go on.
+    pub async fn flush(&self, handle: u64) -> Result<()> {
+        let _moving = self.moving.read().await;
+        let Handle { file, writes, .. } = self.handle(handle)?;
+        if writes {
+            self.settle(&file, Why::Close).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The last descriptor of an open is closed.
+    pub async fn release(&self, handle: u64) -> Result<()> {
+        let _moving = self.moving.read().await;
+        let Some((_, Handle { file, writes, how })) = self.handles.remove(&handle) else {
+            return Err(Errno(libc::EBADF));
+        };
+        let last = {
+            let mut opens = file.opens.lock();
+            opens.all -= 1;
+            opens.writers -= u32::from(writes);
+            opens.cached -= u32::from(matches!(how, OpenHow::Cached { .. }));
+            opens.backed -= u32::from(how == OpenHow::Backed);
+            opens.all == 0
+        };
+        if !last {
+            return Ok(());
+        }
+        let settled = self.settle(&file, Why::End).await;
+        self.let_go(&file, settled.is_ok()).await;
+        settled
+    }
+
+    /// Forgets a file that nobody has open. One whose changes could not be placed stays until they can.
+    pub(super) async fn let_go(&self, file: &Arc<OpenFile>, settled: bool) {
+        {
+            let mut files = self.files.lock();
+            if file.opens.lock().all > 0 || !settled {
+                return;
+            }
+            if files.get(&file.node).is_some_and(|known| Arc::ptr_eq(known, file)) {
+                files.remove(&file.node);
+            }
+        }
+        if file.is_unlinked()
+            && let Some(draft) = file.content.write().await.draft.take()
+        {
+            draft.discard().await;
+        }
+    }
+
+    /// Cuts the file of a node that need not be open: durable when this answers.
+    pub(super) async fn truncate(&self, node: NodeId, handle: Option<u64>, size: u64) -> Result<()> {
+        if let Some(handle) = handle.and_then(|handle| self.handle(handle).ok()) {
+            return self.cut(&handle.file, size).await;
+        }
+        let file = self.file(node).await?;
+        let cut = self.cut(&file, size).await;
+        let settled = match cut {
+            Ok(()) => self.settle(&file, Why::End).await,
+            Err(error) => Err(error),
+        };
+        self.let_go(&file, settled.is_ok()).await;
+        settled
+    }
+
+    /// The attributes of an open file.
+    pub async fn getattr_open(&self, handle: u64) -> Result<Entry> {
+        let node = self.handle(handle)?.file.node;
+        self.getattr(node).await
+    }
+
+    /// Places all that is open and changed: before the mount goes.
+    pub async fn settle_all(&self) {
+        let files: Vec<_> = self.files.lock().values().cloned().collect();
+        for file in files {
+            if let Err(error) = self.settle(&file, Why::End).await {
+                tracing::error!(node = file.node, %error, "a file's changes could not be placed");
+            }
+        }
+    }
+
+    /// Whether the kernel opens nothing on this volume.
+    pub fn opens_nothing(&self) -> bool {
+        self.options.mode == Mode::Dataset
+    }
+}
+
+/// One change of a draft.
+enum Edit<'a> {
+    Write(u64, &'a [u8]),
+    SetLen(u64),
+    Punch(Range<u64>),
+    Allocate(Range<u64>),
+}
+
+impl Edit<'_> {
+    async fn apply(&self, draft: &Draft) -> Result<()> {
+        Ok(match self {
+            Edit::Write(offset, data) => draft.write(*offset, data).await,
+            Edit::SetLen(size) => draft.set_len(*size).await,
+            Edit::Punch(range) => draft.punch(range.clone()).await,
+            Edit::Allocate(range) => draft.allocate(range.clone()).await,
+        }?)
+    }
+}
+
+impl Current {
+    async fn read(&self, offset: u64, size: u32) -> Result<Bytes> {
+        if let Some(draft) = &self.draft {
+            let left = draft.size().saturating_sub(offset);
+            let mut buffer = vec![0; usize::try_from(left.min(u64::from(size))).expect("it is a u32")];
+            let count = draft.read(offset, &mut buffer).await?;
+            buffer.truncate(count);
+            return Ok(buffer.into());
+        }
+        let Some(reader) = &self.reader else {
+            return Ok(Bytes::new());
+        };
+        let mut chunks = reader.read(offset..offset.saturating_add(u64::from(size))).await?;
+        Ok(match chunks.len() {
+            0 => Bytes::new(),
+            1 => chunks.swap_remove(0),
+            _ => chunks.concat().into(),
+        })
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno(error.raw_os_error().unwrap_or(libc::EIO))
+}

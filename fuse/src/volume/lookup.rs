@@ -1,0 +1,178 @@
+//! Attributes of nodes, lookups, and how long the kernel may remember them.
+
+use super::{Attr, Entry, FileKind, Mode, NodeId, ROOT, Volume, open::OpenFile, system_time, tree::Tree};
+use crate::{Errno, Result};
+use forebay_writeback::{
+    Path,
+    names::{Stat, StatKind, State},
+};
+use std::time::Duration;
+
+/// What the cache alone decides is remembered until it says otherwise.
+const TTL_OWN: Duration = Duration::from_secs(24 * 3600);
+/// What an under-store may change by itself.
+const TTL_STORE: Duration = Duration::from_secs(1);
+/// The same on a mount for training.
+const TTL_DATASET: Duration = Duration::from_secs(3600);
+
+impl Volume {
+    /// What `name` in `parent` is. The kernel knows it from now on.
+    pub async fn lookup(&self, parent: NodeId, name: &[u8]) -> Result<Entry> {
+        let _moving = self.moving.read().await;
+        if let Some(entry) = self.lookup_pending(parent, name) {
+            return Ok(entry);
+        }
+        let path = self.child_path(parent, name)?;
+        match self.cache.stat(&path).await {
+            Ok(stat) => Ok(self.show(parent, name, &stat)),
+            Err(error) => {
+                self.lose(parent, name);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A file whose name is not in the cache yet.
+    fn lookup_pending(&self, parent: NodeId, name: &[u8]) -> Option<Entry> {
+        let mut tree = self.tree.lock();
+        let node = tree.find(parent, name)?;
+        let file = self.open_file(node).filter(|file| file.is_pending())?;
+        let row = tree.get(node)?.row;
+        tree.remember(parent, name, row);
+        drop(tree);
+        let stat = file.apart.lock().clone()?;
+        Some(self.entry(node, &stat))
+    }
+
+    /// A name that leads nowhere any more.
+    fn lose(&self, parent: NodeId, name: &[u8]) {
+        let mut tree = self.tree.lock();
+        if let Some(node) = tree.find(parent, name) {
+            tree.unlink(node);
+        }
+    }
+
+    /// Shows a name to the kernel.
+    pub(super) fn show(&self, parent: NodeId, name: &[u8], stat: &Stat) -> Entry {
+        let node = self.tree.lock().remember(parent, name, stat.id);
+        self.entry(node, stat)
+    }
+
+    /// The kernel lets go of a node so often.
+    pub fn forget(&self, node: NodeId, count: u64) {
+        self.tree.lock().forget(node, count);
+    }
+
+    /// The attributes of a node.
+    pub async fn getattr(&self, node: NodeId) -> Result<Entry> {
+        let _moving = self.moving.read().await;
+        self.attributes_of(node).await
+    }
+
+    pub(super) async fn attributes_of(&self, node: NodeId) -> Result<Entry> {
+        let stat = self.stat_of(node).await?;
+        Ok(self.entry(node, &stat))
+    }
+
+    /// What the cache says of a node, or the file itself where the cache has no name for it.
+    pub(super) async fn stat_of(&self, node: NodeId) -> Result<Stat> {
+        if let Some(stat) = self.open_file(node).and_then(|file| file.apart.lock().clone()) {
+            return Ok(stat);
+        }
+        let path = self.path(node)?;
+        Ok(self.cache.stat(&path).await?)
+    }
+
+    pub(super) fn entry(&self, node: NodeId, stat: &Stat) -> Entry {
+        let file = self.open_file(node);
+        let mut attr = attr(node, stat);
+        if let Some(file) = &file {
+            overlay(&mut attr, file);
+        }
+        if attr.kind == FileKind::Dir
+            && let Some(touched) = self.tree.lock().get(node).and_then(|node| node.touched)
+        {
+            attr.mtime = attr.mtime.max(system_time(touched));
+            attr.ctime = attr.ctime.max(system_time(touched));
+        }
+        Entry {
+            attr,
+            ttl: self.ttl(stat),
+        }
+    }
+
+    fn ttl(&self, stat: &Stat) -> Duration {
+        match (stat.state, self.options.mode) {
+            (State::Open | State::Sealed, _) => TTL_OWN,
+            (_, Mode::Dataset) => TTL_DATASET,
+            (State::Persisted | State::Clean, Mode::Pipeline) => TTL_STORE,
+        }
+    }
+
+    /// Where a symbolic link leads.
+    pub async fn readlink(&self, node: NodeId) -> Result<Vec<u8>> {
+        let _moving = self.moving.read().await;
+        self.stat_of(node).await?.target.ok_or(Errno(libc::EINVAL))
+    }
+
+    /// An entry of `parent` was made or removed.
+    pub(super) fn touch(&self, parent: NodeId) {
+        let now = self.now();
+        if let Some(node) = self.tree.lock().get_mut(parent) {
+            node.touched = Some(now);
+        }
+    }
+
+    /// The directory above a node, and the root's own.
+    pub(super) fn parent_of(&self, node: NodeId) -> NodeId {
+        self.tree.lock().get(node).map_or(ROOT, |node| node.parent)
+    }
+}
+
+/// The node at the end of a path, and the one of its directory, as far as the kernel knows them.
+pub(super) fn known(tree: &Tree, path: &Path) -> Option<(NodeId, Option<NodeId>)> {
+    let parent = tree.walk(&path.parent()?)?;
+    Some((parent, tree.find(parent, path.name()?)))
+}
+
+fn attr(node: NodeId, stat: &Stat) -> Attr {
+    let kind = match (stat.kind, stat.special) {
+        (StatKind::Dir, _) => FileKind::Dir,
+        (StatKind::Symlink, _) => FileKind::Symlink,
+        (StatKind::Special, special) => FileKind::Special(special.map_or(libc::S_IFIFO, |(format, _)| format)),
+        (StatKind::File, _) => FileKind::File,
+    };
+    Attr {
+        node,
+        kind,
+        size: stat.size,
+        mode: if kind == FileKind::Symlink { 0o777 } else { stat.mode },
+        uid: stat.uid,
+        gid: stat.gid,
+        nlink: 1,
+        rdev: stat.special.map_or(0, |(_, rdev)| rdev),
+        mtime: system_time(stat.mtime),
+        ctime: system_time(stat.ctime),
+        atime: system_time(stat.atime),
+    }
+}
+
+/// What the open file knows better.
+fn overlay(attr: &mut Attr, file: &OpenFile) {
+    if file.is_unlinked() {
+        attr.nlink = 0;
+    }
+    // Who changes the content right now will be asked again.
+    if let Ok(content) = file.content.try_read()
+        && (content.draft.is_some() || file.is_unlinked())
+    {
+        attr.size = content.size();
+    }
+    let times = *file.times.lock();
+    if let Some(mtime) = times.mtime {
+        attr.mtime = system_time(mtime);
+    }
+    if let Some(ctime) = times.ctime {
+        attr.ctime = attr.ctime.max(system_time(ctime));
+    }
+}

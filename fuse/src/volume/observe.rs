@@ -1,0 +1,163 @@
+//! What other doors changed: nodes that lost their name or got another one, and what the kernel has to ask for again.
+//!
+//! The volume's own changes come back by the same way and are told apart by their path: the kernel knows of them already, and telling it
+//! while it waits for their answer would block both.
+
+use super::{NodeId, Volume, lookup::known};
+use async_trait::async_trait;
+use forebay_writeback::{
+    Path,
+    changes::{Change, Observer},
+};
+use std::{fmt::Debug, sync::Arc};
+
+/// Tells the kernel to ask again. It returns when the kernel has taken note.
+#[async_trait]
+pub trait Invalidate: Debug + Send + Sync {
+    /// Attributes and content of the node.
+    async fn node(&self, node: NodeId);
+    /// Where the name leads.
+    async fn name(&self, parent: NodeId, name: &[u8]);
+}
+
+/// Changes of the volume's own at one path.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    under_way: u32,
+    /// How many were expected to come back, and came.
+    begun: u32,
+    seen: u32,
+}
+
+/// A change of the volume's own, until it is answered.
+#[derive(Debug)]
+pub(super) struct OwnChange<'a> {
+    volume: &'a Volume,
+    path: Path,
+}
+
+impl Volume {
+    pub(super) fn begin_own(&self, path: &Path) -> OwnChange<'_> {
+        let mut own = self.own.lock();
+        let here = own.entry(path.clone()).or_default();
+        here.under_way += 1;
+        here.begun += 1;
+        OwnChange {
+            volume: self,
+            path: path.clone(),
+        }
+    }
+
+    fn is_own(&self, path: &Path) -> bool {
+        match self.own.lock().get_mut(path) {
+            Some(own) => {
+                own.seen += 1;
+                own.seen <= own.begun
+            }
+            None => false,
+        }
+    }
+
+    /// Learns of changes through other doors from now on, and tells `kernel`.
+    pub fn follow_changes(self: &Arc<Self>, kernel: Arc<dyn Invalidate>) -> Arc<dyn Observer> {
+        let _ = self.kernel.set(kernel);
+        let observer: Arc<dyn Observer> = Arc::new(Follower(Arc::clone(self)));
+        self.cache.observe(&observer);
+        observer
+    }
+
+    async fn name_changed(&self, path: &Path) {
+        let Some((parent, node)) = known(&self.tree.lock(), path) else {
+            return;
+        };
+        if let Some(node) = node {
+            self.look_again(path, node).await;
+        }
+        if let (Some(kernel), Some(name)) = (self.kernel.get(), path.name()) {
+            kernel.name(parent, name).await;
+            kernel.node(parent).await;
+        }
+    }
+
+    /// A name whose node has other content now gets another node: whoever has the old one open keeps what it reads.
+    async fn look_again(&self, path: &Path, node: NodeId) {
+        let row = self.tree.lock().get(node).map(|node| node.row);
+        let stat = self.cache.stat(path).await.ok();
+        if stat.as_ref().map(|stat| stat.id) != row {
+            let file = self.open_file(node).filter(|file| !file.is_pending());
+            if let Some(file) = &file {
+                *file.apart.lock() = stat;
+            }
+            self.lost(Some(node), file).await;
+        }
+        if let Some(kernel) = self.kernel.get() {
+            kernel.node(node).await;
+        }
+    }
+
+    async fn changed_under(&self, path: &Path) {
+        self.name_changed(path).await;
+        let dir = self.tree.lock().walk(path);
+        let Some(dir) = dir else { return };
+        let children = self.tree.lock().children(dir);
+        for (_, name) in children {
+            if let Ok(child) = path.join(&name) {
+                self.name_changed(&child).await;
+            }
+        }
+        if let Some(kernel) = self.kernel.get() {
+            kernel.node(dir).await;
+        }
+    }
+
+    async fn renamed_elsewhere(&self, from: &Path, to: &Path, exchange: bool) {
+        let _moving = self.moving.write().await;
+        let (source, target) = (known(&self.tree.lock(), from), known(&self.tree.lock(), to));
+        if let (Some((from_parent, _)), Some((to_parent, _)), Some(from_name), Some(to_name)) =
+            (source, target, from.name(), to.name())
+        {
+            self.tree
+                .lock()
+                .rename((from_parent, from_name), (to_parent, to_name), exchange);
+        } else if let Some((_, Some(node))) = source.or(target) {
+            self.tree.lock().unlink(node);
+        }
+        let Some(kernel) = self.kernel.get() else { return };
+        for (place, path) in [(source, from), (target, to)] {
+            if let (Some((parent, _)), Some(name)) = (place, path.name()) {
+                kernel.name(parent, name).await;
+                kernel.node(parent).await;
+            }
+        }
+    }
+}
+
+impl Drop for OwnChange<'_> {
+    fn drop(&mut self) {
+        let mut own = self.volume.own.lock();
+        if let Some(here) = own.get_mut(&self.path) {
+            here.under_way -= 1;
+            if here.under_way == 0 {
+                own.remove(&self.path);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Follower(Arc<Volume>);
+
+#[async_trait]
+impl Observer for Follower {
+    async fn changed(&self, change: &Change) {
+        let volume = &self.0;
+        match change {
+            Change::Name(path) if !volume.is_own(path) => volume.name_changed(path).await,
+            Change::Under(path) => volume.changed_under(path).await,
+            Change::Renamed { from, to, exchange } if !volume.is_own(from) => {
+                volume.renamed_elsewhere(from, to, *exchange).await;
+            }
+            Change::Name(_) | Change::Renamed { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Files that are open.
+//!
+//! 1. *Read*: a reader of the content that the name led to when it was opened. It is kept for as long as the file is open.
+//! 2. *Changed*: the first change makes a draft; from then on everybody who has the file open on this mount sees that.
+//! 3. *Placed*, by close or fsync: the name leads to the draft's content. A small draft stays and can be changed again; a large one has
+//!    become the content, and the next change begins with a copy.
+//! 4. *Apart*: a file whose name is not in the cache, because it was never placed or is gone. Its attributes are here alone.
+//! 5. *Released*: the last one who had it open has let go. Changes that were never placed are placed now, or given up with the name.
+
+use super::{NodeId, Volume};
+use crate::{Errno, Result};
+use forebay_runtime::clock::Timestamp;
+use forebay_writeback::{
+    file::{Draft, FileReader, PlaceDraft},
+    names::Stat,
+};
+use parking_lot::Mutex;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+use tokio::sync::RwLock;
+
+/// Closes of one large file, each after changes, that place it. Its copies by many processes (a shell's redirection) would each copy it
+/// anew; from here on a close makes it durable, and the last one places it.
+const LARGE_PLACEMENTS_MAX: u32 = 4;
+
+/// A file that is open.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    pub(super) node: NodeId,
+    pub(super) content: RwLock<Current>,
+    /// One placement at a time.
+    placing: tokio::sync::Mutex<()>,
+    large_placements: AtomicU32,
+    /// Attributes of a file that has no name in the cache.
+    pub(super) apart: Mutex<Option<Stat>>,
+    pub(super) unlinked: AtomicBool,
+    /// Times of changes that are not placed.
+    pub(super) times: Mutex<Times>,
+    pub(super) opens: Mutex<Opens>,
+}
+
+/// Times that the name in the cache does not have yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) mtime: Option<Timestamp>,
+    pub(super) ctime: Option<Timestamp>,
+}
+
+/// Which content it has now.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    pub(super) reader: Option<FileReader>,
+    pub(super) draft: Option<Arc<Draft>>,
+}
+
+impl Current {
+    pub(super) fn size(&self) -> u64 {
+        match (&self.draft, &self.reader) {
+            (Some(draft), _) => draft.size(),
+            (None, Some(reader)) => reader.size(),
+            (None, None) => 0,
+        }
+    }
+}
+
+/// Who has it open, by how the kernel reads it.
+#[derive(Debug, Default)]
+pub(super) struct Opens {
+    pub(super) all: u32,
+    pub(super) writers: u32,
+    pub(super) cached: u32,
+    pub(super) backed: u32,
+}
+
+/// How the kernel shall read an opened file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenHow {
+    /// Every read and write is asked for.
+    Direct,
+    /// Through its page cache; `keep`: what it has of the file is still good.
+    Cached {
+        /// Whether the pages may stay.
+        keep: bool,
+    },
+    /// By itself from the local file.
+    Backed,
+}
+
+/// An opened file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// The handle.
+    pub handle: u64,
+    /// How the kernel shall read it.
+    pub how: OpenHow,
+}
+
+/// An open of a file.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    pub(super) file: Arc<OpenFile>,
+    pub(super) writes: bool,
+    pub(super) how: OpenHow,
+}
+
+impl OpenFile {
+    pub(super) fn new(node: NodeId, content: Current, apart: Option<Stat>) -> Arc<Self> {
+        Arc::new(Self {
+            node,
+            content: RwLock::new(content),
+            placing: tokio::sync::Mutex::new(()),
+            large_placements: AtomicU32::new(0),
+            apart: Mutex::new(apart),
+            unlinked: AtomicBool::new(false),
+            times: Mutex::default(),
+            opens: Mutex::default(),
+        })
+    }
+
+    pub(super) fn is_unlinked(&self) -> bool {
+        self.unlinked.load(Ordering::Acquire)
+    }
+
+    /// Whether its name is not in the cache yet.
+    pub(super) fn is_pending(&self) -> bool {
+        !self.is_unlinked() && self.apart.lock().is_some()
+    }
+
+    /// The draft, made of the content now if there is none. `keep`: so many of its bytes are wanted at most.
+    pub(super) async fn draft(&self, volume: &Volume, keep: u64) -> Result<Arc<Draft>> {
+        if let Some(draft) = &self.content.read().await.draft {
+            return Ok(Arc::clone(draft));
+        }
+        let mut content = self.content.write().await;
+        if let Some(draft) = &content.draft {
+            return Ok(Arc::clone(draft));
+        }
+        let draft = Arc::new(volume.cache.draft(content.reader.as_ref(), keep).await?);
+        content.draft = Some(Arc::clone(&draft));
+        Ok(draft)
+    }
+
+    pub(super) fn changed(&self, volume: &Volume) {
+        let now = Some(volume.now());
+        *self.times.lock() = Times { mtime: now, ctime: now };
+    }
+
+    /// What the file is to be like when it is placed.
+    fn how(&self) -> PlaceDraft {
+        let Times { mtime, ctime } = *self.times.lock();
+        match &*self.apart.lock() {
+            Some(stat) => PlaceDraft {
+                mode: Some(stat.mode),
+                owner: Some((stat.uid, stat.gid)),
+                mtime: mtime.or(Some(stat.mtime)),
+                ctime: ctime.max(Some(stat.ctime)),
+            },
+            None => PlaceDraft {
+                mtime,
+                ctime,
+                ..PlaceDraft::default()
+            },
+        }
+    }
+
+    async fn is_changed(&self) -> bool {
+        let content = self.content.read().await;
+        content.draft.as_ref().is_some_and(|draft| draft.is_changed()) || self.is_pending()
+    }
+}
+
+/// What asks for a placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// A close, which others may follow.
+    Close,
+    /// A program wants it durable and goes on.
+    Sync,
+    /// Nobody has it open any more, or its name is needed now.
+    End,
+}
+
+impl Volume {
+    /// Makes the changes of a file durable, and visible where that is due.
+    pub(super) async fn settle(&self, file: &OpenFile, why: Why) -> Result<()> {
+        if file.is_unlinked() || !file.is_changed().await {
+            return Ok(());
+        }
+        let _placing = file.placing.lock().await;
+        if file.is_unlinked() || !file.is_changed().await {
+            return Ok(());
+        }
+        let path = self.path(file.node)?;
+        let Some(draft) = file.content.read().await.draft.clone() else {
+            return Ok(());
+        };
+        let small = draft.is_small().await;
+        let often = file.large_placements.load(Ordering::Relaxed) >= LARGE_PLACEMENTS_MAX;
+        if !small && (why == Why::Sync || (why == Why::Close && often)) {
+            return Ok(draft.sync(&path, file.how()).await?);
+        }
+        let how = file.how();
+        let own = self.begin_own(&path);
+        if !(small && draft.place(&path, how).await?) {
+            let mut content = file.content.write().await;
+            file.large_placements.fetch_add(1, Ordering::Relaxed);
+            content.reader = Some(draft.finish(&path, how).await?);
+            content.draft = None;
+        }
+        drop(own);
+        self.placed(file, &draft, how);
+        Ok(())
+    }
+
+    /// The name of `file` leads to what was in `draft`.
+    fn placed(&self, file: &OpenFile, draft: &Draft, how: PlaceDraft) {
+        let mut tree = self.tree.lock();
+        if let Some(node) = tree.get_mut(file.node) {
+            node.row = draft.placed_ino();
+        }
+        tree.mark_placed(file.node);
+        drop(tree);
+        let mut apart = file.apart.lock();
+        if !file.is_unlinked() {
+            *apart = None;
+        }
+        let mut times = file.times.lock();
+        if times.mtime == how.mtime {
+            *times = Times::default();
+        }
+    }
+
+    pub(super) fn handle(&self, handle: u64) -> Result<Handle> {
+        self.handles
+            .get(&handle)
+            .map(|handle| handle.clone())
+            .ok_or(Errno(libc::EBADF))
+    }
+}

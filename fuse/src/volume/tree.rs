@@ -1,0 +1,289 @@
+//! The names that the kernel knows: node numbers to names and back.
+//!
+//! 1. *Remembered*: a lookup, create or listing has shown it to the kernel, which counts how often.
+//! 2. *Unlinked*: its name is gone or leads elsewhere; whoever has it open goes on with it.
+//! 3. *Forgotten*: the kernel has let go of it as often as it was shown; it is removed here.
+//!
+//! A node's number is that of its first row, so that it is the same after a restart as long as nobody writes the file anew.
+//! It does not own what a name leads to.
+
+use super::{NodeId, ROOT};
+use forebay_runtime::clock::Timestamp;
+use forebay_writeback::Path;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+/// Added to a number that is taken.
+const PROBE: u64 = 1 << 48;
+
+/// A name that the kernel knows.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) parent: NodeId,
+    pub(crate) name: Arc<[u8]>,
+    pub(crate) linked: bool,
+    lookups: u64,
+    /// Number of the row it had when it was last looked at.
+    pub(crate) row: u64,
+    /// When an entry of this directory was last made or removed through this mount.
+    pub(crate) touched: Option<Timestamp>,
+    /// Stands for the content that the kernel may have cached.
+    pub(crate) cached: Option<u64>,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    nodes: HashMap<NodeId, Node>,
+    names: HashMap<(NodeId, Arc<[u8]>), NodeId>,
+    /// Names of files that are created and not placed yet.
+    pending: HashMap<NodeId, BTreeSet<Arc<[u8]>>>,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        let mut tree = Self {
+            nodes: HashMap::new(),
+            names: HashMap::new(),
+            pending: HashMap::new(),
+        };
+        let root = Node {
+            parent: ROOT,
+            name: Arc::from(&b""[..]),
+            linked: true,
+            lookups: 1,
+            row: ROOT,
+            touched: None,
+            cached: None,
+        };
+        tree.nodes.insert(ROOT, root);
+        tree
+    }
+
+    pub(crate) fn get(&self, node: NodeId) -> Option<&Node> {
+        self.nodes.get(&node)
+    }
+
+    pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(&node)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node of a name.
+    pub(crate) fn find(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
+        self.names.get(&(parent, Arc::from(name))).copied()
+    }
+
+    /// The node at a path, if the kernel knows it.
+    pub(crate) fn walk(&self, path: &Path) -> Option<NodeId> {
+        path.components()
+            .iter()
+            .try_fold(ROOT, |node, name| self.find(node, name))
+    }
+
+    /// Where a node is; `None` when it has no name any more.
+    pub(crate) fn path(&self, node: NodeId) -> Option<Path> {
+        let mut names = Vec::new();
+        let mut at = node;
+        while at != ROOT {
+            let node = self.nodes.get(&at).filter(|node| node.linked)?;
+            names.push(node.name.to_vec());
+            at = node.parent;
+        }
+        names.reverse();
+        Path::from_components(names).ok()
+    }
+
+    /// Shows the kernel the name, with the row it leads to: the node it has or a new one.
+    pub(crate) fn remember(&mut self, parent: NodeId, name: &[u8], row: u64) -> NodeId {
+        let id = match self.find(parent, name) {
+            Some(id) => id,
+            None => self.insert(parent, name, row),
+        };
+        let node = self.nodes.get_mut(&id).expect("a name leads to a node");
+        node.lookups += 1;
+        node.row = row;
+        id
+    }
+
+    fn insert(&mut self, parent: NodeId, name: &[u8], row: u64) -> NodeId {
+        let mut id = row;
+        while id <= ROOT || self.nodes.contains_key(&id) {
+            id = id.wrapping_add(PROBE);
+        }
+        let name: Arc<[u8]> = Arc::from(name);
+        let node = Node {
+            parent,
+            name: Arc::clone(&name),
+            linked: true,
+            lookups: 0,
+            row,
+            touched: None,
+            cached: None,
+        };
+        self.nodes.insert(id, node);
+        self.names.insert((parent, name), id);
+        id
+    }
+
+    /// The kernel lets go of it so often.
+    pub(crate) fn forget(&mut self, node: NodeId, count: u64) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        known.lookups = known.lookups.saturating_sub(count);
+        if known.lookups == 0 && node != ROOT {
+            self.unlink(node);
+            self.nodes.remove(&node);
+        }
+    }
+
+    /// Takes the name from a node.
+    pub(crate) fn unlink(&mut self, node: NodeId) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        if !std::mem::replace(&mut known.linked, false) {
+            return;
+        }
+        let key = (known.parent, Arc::clone(&known.name));
+        self.names.remove(&key);
+        self.settle(&key);
+    }
+
+    /// Moves the node at one name to another, whose node loses it; with `exchange` both change places.
+    pub(crate) fn rename(&mut self, from: (NodeId, &[u8]), to: (NodeId, &[u8]), exchange: bool) {
+        if from == to {
+            return;
+        }
+        let (source, target) = (self.find(from.0, from.1), self.find(to.0, to.1));
+        if let Some(target) = target {
+            self.unlink(target);
+        }
+        if let Some(source) = source {
+            self.unlink(source);
+            self.link(source, to);
+        }
+        if let Some(target) = target.filter(|_| exchange) {
+            self.link(target, from);
+        }
+    }
+
+    fn link(&mut self, node: NodeId, at: (NodeId, &[u8])) {
+        let Some(known) = self.nodes.get_mut(&node) else { return };
+        let name: Arc<[u8]> = Arc::from(at.1);
+        (known.parent, known.name, known.linked) = (at.0, Arc::clone(&name), true);
+        self.names.insert((at.0, name), node);
+    }
+
+    /// The known names in a directory.
+    pub(crate) fn children(&self, parent: NodeId) -> Vec<(NodeId, Arc<[u8]>)> {
+        let here = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.linked && node.parent == parent);
+        here.filter(|(id, _)| **id != ROOT)
+            .map(|(id, node)| (*id, Arc::clone(&node.name)))
+            .collect()
+    }
+
+    /// The name is of a file that is not placed yet.
+    pub(crate) fn mark_pending(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get(&node) {
+            self.pending
+                .entry(known.parent)
+                .or_default()
+                .insert(Arc::clone(&known.name));
+        }
+    }
+
+    /// It is placed now.
+    pub(crate) fn mark_placed(&mut self, node: NodeId) {
+        if let Some(known) = self.nodes.get(&node) {
+            let key = (known.parent, Arc::clone(&known.name));
+            self.settle(&key);
+        }
+    }
+
+    fn settle(&mut self, key: &(NodeId, Arc<[u8]>)) {
+        if let Some(names) = self.pending.get_mut(&key.0) {
+            names.remove(&key.1);
+            if names.is_empty() {
+                self.pending.remove(&key.0);
+            }
+        }
+    }
+
+    /// Names of files in a directory that are not placed yet, in byte order.
+    pub(crate) fn pending_in(&self, parent: NodeId) -> Vec<Arc<[u8]>> {
+        self.pending
+            .get(&parent)
+            .map(|names| names.iter().cloned().collect())
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(tree: &Tree, node: NodeId) -> Option<String> {
+        tree.path(node).map(|path| path.to_string())
+    }
+
+    #[test]
+    fn a_renamed_directory_takes_its_names_along() {
+        let mut tree = Tree::new();
+        let dir = tree.remember(ROOT, b"a", 10);
+        let file = tree.remember(dir, b"f", 11);
+        tree.rename((ROOT, b"a"), (ROOT, b"b"), false);
+        assert_eq!(path(&tree, file).unwrap(), "/b/f");
+        assert_eq!(tree.find(ROOT, b"a"), None);
+    }
+
+    #[test]
+    fn what_is_replaced_loses_its_name_and_an_exchange_loses_none() {
+        let mut tree = Tree::new();
+        let (a, b) = (tree.remember(ROOT, b"a", 10), tree.remember(ROOT, b"b", 11));
+        tree.rename((ROOT, b"a"), (ROOT, b"b"), true);
+        assert_eq!(
+            (path(&tree, a).unwrap(), path(&tree, b).unwrap()),
+            ("/b".into(), "/a".into())
+        );
+        tree.rename((ROOT, b"a"), (ROOT, b"b"), false);
+        assert_eq!((path(&tree, a), path(&tree, b).unwrap()), (None, "/b".into()));
+    }
+
+    #[test]
+    fn what_the_kernel_has_let_go_of_is_forgotten() {
+        let mut tree = Tree::new();
+        let node = tree.remember(ROOT, b"a", 10);
+        assert_eq!(
+            tree.remember(ROOT, b"a", 12),
+            node,
+            "a content written anew is the same file"
+        );
+        tree.forget(node, 1);
+        assert_eq!(tree.find(ROOT, b"a"), Some(node));
+        tree.forget(node, 1);
+        assert_eq!((tree.find(ROOT, b"a"), tree.len()), (None, 1));
+    }
+
+    #[test]
+    fn a_number_that_is_taken_is_not_given_twice() {
+        let mut tree = Tree::new();
+        let (a, b) = (tree.remember(ROOT, b"a", 10), tree.remember(ROOT, b"b", 10));
+        assert_ne!(a, b);
+    }
+
+    #[test]
+    fn a_pending_name_goes_with_its_node() {
+        let mut tree = Tree::new();
+        let node = tree.remember(ROOT, b"a", 10);
+        tree.mark_pending(node);
+        assert_eq!(tree.pending_in(ROOT).len(), 1);
+        tree.unlink(node);
+        assert!(tree.pending_in(ROOT).is_empty());
+    }
+}

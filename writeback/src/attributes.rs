@@ -1,0 +1,119 @@
+//! Modes, owners, times and extended attributes of what a name leads to.
+//!
+//! A name that only the under-store has gets a row with its first change, and keeps it while the row says more than the under-store
+//! shows. It does not own what a store keeps of them: the uploader takes them from the row.
+
+use crate::{Cache, Error, Result, cache::Inner, changes::Change, names::Stat};
+use forebay_namespace::{Inode, Node, Path};
+use forebay_runtime::clock::Timestamp;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Longest name of an extended attribute, bytes.
+const XATTR_NAME_MAX: usize = 255;
+/// Bytes of all extended attributes of one name: they lie in its row.
+const XATTRS_BYTES_MAX: usize = 32 << 10;
+
+/// A change of attributes; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetAttributes {
+    /// Permission bits, 0o7777.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last content change.
+    pub mtime: Option<Timestamp>,
+    /// Last access.
+    pub atime: Option<Timestamp>,
+    /// Extended attributes to set, or with `None` to remove.
+    pub xattrs: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl SetAttributes {
+    fn apply(&self, inode: &mut Inode) {
+        inode.mode = self.mode.map_or(inode.mode, |mode| mode & 0o7777);
+        inode.uid = self.uid.unwrap_or(inode.uid);
+        inode.gid = self.gid.unwrap_or(inode.gid);
+        inode.mtime = self.mtime.unwrap_or(inode.mtime);
+        inode.atime = self.atime.unwrap_or(inode.atime);
+        for (name, value) in &self.xattrs {
+            match value {
+                Some(value) => inode.xattrs.insert(name.clone(), value.clone()),
+                None => inode.xattrs.remove(name),
+            };
+        }
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        match self
+            .xattrs
+            .keys()
+            .find(|name| name.is_empty() || name.len() > XATTR_NAME_MAX)
+        {
+            Some(name) => Err(Error::invalid(format!(
+                "{path}: an extended attribute with a name of {} bytes; 1 to {XATTR_NAME_MAX} are allowed",
+                name.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Cache {
+    /// Changes attributes, durably. Answers what is there then. NotFound; Full when the extended attributes do not fit into a row.
+    pub async fn set_attributes(&self, path: &Path, change: SetAttributes) -> Result<Stat> {
+        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        self.inner
+            .to_the_end("set-attributes", async move {
+                inner.set_attributes(&path, &change).await?;
+                Cache { inner }.stat(&path).await
+            })
+            .await
+    }
+
+    /// The extended attributes of what is at `path`. NotFound.
+    pub async fn xattrs(&self, path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
+        match self.inner.look(path).await? {
+            Some(Node::Row { inode, .. }) => Ok(inode.xattrs),
+            Some(Node::Base { .. }) => Ok(BTreeMap::new()),
+            None => Err(Error::not_found(format!("{path}: not found"))),
+        }
+    }
+}
+
+impl Inner {
+    async fn set_attributes(&self, path: &Path, change: &SetAttributes) -> Result<()> {
+        let _entered = self.enter()?;
+        self.check_writable(path)?;
+        change.check(path)?;
+        let mut attempts = self.attempts(format!("set attributes of {path}"));
+        loop {
+            match self.try_set_attributes(path, change).await {
+                Ok(()) => break,
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+        self.tell(Change::Name(path.clone())).await;
+        Ok(())
+    }
+
+    async fn try_set_attributes(&self, path: &Path, change: &SetAttributes) -> Result<()> {
+        let mut planner = self.names.planner();
+        let (ino, _) = planner.adopt(path).await?;
+        let updated = planner.update(ino, |inode| change.apply(inode)).await?;
+        let bytes: usize = updated
+            .inode
+            .xattrs
+            .iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        if bytes > XATTRS_BYTES_MAX {
+            return Err(Error::full(format!(
+                "{path}: {bytes} bytes of extended attributes; {XATTRS_BYTES_MAX} fit into its row"
+            )));
+        }
+        self.commit(planner.finish()?).await?;
+        Ok(())
+    }
+}
