@@ -36,6 +36,7 @@ fn number(error: &Error) -> i32 {
         Some(Mismatch::NotADirectory) => return libc::ENOTDIR,
         Some(Mismatch::IsADirectory) => return libc::EISDIR,
         Some(Mismatch::NotEmpty) => return libc::ENOTEMPTY,
+        Some(Mismatch::TooLarge) => return libc::EFBIG,
         None => {}
     }
     match error.kind() {

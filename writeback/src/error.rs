@@ -47,6 +47,8 @@ pub enum Mismatch {
     IsADirectory,
     /// The directory has entries.
     NotEmpty,
+    /// It would be larger than a file can be here.
+    TooLarge,
 }
 
 /// An error of the engine.

@@ -111,24 +111,33 @@ impl Volume {
     }
 
     async fn renamed_elsewhere(&self, from: &Path, to: &Path, exchange: bool) {
-        let _moving = self.moving.write().await;
-        let (source, target) = (known(&self.tree.lock(), from), known(&self.tree.lock(), to));
-        if let (Some((from_parent, _)), Some((to_parent, _)), Some(from_name), Some(to_name)) =
-            (source, target, from.name(), to.name())
-        {
-            self.tree
-                .lock()
-                .rename((from_parent, from_name), (to_parent, to_name), exchange);
-        } else if let Some((_, Some(node))) = source.or(target) {
-            self.tree.lock().unlink(node);
-        }
+        let places = self.move_node(from, to, exchange).await;
         let Some(kernel) = self.kernel.get() else { return };
-        for (place, path) in [(source, from), (target, to)] {
-            if let (Some((parent, _)), Some(name)) = (place, path.name()) {
+        for (parent, path) in places.into_iter().zip([from, to]) {
+            if let (Some(parent), Some(name)) = (parent, path.name()) {
                 kernel.name(parent, name).await;
                 kernel.node(parent).await;
             }
         }
+    }
+
+    /// Moves a node in the tree. Answers the directories of both names, as far as the kernel knows them.
+    async fn move_node(&self, from: &Path, to: &Path, exchange: bool) -> [Option<NodeId>; 2] {
+        let _moving = self.moving.write().await;
+        let mut tree = self.tree.lock();
+        let (source, target) = (known(&tree, from), known(&tree, to));
+        match (source, target, from.name(), to.name()) {
+            (Some((from_parent, _)), Some((to_parent, _)), Some(from_name), Some(to_name)) => {
+                tree.rename((from_parent, from_name), (to_parent, to_name), exchange);
+            }
+            // It went where the kernel has not been, or came from there.
+            _ => {
+                if let Some((_, Some(node))) = source.or(target) {
+                    tree.unlink(node);
+                }
+            }
+        }
+        [source.map(|(parent, _)| parent), target.map(|(parent, _)| parent)]
     }
 }
 

@@ -308,7 +308,7 @@ impl Repair<'_> {
         found: &mut Found,
         assembled: &Assembled,
     ) -> Result<BTreeMap<SegmentId, Known>> {
-        let closed_before = |id: &SegmentId| listed.known.get(id).is_some_and(|known| known.closed.is_some());
+        let closed_before = |id: &SegmentId| listed.known.get(id).and_then(|known| known.closed);
         let mut known = BTreeMap::new();
         for (id, scan) in std::mem::take(&mut found.shared) {
             let segment = Segment::new(id, SegmentKind::Shared, StreamId(0, 0));
@@ -324,7 +324,7 @@ impl Repair<'_> {
                 continue;
             }
             let closed = self.close_shared(&scan, id, &mut found.notes)?;
-            if !closed_before(&id) {
+            if closed_before(&id).is_none() {
                 self.sync(&*scan.file, &scan.path)?;
             }
             segment.readable.store(scan.end, Ordering::Relaxed);
@@ -347,7 +347,7 @@ impl Repair<'_> {
                 continue;
             }
             let stream = scan.stream;
-            let settled = closed_before(&id) && (scan.sealed || scan.draft) && !scan.torn;
+            let settled = closed_before(&id).filter(|_| scan.sealed && !scan.torn);
             let closed = self.adopt_log(scan, id, settled, &mut found.notes)?;
             known.insert(
                 id,
@@ -400,19 +400,22 @@ impl Repair<'_> {
         &self,
         scan: LogScan,
         id: SegmentId,
-        settled: bool,
+        settled: Option<Closed>,
         notes: &mut Vec<String>,
     ) -> Result<Option<Closed>> {
         let log_path = self.folder.log(id);
         if scan.torn {
             notes.push(format!("{}: cut a torn tail at {}", log_path.display(), scan.end));
         }
-        let closed = scan.sealed.then_some(Closed {
-            file: scan.end,
-            content: scan.bytes,
+        // What follows a seal that was entered is a mark, and perhaps in memory alone.
+        let closed = scan.sealed.then(|| {
+            settled.unwrap_or(Closed {
+                file: scan.end,
+                content: scan.bytes,
+            })
         });
         let segment = Segment::new(id, SegmentKind::Dedicated, scan.stream);
-        if !settled {
+        if settled.is_none() {
             self.sync(&*scan.data, &scan.data_path)?;
             scan.log
                 .set_len(scan.end)
@@ -420,7 +423,7 @@ impl Repair<'_> {
             self.sync(&*scan.log, &log_path)?;
         }
         if scan.draft {
-            return self.adopt_draft(&scan, &segment, settled);
+            return self.adopt_draft(&scan, &segment);
         }
         segment.set_phase(if scan.sealed { Phase::Closed } else { Phase::Open });
         segment.readable.store(scan.bytes, Ordering::Relaxed);
@@ -436,14 +439,12 @@ impl Repair<'_> {
     }
 
     /// Nothing of a draft can be read before somebody goes on with it.
-    fn adopt_draft(&self, scan: &LogScan, segment: &Arc<Segment>, settled: bool) -> Result<Option<Closed>> {
-        if !settled {
-            // It may have ended by a flush that failed: then memory shows what the disk never got, no later flush would tell, and
-            // a seal would vouch for it.
-            scan.data
-                .forget_cached()
-                .map_err(|e| SegmentError::disk("forget", &scan.data_path, e))?;
-        }
+    fn adopt_draft(&self, scan: &LogScan, segment: &Arc<Segment>) -> Result<Option<Closed>> {
+        // It may have ended by a flush that failed: then memory shows what the disk never got, no later flush would tell, and a
+        // seal would vouch for it.
+        scan.data
+            .forget_cached()
+            .map_err(|e| SegmentError::disk("forget", &scan.data_path, e))?;
         segment.set_size(scan.bytes, scan.end);
         self.table.insert(segment);
         Ok(None)

@@ -1,6 +1,8 @@
 //! The store as a whole, on a disk that loses, tears and refuses.
 
 mod corruption;
+mod draft_history;
+mod drafts;
 mod faults;
 mod history;
 mod promises;

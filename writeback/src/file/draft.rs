@@ -15,7 +15,7 @@ use super::{
     place::{GENERATION, Ground, Target, Tried},
 };
 use crate::{
-    Cache, Error, ErrorKind, Result,
+    Cache, Error, ErrorKind, Mismatch, Result,
     cache::Inner,
     changes::Change,
     rows::{self, Content, DraftRow, draft_key, table},
@@ -216,7 +216,8 @@ impl Draft {
 
     /// One change, after which the content is at least `end` long while it happens.
     async fn change(&self, end: u64, small: impl Fn(&mut Small), large: impl Fn(&Large) -> Result<()>) -> Result<()> {
-        self.inner.dirty.check_size(end)?;
+        let fits = self.inner.dirty.check_size(end);
+        fits.map_err(|error| error.because(Mismatch::TooLarge))?;
         loop {
             match &*self.body.read().await {
                 Body::Large(body) => {

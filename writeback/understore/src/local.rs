@@ -270,8 +270,12 @@ struct Folder {
 impl Folder {
     /// Opened anew by every call, so that a folder that was mounted meanwhile is seen.
     fn root(&self) -> Result<File, StoreError> {
-        File::open(&self.path)
-            .map_err(|error| StoreError::Unavailable(format!("{}: {error}; is it mounted?", self.path.display())))
+        // What is no folder is not the store either: nothing was deleted there.
+        let folder = File::options()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&self.path);
+        folder.map_err(|error| StoreError::Unavailable(format!("{}: {error}; is it mounted?", self.path.display())))
     }
 
     /// The folder that holds `key`, and its last component.

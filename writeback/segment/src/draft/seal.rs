@@ -50,11 +50,15 @@ impl DraftFile {
                 return Err(e);
             }
         };
-        if summed.bytes == 0 {
-            self.context.reclaimer.push(Arc::clone(&self.segment));
-            return self.sealed(Layout::Empty, 0);
-        }
-        match self.write_seal(&mut flushing, &summed) {
+        let written = match summed.bytes {
+            0 => self.write_end(&mut flushing),
+            _ => self.write_seal(&mut flushing, &summed),
+        };
+        match written {
+            Ok(()) if summed.bytes == 0 => {
+                self.context.reclaimer.push(Arc::clone(&self.segment));
+                self.sealed(Layout::Empty, 0)
+            }
             Ok(()) => self.settle(&mut flushing, &summed),
             Err(e) => Err(self.fail(&mut flushing, &e)),
         }
@@ -108,6 +112,15 @@ impl DraftFile {
             .append(Kind::Progress, summed.bytes, 1, progress.encode().into())?;
         flushing.log.append(Kind::Seal, summed.bytes, 1, Bytes::new())?;
         crash_point!("draft-summed-not-sealed");
+        self.flush_log(flushing)
+    }
+
+    /// Makes sure that no start finds the draft of an empty stream whose files could not be removed any more.
+    fn write_end(&self, flushing: &mut Flushing) -> Result<()> {
+        if !flushing.entered {
+            return Ok(());
+        }
+        flushing.log.append(Kind::Seal, 0, 0, Bytes::new())?;
         self.flush_log(flushing)
     }
 
