@@ -2,6 +2,7 @@
 that a check asks for nothing that a file system does not give."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
@@ -42,6 +43,14 @@ def wait_until(true, what, timeout=30):
         time.sleep(0.01)
 
 
+def take_away(folder):
+    """The last resort: whatever is mounted there goes, so that it harms no later test. Returns what it was."""
+    left = file_system(folder)
+    while file_system(folder):
+        subprocess.run(["umount", "-l", folder], check=True)
+    return left
+
+
 class ForebayMount(Server):
     """`forebay serve --fuse`, persisting to a folder of its own. `folder` is where it is mounted, `root` is "/" of its namespace."""
 
@@ -65,11 +74,9 @@ class ForebayMount(Server):
             subprocess.run(["umount", self.folder], check=True)
 
     def close(self):
-        """SIGTERM unmounts and exits 0. What stays mounted is taken away, so that it harms no later test, and fails this one."""
+        """SIGTERM unmounts and exits 0."""
         status = self.term() if self.alive() else None
-        left = file_system(self.folder)
-        if left:
-            subprocess.run(["umount", "-l", self.folder], check=False)
+        left = take_away(self.folder)
         assert status in (0, None) and left is None, f"SIGTERM ended with {status}, {left} is still mounted: {self.log()[-2000:]}"
 
 
@@ -121,14 +128,13 @@ def mounted(**flags):
 def attached(server, folder, *options):
     """`forebay mount` of a running worker, ended by `forebay unmount`."""
     folder.mkdir(exist_ok=True)
-    process = subprocess.Popen([BINARY, "mount", folder, "--addr", server.flight, *options], stderr=subprocess.PIPE)
+    run = functools.partial(subprocess.run, check=True, timeout=30, env={**os.environ, "FOREBAY_ADDR": server.flight})
+    run([BINARY, "mount", folder, *options])
     try:
-        wait_until(lambda: answers(folder) or process.poll(), f"mounted at {folder}")
-        assert answers(folder), process.stderr.read().decode()
+        wait_until(lambda: answers(folder), f"mounted at {folder}")
         yield folder
-        subprocess.run([BINARY, "unmount", folder], check=True, timeout=30)
-        assert process.wait(30) == 0 and file_system(folder) is None
+        if server.alive():
+            run([BINARY, "unmount", folder])
+        assert file_system(folder) is None
     finally:
-        if file_system(folder):
-            subprocess.run(["umount", "-l", folder], check=False)
-        process.kill()
+        take_away(folder)

@@ -4,7 +4,7 @@ use crate::{Bench, process::Process};
 use anyhow::{Context, Result, bail, ensure};
 use std::{
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -56,16 +56,12 @@ impl Place {
         let mount = tempfile::Builder::new()
             .prefix(mode)
             .tempdir_in(self.folder.path().canonicalize()?)?;
-        let child = Command::new(&self.forebay)
-            .args(["mount", "--mode", mode, "--addr", &self.server.address])
-            .arg(mount.path())
-            .stdout(Stdio::null())
-            .spawn()?;
         let attached = Attached {
-            child,
             forebay: self.forebay.clone(),
+            address: self.server.address.clone(),
             mount,
         };
+        attached.command("mount", &["--mode", mode])?;
         wait_until(|| is_mounted(attached.path()), true)?;
         Ok(attached)
     }
@@ -84,8 +80,8 @@ impl Drop for Place {
 /// A `forebay mount`, ended by `forebay unmount` when dropped.
 #[derive(Debug)]
 pub(super) struct Attached {
-    child: Child,
     forebay: String,
+    address: String,
     mount: tempfile::TempDir,
 }
 
@@ -93,20 +89,24 @@ impl Attached {
     pub(super) fn path(&self) -> &Path {
         self.mount.path()
     }
+
+    fn command(&self, verb: &str, options: &[&str]) -> Result<()> {
+        let mut command = Command::new(&self.forebay);
+        command
+            .args([verb, "--addr", &self.address])
+            .args(options)
+            .arg(self.path());
+        let status = command.status()?;
+        ensure!(status.success(), "forebay {verb}: {status}");
+        Ok(())
+    }
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        let done = Command::new(&self.forebay)
-            .arg("unmount")
-            .arg(self.mount.path())
-            .status();
-        if !done.is_ok_and(|status| status.success()) {
-            eprintln!("{} stays mounted", self.mount.path().display());
-            // It would wait for ever for its mount to end.
-            let _ = self.child.kill();
+        if let Err(error) = self.command("unmount", &[]) {
+            eprintln!("{} stays mounted: {error}", self.path().display());
         }
-        let _ = self.child.wait();
     }
 }
 
