@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.mounted import PLAIN, RUNNING, mounted
+from tests.mount.mounted import LONG, PLAIN, RUNNING, mounted
 
 
 def pytest_report_header():
@@ -23,7 +23,7 @@ def root():
 @pytest.fixture(autouse=True)
 def patience():
     """A call that never returns ends its test and not the suite: its server is killed, so that it returns with an error."""
-    timer = threading.Timer(120, lambda: [mount.kill() for mount in list(RUNNING)])
+    timer = threading.Timer(600 if LONG else 120, lambda: [mount.kill() for mount in list(RUNNING)])
     timer.start()
     yield
     timer.cancel()

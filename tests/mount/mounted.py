@@ -17,6 +17,7 @@ from tests.harness import BINARY, LoopDisk, Server
 
 RUNNING = weakref.WeakSet()
 PLAIN = os.environ.get("FOREBAY_TEST_PLAIN") == "1"
+LONG = os.environ.get("FOREBAY_MOUNT_LONG") == "1"
 only_forebay = pytest.mark.skipif(PLAIN, reason="a plain file system has no such thing")
 
 
@@ -104,7 +105,7 @@ class PlainMount:
 
     def close(self):
         if self.own:
-            subprocess.run(["umount", self.folder], check=True)
+            wait_until(lambda: subprocess.run(["umount", self.folder]).returncode == 0, "no longer busy")
             os.remove(self.own.image)
 
 
