@@ -6,6 +6,7 @@ mod flight;
 mod follow;
 mod measure;
 mod meta;
+mod mount;
 mod persist;
 mod process;
 mod raw;
@@ -38,6 +39,9 @@ struct Arguments {
     /// Where data folders are made; a disk, not tmpfs.
     #[arg(long, default_value = "target/bench")]
     folder: PathBuf,
+    /// Names in the directory of G8.
+    #[arg(long, default_value_t = 100_000)]
+    names: usize,
     /// One JSON document on stdout instead of the table.
     #[arg(long)]
     json: bool,
@@ -63,6 +67,7 @@ struct Bench {
     python: String,
     folder: PathBuf,
     pairs: usize,
+    names: usize,
     only: Vec<String>,
 }
 
@@ -100,6 +105,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         pairs,
         python,
         folder,
+        names,
         json,
         role: _,
     } = arguments;
@@ -108,6 +114,7 @@ async fn run(arguments: Arguments) -> Result<()> {
         python,
         folder,
         pairs,
+        names,
         only,
     };
     let mut rows: Vec<Row> = Vec::new();
@@ -116,6 +123,7 @@ async fn run(arguments: Arguments) -> Result<()> {
     rows.extend(follow::rows(&bench).await?);
     rows.extend(persist::rows(&bench).await?);
     rows.extend(meta::rows(&bench).await?);
+    rows.extend(mount::rows(&bench).await?);
     if json {
         println!(
             "{}",

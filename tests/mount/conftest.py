@@ -1,11 +1,13 @@
+import functools
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from tests.mount.mounted import PLAIN, mounted
+from tests.mount.mounted import LONG, PLAIN, RUNNING, mounted
 
 
 def pytest_report_header():
@@ -18,10 +20,25 @@ def root():
         pytest.skip("mounting, and becoming other users, needs root")
 
 
+@pytest.fixture(autouse=True)
+def patience():
+    """A call that never returns ends its test and not the suite: its server is killed, so that it returns with an error."""
+    timer = threading.Timer(600 if LONG else 120, lambda: [mount.kill() for mount in list(RUNNING)])
+    timer.start()
+    yield
+    timer.cancel()
+
+
 @pytest.fixture(scope="module")
-def mount(root):
+def served(root):
     with mounted() as mount:
         yield mount
+
+
+@pytest.fixture
+def mount(served):
+    """One mount for all tests of a module; put up again when a test left it dead."""
+    return served if served.alive() else served.start()
 
 
 @pytest.fixture(scope="module")
@@ -45,4 +62,5 @@ def client(mount):
     if PLAIN:
         pytest.skip("a plain file system has no Flight")
     with mount.client() as client:
+        client.act = functools.partial(client.act, deadline=90)
         yield client

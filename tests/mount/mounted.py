@@ -2,18 +2,22 @@
 that a check asks for nothing that a file system does not give."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 from tests.harness import BINARY, LoopDisk, Server
 
+RUNNING = weakref.WeakSet()
 PLAIN = os.environ.get("FOREBAY_TEST_PLAIN") == "1"
+LONG = os.environ.get("FOREBAY_MOUNT_LONG") == "1"
 only_forebay = pytest.mark.skipif(PLAIN, reason="a plain file system has no such thing")
 
 
@@ -40,6 +44,14 @@ def wait_until(true, what, timeout=30):
         time.sleep(0.01)
 
 
+def take_away(folder):
+    """The last resort: whatever is mounted there goes, so that it harms no later test. Returns what it was."""
+    left = file_system(folder)
+    while file_system(folder):
+        subprocess.run(["umount", "-l", folder], check=True)
+    return left
+
+
 class ForebayMount(Server):
     """`forebay serve --fuse`, persisting to a folder of its own. `folder` is where it is mounted, `root` is "/" of its namespace."""
 
@@ -52,6 +64,7 @@ class ForebayMount(Server):
 
     def start(self, timeout=60, **env):
         super().start(timeout, **env)
+        RUNNING.add(self)
         wait_until(lambda: answers(self.folder), f"mounted at {self.folder}")
         return self
 
@@ -62,11 +75,9 @@ class ForebayMount(Server):
             subprocess.run(["umount", self.folder], check=True)
 
     def close(self):
-        """SIGTERM unmounts and exits 0. What stays mounted is taken away, so that it harms no later test, and fails this one."""
+        """SIGTERM unmounts and exits 0."""
         status = self.term() if self.alive() else None
-        left = file_system(self.folder)
-        if left:
-            subprocess.run(["umount", "-l", self.folder], check=False)
+        left = take_away(self.folder)
         assert status in (0, None) and left is None, f"SIGTERM ended with {status}, {left} is still mounted: {self.log()[-2000:]}"
 
 
@@ -94,7 +105,7 @@ class PlainMount:
 
     def close(self):
         if self.own:
-            subprocess.run(["umount", self.folder], check=True)
+            wait_until(lambda: subprocess.run(["umount", self.folder]).returncode == 0, "no longer busy")
             os.remove(self.own.image)
 
 
@@ -118,12 +129,13 @@ def mounted(**flags):
 def attached(server, folder, *options):
     """`forebay mount` of a running worker, ended by `forebay unmount`."""
     folder.mkdir(exist_ok=True)
-    subprocess.run([BINARY, "mount", folder, "--addr", server.flight, *options], check=True, timeout=30)
+    run = functools.partial(subprocess.run, check=True, timeout=30, env={**os.environ, "FOREBAY_ADDR": server.flight})
+    run([BINARY, "mount", folder, *options])
     try:
-        assert answers(folder)
+        wait_until(lambda: answers(folder), f"mounted at {folder}")
         yield folder
-        subprocess.run([BINARY, "unmount", folder, "--addr", server.flight], check=True, timeout=30)
+        if server.alive():
+            run([BINARY, "unmount", folder])
         assert file_system(folder) is None
     finally:
-        if file_system(folder):
-            subprocess.run(["umount", "-l", folder], check=False)
+        take_away(folder)

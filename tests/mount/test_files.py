@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -35,6 +36,20 @@ def opened(path, flags, mode=0o644):
         yield fd
     finally:
         os.close(fd)
+
+
+def create_all(paths):
+    """Empty files, many at once."""
+    def create(path):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(create, paths))
+
+
+def write_all(fd, content):
+    while content:
+        content = content[os.write(fd, content) :]
 
 
 def checked(result):
@@ -365,8 +380,7 @@ class TestNames:
 
     def test_ten_thousand_names_are_listed_once_each(self, folder):
         names = {f"name-{k:05}" for k in range(10_000)}
-        for name in names:
-            os.close(os.open(folder / name, os.O_CREAT | os.O_WRONLY))
+        create_all(folder / name for name in names)
         listed = os.listdir(folder)
         assert len(listed) == 10_000 and set(listed) == names
         assert {e.name for e in os.scandir(folder) if e.stat().st_size == 0} == names

@@ -8,17 +8,19 @@ import random
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from tests.crash.rounds import can_cut
-from tests.harness import BINARY, LoopDisk, Server, StartFailed
-from tests.mount.mounted import attached, file_system, mounted, only_forebay, wait_until
+from tests.harness import LoopDisk, Server, StartFailed
+from tests.mount.mounted import attached, file_system, mounted, only_forebay, take_away, wait_until
 from tests.mount.test_doors import rows
-from tests.mount.test_files import opened, refused
+from tests.mount.test_files import create_all, opened, refused, write_all
 
 pytestmark = only_forebay
+needs_loop = pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
 NAMES = int(os.environ.get("FOREBAY_MOUNT_NAMES", "20000"))
 
 
@@ -84,21 +86,20 @@ class TestEnding:
 class TestKilling:
     def test_a_restart_takes_the_mount_over(self, own):
         (own.folder / "closed").write_bytes(b"c" * 70_000)
-        with contextlib.suppress(OSError), opened(own.folder / "synced", os.O_WRONLY | os.O_CREAT) as fd:  # Its close fails: ENOTCONN.
-            os.write(fd, b"s" * 70_000)
+        fd = os.open(own.folder / "synced", os.O_WRONLY | os.O_CREAT)
+        write_all(fd, b"s" * 70_000)
+        os.fsync(fd)
+        assert own.kill()
+        with pytest.raises(OSError) as error:
+            os.stat(own.folder / "closed")
+        assert error.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
+        own.start()
+        assert (own.folder / "closed").read_bytes() == b"c" * 70_000 and (own.folder / "synced").read_bytes() == b"s" * 70_000
+        with pytest.raises(OSError):
+            os.write(fd, b"to nobody")
             os.fsync(fd)
-            assert own.kill()
-            with pytest.raises(OSError) as error:
-                os.stat(own.folder / "closed")
-            assert error.value.errno in (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
-            with pytest.raises(OSError):
-                os.write(fd, b"to nobody")
-                os.fsync(fd)
-            own.start()
-            assert (own.folder / "closed").read_bytes() == b"c" * 70_000 and (own.folder / "synced").read_bytes() == b"s" * 70_000
-            with pytest.raises(OSError):
-                os.write(fd, b"to nobody")
-                os.fsync(fd)
+        with contextlib.suppress(OSError):
+            os.close(fd)
         assert (own.folder / "synced").read_bytes() == b"s" * 70_000
         (own.folder / "after").write_bytes(b"a")
         assert sorted(os.listdir(own.folder)) == ["after", "closed", "synced"]
@@ -143,26 +144,29 @@ class TestKilling:
         for fd, content in zip(fds, contents):
             with contextlib.suppress(OSError):
                 assert os.pread(fd, 100, 8_000_000) == content[8_000_000:8_000_100]
-            os.close(fd)
+            with contextlib.suppress(OSError):
+                os.close(fd)
         assert [(own.folder / f"large{k}").read_bytes() for k in (1, 2)] == contents[1:]
 
 
 class TestTwo:
     def test_a_second_server_on_the_same_folder_is_refused(self, own, tmp_path):
         (own.folder / "f").write_bytes(b"first")
-        with pytest.raises(StartFailed) as said:
-            Server(tmp_path / "other", fuse=own.folder).start(timeout=20)
+        with pytest.raises(StartFailed) as said, Server(tmp_path / "other", fuse=own.folder):
+            pass
         assert "mount" in str(said.value).lower()
         assert (own.folder / "f").read_bytes() == b"first" and own.alive()
 
     def test_a_folder_where_another_file_system_is_mounted_is_refused(self, tmp_path):
-        (tmp_path / "busy").mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "busy"], check=True)
+        busy = tmp_path / "busy"
+        busy.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", busy], check=True)
         try:
-            with pytest.raises(StartFailed):
-                Server(tmp_path / "data", fuse=tmp_path / "busy").start(timeout=20)
+            with pytest.raises(StartFailed), Server(tmp_path / "data", fuse=busy):
+                pass
+            assert file_system(busy) == "tmpfs"
         finally:
-            subprocess.run(["umount", tmp_path / "busy"], check=True)
+            take_away(busy)
 
     def test_two_mounts_of_one_worker_see_each_other(self, own, tmp_path):
         with attached(own, tmp_path / "two") as two:
@@ -205,22 +209,14 @@ class TestModes:
             (mount / "f").write_bytes(b"x" * 3_000_000)
             assert (mount / "f").read_bytes() == b"x" * 3_000_000 == (own.folder / "f").read_bytes()
 
-    def test_an_attached_mount_ends_with_its_server(self, own, tmp_path):
-        (tmp_path / "m").mkdir()
-        subprocess.run([BINARY, "mount", tmp_path / "m", "--addr", own.flight], check=True, timeout=30)
-        (tmp_path / "m/f").write_bytes(b"kept")
-        assert own.term() == 0 and file_system(tmp_path / "m") is None
-        own.start()
-        assert (own.folder / "f").read_bytes() == b"kept"
-
-    def test_it_is_unmounted_without_its_server_too(self, own, tmp_path):
-        (tmp_path / "m").mkdir()
-        subprocess.run([BINARY, "mount", tmp_path / "m", "--addr", own.flight], check=True, timeout=30)
-        subprocess.run([BINARY, "unmount", tmp_path / "m", "--addr", "grpc://127.0.0.1:1"], check=True, timeout=30)
-        assert file_system(tmp_path / "m") is None
+    def test_every_mount_of_a_server_ends_with_it(self, own, tmp_path):
+        with attached(own, tmp_path / "m") as mount:
+            (mount / "f").write_bytes(b"kept")
+            assert own.term() == 0
+            assert file_system(mount) is None and file_system(own.folder) is None
 
 
-@pytest.mark.skipif(not can_cut(), reason="mounting a loop file needs root and loop devices")
+@needs_loop
 def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
     disk = LoopDisk(str(tmp_path), "ext4", "256M")
     (tmp_path / "mnt").mkdir()
@@ -233,9 +229,7 @@ def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
             content = random.Random(k).randbytes(2 << 20)
             try:
                 with opened(tmp_path / f"mnt/f{k}", os.O_WRONLY | os.O_CREAT) as fd:
-                    written = os.write(fd, content)
-                    while written < len(content):  # What did not fit says why when it is tried again.
-                        written += os.write(fd, content[written:])
+                    write_all(fd, content)
                     os.fsync(fd)
             except OSError as e:
                 number = e.errno
@@ -255,42 +249,37 @@ def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
         assert server.term() == 0
     finally:
         server.kill()
-        if file_system(tmp_path / "mnt"):
-            subprocess.run(["umount", "-l", tmp_path / "mnt"], check=False)
+        take_away(tmp_path / "mnt")
         disk.close()
 
 
-def test_what_we_have_is_served_while_the_store_is_away(own):
-    with own.client() as client:
-        (own.folder / "cached").write_bytes(b"c" * 100_000)
-        (own.folder / "dirty").write_bytes(b"")
-        client.act("wait_persisted", path="/", timeout="30s")
-        away = own.lake.with_name("away")
-        own.lake.rename(away)
-        own.lake.write_text("not a folder")
-        (own.folder / "dirty").write_bytes(b"d" * 100_000)
-        assert (own.folder / "cached").read_bytes() == b"c" * 100_000 and (own.folder / "dirty").read_bytes() == b"d" * 100_000
-        with refused(errno.EAGAIN):  # Nobody can say what is at this name.
-            (own.folder / "unknown").read_bytes()
-        own.lake.unlink()
-        away.rename(own.lake)
-        client.act("wait_persisted", path="/", timeout="90s")
-        assert (own.lake / "dirty").read_bytes() == b"d" * 100_000
+@needs_loop
+def test_what_we_have_is_served_while_the_store_is_away(own, tmp_path):
+    store = LoopDisk(str(tmp_path), size="256M")
+    try:
+        with own.client() as client:
+            client.act("under_add", path="/store", url=f"file://{store.mount}")
+            (own.folder / "store/cached").write_bytes(b"c" * 100_000)
+            client.act("wait_persisted", path="/store", timeout="30s")
+
+            def meanwhile():
+                (own.folder / "store/dirty").write_bytes(b"d" * 100_000)
+                assert (own.folder / "store/cached").read_bytes() == b"c" * 100_000 and (own.folder / "store/dirty").read_bytes() == b"d" * 100_000
+                assert {"cached", "dirty"} <= set(os.listdir(own.folder / "store"))
+
+            store.cut(meanwhile)
+            client.act("wait_persisted", path="/store", timeout="90s")
+            assert (Path(store.mount) / "dirty").read_bytes() == b"d" * 100_000
+    finally:
+        store.close()
 
 
 def test_a_large_directory_is_listed_in_little_memory(own):
     (own.folder / "many").mkdir()
-    for k in range(NAMES):
-        os.close(os.open(own.folder / f"many/{k:07}", os.O_CREAT | os.O_WRONLY))
+    create_all(own.folder / f"many/{k:07}" for k in range(NAMES))
     with own.client() as client:
         client.act("wait_persisted", path="/many", timeout="600s")
-
-    def listed():
-        assert sum(1 for e in os.scandir(own.folder / "many") if e.stat().st_size == 0) == NAMES
-
-    for _ in range(3):  # What a first listing needs, the next ones use again.
-        listed()
     before = own.memory()
-    for _ in range(5):
-        listed()
+    for _ in range(3):
+        assert sum(1 for e in os.scandir(own.folder / "many") if e.stat().st_size == 0) == NAMES
     assert own.memory() - before < 64 << 20

@@ -24,7 +24,7 @@ def run(*command, **options):
 
 
 def git(*arguments, at):
-    return run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*", "-C", at, *arguments)
+    return run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "safe.directory=*", "-c", "gc.auto=0", "-C", at, *arguments)
 
 
 @pytest.fixture
