@@ -515,7 +515,6 @@ mod tests {
     #[test]
     fn what_a_later_build_has_says_so() {
         for text in [
-            "fuse.dir = '/m'",
             "node.zone = 'z'",
             "data.dir = ['/a', '/b']",
             "write.ack = 'replicated(2)'",
