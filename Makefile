@@ -34,7 +34,8 @@ test-flight: setup build
 test-crash: setup build
 	$(PYTEST) -s tests/crash
 
-test-mount: setup build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_MOUNT_LONG=1 runs every seed
+test-mount: build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_MOUNT_LONG=1 runs every seed
+	tests/setup.sh mount
 	$(PYTEST) -s tests/mount
 
 test-ceph: build

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the test suites need and prints where: Debian packages (only those missing) and a private Python environment.
-#   tests/setup.sh            the default suites: PostgreSQL, ext4 and xfs tools, strace, pyarrow, POSIX suites
+#   tests/setup.sh            the default suites: PostgreSQL, ext4 and xfs tools, strace, pyarrow
+#   tests/setup.sh mount      the same, and POSIX suites and programs that run on the mount
 #   tests/setup.sh ceph       the same, and a Ceph cluster's packages
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,12 +17,14 @@ need mkfs.ext4 e2fsprogs
 need strace strace
 need cc gcc libc6-dev
 need python3 python3 python3-venv
-need fio fio
-need stress-ng stress-ng
-need git git
-need make make
-need sqlite3 sqlite3
-need rsync rsync
+if [ "${1:-}" = mount ]; then
+  need fio fio
+  need stress-ng stress-ng
+  need git git
+  need make make
+  need sqlite3 sqlite3
+  need rsync rsync
+fi
 if [ "${1:-}" = ceph ]; then
   need ceph-mon ceph-mon ceph-osd ceph-mgr radosgw ceph-common
 fi
@@ -42,6 +45,8 @@ if [ ! -e "$stamp" ]; then
   "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
   touch "$stamp"
 fi
+
+[ "${1:-}" = mount ] || exit 0
 
 # POSIX suites, from crates, and the second user that pjdfstest becomes.
 crate() { # crate NAME VERSION

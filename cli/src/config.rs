@@ -393,6 +393,8 @@ mod tests {
             stall_max = "100ms"
             [read]
             cache_max = "1GiB"
+            [fuse]
+            dir = "/mnt"
             [under]
             timeout = "3s"
             [dataset]
@@ -418,6 +420,7 @@ mod tests {
             doors,
             meta_url,
             fsync,
+            fuse,
         } = with_file(text, ServeFlags::default()).unwrap();
         assert_eq!(
             (cache.data, meta_url.as_str(), cache.node.as_str()),
@@ -427,6 +430,7 @@ mod tests {
             (doors.listen.to_string(), doors.http.to_string()),
             ("127.0.0.1:1".into(), "127.0.0.1:2".into())
         );
+        assert_eq!(fuse, Some("/mnt".into()));
         assert!(doors.insecure && fsync && cache.mounts[0].read_only && cache.ack == AckLevel::Memory);
         assert_eq!(
             (cache.dirty_max, cache.cache_max),
@@ -511,7 +515,6 @@ mod tests {
     #[test]
     fn what_a_later_build_has_says_so() {
         for text in [
-            "fuse.dir = '/m'",
             "node.zone = 'z'",
             "data.dir = ['/a', '/b']",
             "write.ack = 'replicated(2)'",

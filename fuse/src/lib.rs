@@ -23,7 +23,7 @@ mod session;
 mod volume;
 
 pub use errno::{Errno, Result};
-pub use mount::{MountError, MountOptions, Mounted};
+pub use mount::{MountError, MountOptions, Mounted, unmount};
 pub use volume::{
     Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, OpenHow, Opened, ROOT, SetAttr, Volume,
     VolumeOptions,

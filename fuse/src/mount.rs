@@ -44,8 +44,8 @@ pub enum MountError {
     /// There is no such folder.
     #[error("{}: not a folder; make it first (`mkdir -p`)", .0.display())]
     NoFolder(PathBuf),
-    /// Another one has it.
-    #[error("{}: is mounted by a running Forebay already; unmount it first, or choose another folder", .0.display())]
+    /// Something is mounted there.
+    #[error("{}: something is mounted there already; unmount it first, or choose another folder", .0.display())]
     Taken(PathBuf),
     /// The system refused.
     #[error("{}: can not {what}: {error}", .folder.display())]
@@ -117,16 +117,36 @@ impl Mounted {
             volume,
             ..
         } = self;
-        let ended = task::blocking(move || unmount(&folder, session)).await;
+        let ended = task::blocking(move || end_session(&folder, session)).await;
         // What was written between the two.
         volume.settle_all().await;
         ended
     }
 }
 
-fn unmount(folder: &Path, session: BackgroundSession) -> Result<(), MountError> {
+/// Unmounts a folder at which a Forebay is mounted, whichever process serves it. Nothing may be open there.
+///
+/// # Errors
+/// NoFolder when no Forebay is mounted there; System with the kernel's answer (EBUSY: a program uses it).
+pub fn unmount(folder: &Path) -> Result<(), MountError> {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    if !is_ours(&folder) {
+        return Err(MountError::NoFolder(folder));
+    }
+    umount(&folder, 0).map_err(|error| MountError::System {
+        folder: folder.clone(),
+        what: "unmount",
+        error,
+    })
+}
+
+fn end_session(folder: &Path, session: BackgroundSession) -> Result<(), MountError> {
     let plain = umount(folder, 0);
-    if plain.is_err() {
+    // EINVAL: somebody else unmounted it.
+    if plain
+        .as_ref()
+        .is_err_and(|error| error.raw_os_error() != Some(libc::EINVAL))
+    {
         tracing::warn!(folder = %folder.display(), "still in use; detaching it");
         umount(folder, libc::MNT_DETACH).map_err(|error| MountError::System {
             folder: folder.to_owned(),
@@ -136,23 +156,18 @@ fn unmount(folder: &Path, session: BackgroundSession) -> Result<(), MountError> 
         // Those who have files open keep the session alive; it ends with the process.
         return Ok(());
     }
-    let ended = session.umount_and_join();
+    // The kernel has ended it already, which is what it then says.
+    if let Err(error) = session.umount_and_join() {
+        tracing::debug!(%error, "the session had ended");
+    }
     tracing::info!(folder = %folder.display(), "unmounted");
-    ended.map_err(|error| MountError::System {
-        folder: folder.to_owned(),
-        what: "end the session",
-        error,
-    })
+    Ok(())
 }
 
 /// The folder by its full name, without a dead mount on it.
 fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
     let missing = || MountError::NoFolder(folder.to_owned());
-    let looked = fs::metadata(folder);
-    if looked
-        .as_ref()
-        .is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
-    {
+    if is_dead(folder) {
         let failed = |error| MountError::System {
             folder: folder.to_owned(),
             what: "take a dead mount away",
@@ -165,28 +180,49 @@ fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
         return Err(missing());
     }
     let folder = folder.canonicalize().map_err(|_| missing())?;
-    match is_ours(&folder) {
+    match is_mounted(&folder) {
         true => Err(MountError::Taken(folder)),
         false => Ok(folder),
     }
 }
 
-/// Whether Forebay is mounted exactly there.
+/// Whether the process behind a mount is gone. The kernel remembers attributes of its root, so they say nothing.
+fn is_dead(folder: &Path) -> bool {
+    let Ok(name) = CString::new(folder.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: plain data, for which zeros are valid.
+    let mut space: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the name ends with NUL, and both live until the call returns.
+    let answer = unsafe { libc::statfs(name.as_ptr(), &raw mut space) };
+    answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
+}
+
+/// Whether anything is mounted exactly there.
+fn is_mounted(folder: &Path) -> bool {
+    sources_at(folder).next().is_some()
+}
+
+/// Whether what is mounted there on top is a Forebay.
 fn is_ours(folder: &Path) -> bool {
-    let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mounts.split(|byte| *byte == b'\n').any(|line| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let at = fields.nth(4).map(unescape);
-        let kind = line
-            .windows(3)
-            .position(|window| window == b" - ")
-            .map(|at| &line[at + 3..]);
-        at.as_deref() == Some(folder.as_os_str().as_bytes())
-            && kind.is_some_and(|kind| kind.starts_with(b"fuse.forebay "))
+    sources_at(folder)
+        .last()
+        .is_some_and(|source| source == NAME.as_bytes())
+}
+
+/// The sources of what is mounted exactly there, in the order of mounting.
+fn sources_at(folder: &Path) -> impl Iterator<Item = Vec<u8>> {
+    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
+    let at = folder.as_os_str().as_bytes().to_vec();
+    let lines: Vec<Vec<u8>> = mounts.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    lines.into_iter().filter_map(move |line| {
+        let mut fields = line.split(|byte| *byte == b' ').map(unescape);
+        let source = fields.next()?;
+        (fields.next()? == at).then_some(source)
     })
 }
 
-/// A name as `mountinfo` writes it: some bytes as `\` and three octal digits.
+/// A name as the list of mounts writes it: some bytes as `\` and three octal digits.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut name = Vec::with_capacity(field.len());
     let mut rest = field;

@@ -467,6 +467,9 @@ impl Filesystem for Session {
     }
 
     fn flush(&self, _request: &Request, _node: INodeNo, handle: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        if self.volume.opens_nothing() {
+            return reply.error(number(Errno(libc::ENOSYS)));
+        }
         let volume = Arc::clone(&self.volume);
         self.answer(async move { reply_empty(reply, volume.flush(handle.0).await) });
     }

@@ -106,7 +106,7 @@ def test_wrong_flags_are_refused_by_name(tmp_path, args):
     assert any(word.strip("-").split("=")[0] in done.stderr.decode() for word in args), done.stderr
 
 
-@pytest.mark.parametrize("args", [["--fuse", "/mnt"], ["--zone", "z"], ["--advertise", "h:1"], ["--cluster-key", "k"], ["--ack", "replicated(2)"]])
+@pytest.mark.parametrize("args", [["--zone", "z"], ["--advertise", "h:1"], ["--cluster-key", "k"], ["--ack", "replicated(2)"]])
 def test_what_a_later_build_has_says_so(tmp_path, args):
     assert "not in this build" in refused("--data", tmp_path / "d", *args, code=1)
 

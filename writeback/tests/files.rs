@@ -340,6 +340,7 @@ fn a_rename_moves_files_and_whole_directories_and_frees_what_gives_way() {
                 Rename {
                     replace: true,
                     parents: false,
+                    ..Rename::default()
                 },
             )
             .await
@@ -357,6 +358,7 @@ fn a_rename_moves_files_and_whole_directories_and_frees_what_gives_way() {
                 Rename {
                     replace: false,
                     parents: true,
+                    ..Rename::default()
                 },
             )
             .await

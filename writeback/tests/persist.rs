@@ -40,6 +40,7 @@ async fn rename(cache: &Cache, from: &str, to: &str) -> Result<(), Error> {
             Rename {
                 replace: true,
                 parents: false,
+                ..Rename::default()
             },
         )
         .await
@@ -969,6 +970,7 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
                     Rename {
                         replace: false,
                         parents: false,
+                        ..Rename::default()
                     },
                 )
                 .await;

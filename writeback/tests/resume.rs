@@ -179,6 +179,7 @@ fn of_a_file_that_was_renamed_or_deleted_meanwhile_nothing_is_left_at_its_old_ke
     let how = Rename {
         replace: true,
         parents: false,
+        ..Rename::default()
     };
     world.live(async |world| {
         let cache = world.open().await.unwrap();

@@ -9,14 +9,26 @@ use crate::{
 use serde_json::{Value, json};
 use std::path::Path;
 
+/// Exit codes of a server that does not know the folder, and of none at all.
+const NOT_FOUND: u8 = 3;
+const UNAVAILABLE: u8 = 6;
+
 pub(super) async fn mount(mount: MountFolder, door: &Door, output: &mut Output) -> Outcome {
     let body = json!({ "dir": full(&mount.dir)?, "mode": mount.mode.name(), "read_only": mount.read_only });
     ask("mount", &mount.dir, body, door, output).await
 }
 
 pub(super) async fn unmount(unmount: UnmountFolder, door: &Door, output: &mut Output) -> Outcome {
-    let body = json!({ "dir": full(&unmount.dir)? });
-    ask("unmount", &unmount.dir, body, door, output).await
+    let dir = full(&unmount.dir)?;
+    match ask("unmount", &unmount.dir, json!({ "dir": dir }), door, output).await {
+        // Another server's, or one that is gone: the system unmounts it.
+        Err(failure)
+            if matches!(failure.code(), NOT_FOUND | UNAVAILABLE) && forebay_fuse::unmount(Path::new(&dir)).is_ok() =>
+        {
+            output.one(&json!({ "dir": unmount.dir.display().to_string() }), |_| String::new())
+        }
+        asked => asked,
+    }
 }
 
 async fn ask(action: &str, dir: &Path, body: Value, door: &Door, output: &mut Output) -> Outcome {

@@ -15,6 +15,9 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 /// What begins the names of Forebay's own attributes.
 const OWN: &str = "user.forebay.";
 
+/// Kinds of extended attributes that are kept. Access control lists (`system.`) are not.
+const KINDS: [&str; 3] = ["user.", "trusted.", "security."];
+
 /// A change of attributes; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SetAttr {
@@ -145,6 +148,9 @@ impl Volume {
         self.check_changeable(&path)?;
         if name.starts_with(OWN.as_bytes()) {
             return Err(Errno(libc::EPERM));
+        }
+        if !KINDS.iter().any(|kind| name.starts_with(kind.as_bytes())) {
+            return Err(Errno(libc::EOPNOTSUPP));
         }
         if let Some(file) = self.open_file(node).filter(|file| file.is_pending()) {
             self.settle(&file, Why::Sync).await?;

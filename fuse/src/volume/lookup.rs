@@ -60,7 +60,14 @@ impl Volume {
 
     /// The kernel lets go of a node so often.
     pub fn forget(&self, node: NodeId, count: u64) {
-        self.tree.lock().forget(node, count);
+        let mut tree = self.tree.lock();
+        tree.forget(node, count);
+        let gone = tree.get(node).is_none();
+        drop(tree);
+        // Where nothing is opened nothing is released either.
+        if gone && self.opens_nothing() {
+            self.files.lock().remove(&node);
+        }
     }
 
     /// The attributes of a node.

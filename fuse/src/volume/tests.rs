@@ -1,1 +1,328 @@
+//! The volume without a kernel, over a cache on a folder of this machine.
 
+use super::*;
+use async_trait::async_trait;
+use forebay_metastore::mem::MemStore;
+use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk};
+use forebay_understore::{StoreError, UnderStoreRef};
+use forebay_writeback::{
+    Components, Settings, StoreOpener,
+    file::{WriteFile, WriteMode},
+    names::Rename,
+};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+use tempfile::TempDir;
+
+const READ: i32 = libc::O_RDONLY;
+const WRITE: i32 = libc::O_RDWR;
+const NOBODY: Caller = Caller { uid: 0, gid: 0 };
+
+#[derive(Debug)]
+struct NoStores;
+
+#[async_trait]
+impl StoreOpener for NoStores {
+    async fn open(&self, url: &str) -> Result<UnderStoreRef, StoreError> {
+        Err(StoreError::Refused(url.into()))
+    }
+}
+
+/// What outlives a cache.
+struct World {
+    folder: TempDir,
+    meta: Arc<MemStore>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            meta: MemStore::new(),
+        }
+    }
+
+    async fn open(&self) -> (Cache, Arc<Volume>) {
+        let components = Components {
+            disk: RealDisk::shared(),
+            clock: RealClock::shared(),
+            chance: OsChance::shared(),
+            meta: self.meta.clone(),
+            stores: Arc::new(NoStores),
+        };
+        let mut settings = Settings::new(self.folder.path());
+        // The folder of a test may be anywhere.
+        settings.ack = forebay_writeback::AckLevel::Memory;
+        let cache = Cache::open(settings, components).await.unwrap();
+        let volume = Volume::new(cache.clone(), VolumeOptions::default());
+        (cache, volume)
+    }
+}
+
+async fn create(volume: &Volume, name: &str) -> (NodeId, u64) {
+    let (entry, opened) = volume
+        .create(ROOT, name.as_bytes(), 0o644, WRITE, NOBODY)
+        .await
+        .unwrap();
+    (entry.attr.node, opened.handle)
+}
+
+async fn write_file(volume: &Volume, name: &str, content: &[u8]) -> NodeId {
+    let (node, handle) = create(volume, name).await;
+    volume.write(handle, 0, content).await.unwrap();
+    close(volume, handle).await;
+    node
+}
+
+async fn close(volume: &Volume, handle: u64) {
+    volume.flush(handle).await.unwrap();
+    volume.release(handle).await.unwrap();
+}
+
+async fn content(volume: &Volume, node: NodeId) -> Vec<u8> {
+    let opened = volume.open(node, READ).await.unwrap();
+    let bytes = read_all(volume, opened.handle).await;
+    close(volume, opened.handle).await;
+    bytes
+}
+
+async fn read_all(volume: &Volume, handle: u64) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let bytes = volume.read(handle, all.len() as u64, 1 << 20).await.unwrap();
+        if bytes.is_empty() {
+            return all;
+        }
+        all.extend_from_slice(&bytes);
+    }
+}
+
+async fn elsewhere(cache: &Cache, path: &str) -> Option<Vec<u8>> {
+    let reader = cache.read_file(&at(path)).await.ok()?;
+    Some(reader.read(0..reader.size()).await.unwrap().concat())
+}
+
+async fn put_elsewhere(cache: &Cache, path: &str, content: &'static [u8]) {
+    let how = WriteFile {
+        mode: WriteMode::Overwrite,
+        ..WriteFile::default()
+    };
+    let mut writer = cache.write_file(&at(path), how).await.unwrap();
+    writer.append(vec![content.into()]).await.unwrap();
+    writer.commit().await.unwrap();
+}
+
+async fn names(volume: &Volume) -> Vec<String> {
+    let handle = volume.opendir(ROOT).await.unwrap();
+    let mut names = Vec::new();
+    let mut offset = 0;
+    loop {
+        let before = names.len();
+        let taken = volume.readdir(handle, offset, true, |entry| {
+            // Small answers, so that a listing takes many.
+            if names.len() - before == 7 {
+                return false;
+            }
+            offset = entry.offset;
+            names.push(String::from_utf8(entry.name.clone()).unwrap());
+            true
+        });
+        taken.await.unwrap();
+        if names.len() == before {
+            break;
+        }
+    }
+    volume.releasedir(handle);
+    names.split_off(2)
+}
+
+fn at(path: &str) -> Path {
+    Path::parse(path.as_bytes()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_created_is_here_at_once_and_at_other_doors_with_its_close() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let (node, handle) = create(&volume, "f").await;
+    volume.write(handle, 0, b"hello").await.unwrap();
+    assert_eq!(volume.lookup(ROOT, b"f").await.unwrap().attr.size, 5);
+    assert_eq!(
+        (names(&volume).await, elsewhere(&cache, "/f").await),
+        (vec!["f".to_owned()], None)
+    );
+    volume.flush(handle).await.unwrap();
+    assert_eq!(elsewhere(&cache, "/f").await.unwrap(), b"hello");
+    volume.release(handle).await.unwrap();
+    assert_eq!(content(&volume, node).await, b"hello");
+    assert_eq!(names(&volume).await, ["f"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_lost_its_name_goes_on_for_those_who_have_it_open() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let node = write_file(&volume, "f", b"before").await;
+    let reader = volume.open(node, READ).await.unwrap();
+    let writer = volume.open(node, WRITE).await.unwrap();
+    volume.unlink(ROOT, b"f").await.unwrap();
+    volume.write(writer.handle, 6, b" and after").await.unwrap();
+    assert_eq!(read_all(&volume, reader.handle).await, b"before and after");
+    assert_eq!(volume.getattr(node).await.unwrap().attr.nlink, 0);
+    close(&volume, writer.handle).await;
+    close(&volume, reader.handle).await;
+    assert_eq!((elsewhere(&cache, "/f").await, names(&volume).await.len()), (None, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_anywhere_are_what_a_plain_buffer_would_hold() {
+    let seed: u64 = std::env::var("SEED").map_or_else(|_| rand::rng().random(), |seed| seed.parse().unwrap());
+    println!("SEED={seed}");
+    let mut chance = SmallRng::seed_from_u64(seed);
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let (node, mut handle) = create(&volume, "f").await;
+    let mut model: Vec<u8> = Vec::new();
+    for step in 0..400_u32 {
+        let offset = chance.random_range(0..3_000_000_usize);
+        match chance.random_range(0..10) {
+            0 => {
+                model.resize(offset, 0);
+                let change = SetAttr {
+                    size: Some(offset as u64),
+                    handle: Some(handle),
+                    ..SetAttr::default()
+                };
+                volume.setattr(node, change).await.unwrap();
+            }
+            1 => volume.fsync(handle).await.unwrap(),
+            2 => {
+                close(&volume, handle).await;
+                assert!(elsewhere(&cache, "/f").await.unwrap() == model, "step {step}");
+                handle = volume.open(node, WRITE).await.unwrap().handle;
+            }
+            3 => {
+                let end = (offset + 70_000).min(model.len());
+                if offset < end {
+                    model[offset..end].fill(0);
+                }
+                let punch = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+                let range = offset as u64..offset as u64 + 70_000;
+                volume.fallocate(handle, range, punch).await.unwrap();
+            }
+            _ => {
+                let data: Vec<u8> = (0..chance.random_range(1..100_000)).map(|_| chance.random()).collect();
+                model.resize(model.len().max(offset + data.len()), 0);
+                model[offset..offset + data.len()].copy_from_slice(&data);
+                volume.write(handle, offset as u64, &data).await.unwrap();
+            }
+        }
+        assert!(read_all(&volume, handle).await == model, "step {step}");
+    }
+    close(&volume, handle).await;
+    assert!(elsewhere(&cache, "/f").await.unwrap() == model);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_door_replaces_is_another_file() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let kernel = Arc::new(Told::default());
+    let _observer = volume.follow_changes(kernel.clone());
+    let old = write_file(&volume, "f", b"old").await;
+    assert!(kernel.0.lock().is_empty(), "the kernel knows what it asked for");
+    let opened = volume.open(old, READ).await.unwrap();
+    put_elsewhere(&cache, "/f", b"new content").await;
+    assert!(kernel.0.lock().contains(&"f".to_owned()));
+    assert_eq!(read_all(&volume, opened.handle).await, b"old");
+    let new = volume.lookup(ROOT, b"f").await.unwrap().attr;
+    assert_ne!(new.node, old);
+    assert_eq!(content(&volume, new.node).await, b"new content");
+    close(&volume, opened.handle).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_through_another_door_takes_open_files_along() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let _observer = volume.follow_changes(Arc::new(Told::default()));
+    let dir = volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap().attr.node;
+    let (_, opened) = volume.create(dir, b"f", 0o644, WRITE, NOBODY).await.unwrap();
+    volume.write(opened.handle, 0, b"x").await.unwrap();
+    cache.rename(&at("/d"), &at("/e"), Rename::default()).await.unwrap();
+    close(&volume, opened.handle).await;
+    assert_eq!(elsewhere(&cache, "/e/f").await.unwrap(), b"x");
+    assert!(cache.stat(&at("/d")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_file_that_was_synced_and_not_closed_outlives_the_process() {
+    let world = World::new();
+    let data: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+    {
+        let (cache, volume) = world.open().await;
+        write_file(&volume, "changed", &data).await;
+        let node = volume.lookup(ROOT, b"changed").await.unwrap().attr.node;
+        let changed = volume.open(node, WRITE).await.unwrap().handle;
+        volume.write(changed, 5, b"in the middle").await.unwrap();
+        volume.fsync(changed).await.unwrap();
+        assert_eq!(elsewhere(&cache, "/changed").await.unwrap(), data, "not closed");
+        let (_, new) = create(&volume, "new").await;
+        volume.write(new, 0, &data).await.unwrap();
+        volume.fsync(new).await.unwrap();
+        cache.shutdown().await;
+    }
+    let (cache, _) = world.open().await;
+    let mut expected = data.clone();
+    expected[5..18].copy_from_slice(b"in the middle");
+    assert!(elsewhere(&cache, "/changed").await.unwrap() == expected);
+    assert!(elsewhere(&cache, "/new").await.unwrap() == data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_holds_every_name_once_and_begins_anew_when_it_is_rewound() {
+    let world = World::new();
+    let (_, volume) = world.open().await;
+    let mut expected = Vec::new();
+    for k in 0..40 {
+        let name = format!("f{k:02}");
+        write_file(&volume, &name, b"").await;
+        expected.push(name);
+    }
+    let (_, pending) = create(&volume, "f10x").await;
+    let mut listed = names(&volume).await;
+    listed.sort();
+    expected.push("f10x".into());
+    expected.sort();
+    assert_eq!(listed, expected);
+    close(&volume, pending).await;
+    assert_eq!(
+        names(&volume).await,
+        expected,
+        "once it is placed it has its place among the others"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_forgotten_when_the_kernel_lets_go_of_them() {
+    let world = World::new();
+    let (_, volume) = world.open().await;
+    let node = write_file(&volume, "f", b"x").await;
+    assert_eq!(volume.known_nodes(), 2);
+    volume.lookup(ROOT, b"f").await.unwrap();
+    volume.forget(node, 2);
+    assert_eq!(volume.known_nodes(), 1);
+    assert_eq!(volume.lookup(ROOT, b"f").await.unwrap().attr.size, 1);
+}
+
+/// Names that the kernel was told of.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Invalidate for Told {
+    async fn node(&self, _node: NodeId) {}
+
+    async fn name(&self, _parent: NodeId, name: &[u8]) {
+        self.0.lock().push(String::from_utf8_lossy(name).into_owned());
+    }
+}

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_namespace::{Base, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
 use forebay_runtime::clock::Timestamp;
-use forebay_understore::{Found, Listed, StoreError};
+use forebay_understore::{Found, KEY_BYTES_MAX, Listed, StoreError};
 use futures::StreamExt;
 use moka::sync::Cache as Moka;
 use std::{
@@ -106,6 +106,10 @@ impl Base for MountedBase {
         let Some((mount, Some(key))) = self.shared.resolve(path) else {
             return Ok(None);
         };
+        // No store has so long a key; what is made there stays here, and is shown as blocked.
+        if key.len() > KEY_BYTES_MAX {
+            return Ok(None);
+        }
         let name = path.name().unwrap_or_default();
         let now = self.shared.clock.monotonic();
         let id = (mount.id, key);

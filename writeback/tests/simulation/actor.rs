@@ -202,6 +202,7 @@ async fn execute(cache: &Cache, root: &str, op: &Op) -> Result<(), Error> {
             let how = Rename {
                 replace: *replace,
                 parents: *parents,
+                ..Rename::default()
             };
             cache.rename(&full(from), &full(to), how).await
         }

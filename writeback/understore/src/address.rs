@@ -4,7 +4,7 @@ use crate::StoreError;
 use std::path::PathBuf;
 
 /// Longest key an object store takes, bytes.
-pub(crate) const KEY_BYTES_MAX: usize = 1024;
+pub const KEY_BYTES_MAX: usize = 1024;
 
 /// A URL taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]

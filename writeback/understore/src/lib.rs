@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use std::{fmt::Debug, ops::Range, sync::Arc, time::Duration};
 
-pub use address::{check_key, join, parent_and_name};
+pub use address::{KEY_BYTES_MAX, check_key, join, parent_and_name};
 
 /// A key in an under-store: components joined by `/`, no leading slash, UTF-8, relative to the mount's URL. Empty: the root.
 pub type StoreKey = String;
