@@ -16,6 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Reads a file once through.
+type Probe = fn(&Path) -> Result<()>;
+
 const BLOCK_BYTES: usize = 1 << 20;
 const BLOCKS: usize = 1024;
 const PAGE_BYTES: usize = 4096;
@@ -67,13 +70,8 @@ async fn large(bench: &Bench) -> Result<Vec<Row>> {
         };
         rows.push(read.run(bench, &place, place.mount()).await?);
     }
-    let probes = [
-        (
-            "G5",
-            "4 KiB at random by pread, warm",
-            0.85,
-            probe as fn(&Path) -> Result<()>,
-        ),
+    let probes: [(_, _, _, Probe); 2] = [
+        ("G5", "4 KiB at random by pread, warm", 0.85, probe),
         ("G5m", "4 KiB at random in a mapping, warm", 0.95, probe_mapped),
     ];
     for (id, what, goal, work) in probes {

@@ -11,7 +11,7 @@
 //! Crash consistency: a seal flushes the data before it writes to the log, and what it writes there counts only with the seal itself. A crash
 //! in between leaves the draft; the next start cuts the rest from the log.
 //!
-//! A failed flush ends a draft ([`SegmentError::Poisoned`]): the kernel takes the pages for clean, so a later flush would vouch for
+//! A failed flush ends a draft ([`Poisoned`](crate::SegmentError::Poisoned)): the kernel takes the pages for clean, so a later flush would vouch for
 //! bytes that the disk never got. What can be read of it may differ from what the next start finds.
 //!
 //! It does not own: who may change what and when (its caller's handles), and the names and lengths that others see.
