@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.mounted import LONG
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / ".venv/sources"
 
@@ -94,7 +96,9 @@ def test_sqlite_keeps_its_database_whole(folder, journal):
     assert run("sqlite3", folder / "db", "PRAGMA integrity_check; SELECT count(*) FROM t;") == "ok\n300\n"
 
 
-PYARROW = ["test_fs", "test_dataset", "test_feather", "parquet.test_basic", "parquet.test_dataset", "parquet.test_parquet_writer"]
+PYARROW = ["test_fs", "test_dataset", "parquet.test_dataset"]
+if LONG:
+    PYARROW += ["test_feather", "test_io", "test_csv", "parquet.test_basic", "parquet.test_parquet_writer"]
 NO_CLOUD = "not s3 and not gcs and not azure and not hdfs and not large_memory"
 
 
