@@ -1,8 +1,11 @@
 """Rounds of load through the mount and fault, as in tests/crash."""
 
 import functools
+import os
 
 from tests.crash import rounds
+from tests.crash.workload import Mismatch
+from tests.harness import StartFailed
 from tests.mount.mounted import PLAIN, Mount
 from tests.mount.workload import Crew
 
@@ -31,3 +34,16 @@ class MountBench(rounds.Bench):
 
 
 bench = functools.partial(rounds.bench, make=MountBench)
+
+
+def loss_without_fsync(seed):
+    """The negative control, None when the harness saw nothing: with fsync off, or, on a plain file system, when Forebay's promises are
+    expected of it. What stood before the first cut is on the disk."""
+    with bench(seed, "ext4", **({"patient": True} if PLAIN else {"fsync": "off"})) as b:
+        b.settle()
+        os.sync()
+        try:
+            for _ in range(20):
+                b.cut()
+        except (Mismatch, StartFailed) as loss:
+            return str(loss)[-200:]

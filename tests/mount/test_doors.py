@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -248,3 +249,14 @@ class TestUnderStorage:
         client.act("wait_persisted", path=path, timeout="60s")
         lake = mount.lake / path[1:]
         assert os.listdir(lake) == ["e"] and {p.name: p.read_bytes() for p in (lake / "e").iterdir()} == {str(k): b"%d" % k for k in range(500)}
+
+    def test_a_path_too_long_for_a_store_holds_nothing_else_up(self, both):
+        folder, _ = both
+        deep = folder / "/".join(["d" * 200] * 8)
+        deep.mkdir(parents=True)
+        (deep / "f").write_bytes(b"only here")
+        for k in range(300):
+            (folder / f"d{k}").mkdir()
+            (folder / f"d{k}/f").write_bytes(b"x")
+        assert (deep / "f").read_bytes() == b"only here"
+        shutil.rmtree(folder / ("d" * 200))

@@ -130,7 +130,7 @@ def at_once(work, items, workers):
 
 
 def test_fsx_finds_every_byte_where_it_was_written(folder, tmp_path):
-    tried = seeds(20, 5) if LONG else seeds(4, 1)
+    tried = seeds(20, 5) if LONG else seeds(2, 1)
     print("fsx seeds", tried)
     at_once(lambda seed: fsx(folder, tmp_path, seed), tried, workers=5)
 

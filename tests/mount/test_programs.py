@@ -1,5 +1,6 @@
 """Programs that know nothing of Forebay at work on the mount: git, make and a compiler, SQLite, pyarrow, rsync, tar."""
 
+import contextlib
 import filecmp
 import os
 import random
@@ -12,6 +13,8 @@ import threading
 from pathlib import Path
 
 import pytest
+
+from tests.mount.mounted import LONG
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / ".venv/sources"
@@ -66,35 +69,36 @@ def test_sqlite_keeps_its_database_whole(folder, journal):
         assert db.execute(f"PRAGMA journal_mode={journal}").fetchone()[0] == journal
         return db
 
-    with connect() as db:
+    with contextlib.closing(connect()) as db:
         db.execute("CREATE TABLE t (writer INT, n INT, fill BLOB)")
         db.execute("CREATE INDEX i ON t (writer, n)")
     errors = []
 
     def write(writer):
-        db, chance = connect(), random.Random(writer)
+        chance = random.Random(writer)
         try:
-            for n in range(30):
-                db.execute("BEGIN IMMEDIATE")
-                db.executemany("INSERT INTO t VALUES (?, ?, ?)", [(writer, n, chance.randbytes(chance.choice([10, 3000]))) for _ in range(20)])
-                db.execute("DELETE FROM t WHERE writer = ? AND n = ?", (writer, n - 5))
-                db.execute("COMMIT")
+            with contextlib.closing(connect()) as db:
+                for n in range(30):
+                    db.execute("BEGIN IMMEDIATE")
+                    db.executemany("INSERT INTO t VALUES (?, ?, ?)", [(writer, n, chance.randbytes(chance.choice([10, 3000]))) for _ in range(20)])
+                    db.execute("DELETE FROM t WHERE writer = ? AND n = ?", (writer, n - 5))
+                    db.execute("COMMIT")
         except Exception as e:
             errors.append(e)
-        db.close()
 
     threads = [threading.Thread(target=write, args=(k,)) for k in range(3)]
     [t.start() for t in threads]
-    reader = connect()
-    while any(t.is_alive() for t in threads):
-        assert all(count == 20 for [count] in reader.execute("SELECT count(*) FROM t GROUP BY writer, n"))
-    reader.close()
+    with contextlib.closing(connect()) as reader:
+        while any(t.is_alive() for t in threads):
+            assert all(count == 20 for [count] in reader.execute("SELECT count(*) FROM t GROUP BY writer, n"))
     assert not errors
     run("sqlite3", folder / "db", "VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
     assert run("sqlite3", folder / "db", "PRAGMA integrity_check; SELECT count(*) FROM t;") == "ok\n300\n"
 
 
-PYARROW = ["test_fs", "test_dataset", "test_feather", "parquet.test_basic", "parquet.test_dataset", "parquet.test_parquet_writer"]
+PYARROW = ["test_fs", "test_dataset", "parquet.test_dataset"]
+if LONG:
+    PYARROW += ["test_feather", "test_io", "test_csv", "parquet.test_basic", "parquet.test_parquet_writer"]
 NO_CLOUD = "not s3 and not gcs and not azure and not hdfs and not large_memory"
 
 

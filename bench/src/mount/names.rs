@@ -17,7 +17,8 @@ const WRITERS: usize = 8;
 const FRESH_FILES: usize = 800;
 const FRESH_BYTES: usize = 10 << 10;
 const LISTED_FILES: usize = 5000;
-const RENAMES: usize = 200;
+const LISTINGS: usize = 20;
+const RENAMES: usize = 1000;
 /// Of those that make the names of G8, which are many.
 const MAKERS: usize = 64;
 
@@ -58,8 +59,8 @@ async fn few(bench: &Bench) -> Result<Vec<Row>> {
             what: "scandir and stat of 5,000 files",
             unit: Unit::Operations,
             goal: Goal::Report,
-            amount: LISTED_FILES as f64,
-            work: |at: &Path| list(&at.join("listed"), LISTED_FILES),
+            amount: (LISTED_FILES * LISTINGS) as f64,
+            work: |at: &Path| (0..LISTINGS).try_for_each(|_| list(&at.join("listed"), LISTED_FILES)),
         };
         rows.push(listed.run(bench, &place, place.mount()).await?);
         let renamed = Measure {
