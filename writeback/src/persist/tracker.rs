@@ -673,7 +673,8 @@ impl Tracker {
         self.index(seq);
         let stale = self.entries.get(&seq).is_some_and(|entry| entry.stale);
         let mount = self.entries.get(&seq).map_or(0, |entry| entry.mount);
-        if !matches!(outcome, Outcome::Away(..)) {
+        // Who waits for others has not asked the store, and does not know that it is back.
+        if !matches!(outcome, Outcome::Away(..) | Outcome::Wait(_) | Outcome::Held) {
             self.pauses.remove(&mount);
         }
         // A store that is away pauses its whole mount; that is pause enough.

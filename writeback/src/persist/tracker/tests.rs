@@ -57,6 +57,16 @@ fn urgent_work_goes_before_older_work() {
 }
 
 #[test]
+fn work_that_only_waits_does_not_end_the_pause_of_a_mount() {
+    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")])]);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
+    tracker.finish(1, Outcome::Away(1, "503".into()), NOW);
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    assert_eq!(tracker.next(NOW), None);
+    assert!(tracker.next_due().unwrap() > NOW);
+}
+
+#[test]
 fn a_mount_that_is_away_pauses_alone_and_for_longer_each_time() {
     let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(2, "b")])]);
     let mut pauses = Vec::new();
