@@ -452,6 +452,32 @@ fn a_file_in_the_place_of_a_renamed_empty_directory_hides_no_marker() {
     }
 }
 
+/// Found by the simulation: the second try looked at its target, and took the marker of the renamed directory for somebody else's.
+#[test]
+fn a_put_that_is_tried_again_is_no_conflict_with_a_directory_that_is_to_go() {
+    for seed in 0..20 {
+        let mut world = World::new(2800 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/b/a"), true).await.unwrap();
+            for nth in 0..10 {
+                put(&cache, &format!("/kept/b/f{nth}"), b"f").await.unwrap();
+            }
+            persisted(&cache).await;
+            world.store.refuse(&["d"]);
+            rename(&cache, "/kept/b", "/kept/d").await.unwrap();
+            pause(world, 500).await;
+            world.store.fail_next(Call::Put, Fault::Unavailable);
+            put(&cache, "/kept/b/a", b"a").await.unwrap();
+            pause(world, 5000).await;
+            world.store.refuse(&[]);
+            persisted(&cache).await;
+            assert_eq!(world.store.contents().get("b/a").unwrap(), "a", "seed {seed}");
+            assert!(!world.store.dirs().contains(&"b/a".to_owned()), "seed {seed}");
+        });
+    }
+}
+
 /// A marker behind a file that is there for whatever reason goes with its directory.
 #[test]
 fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {
