@@ -170,11 +170,7 @@ impl Inner {
             let writer = tracker.writer_at(seq, &at);
             // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one, or show in a
             // directory that was renamed.
-            let other = || {
-                tracker
-                    .owner_before(seq, &at)
-                    .or_else(|| tracker.tree_over(seq, &at, true))
-            };
+            let other = || tracker.owner_before(seq, &at).or_else(|| tracker.move_over(seq, &at));
             writer.or_else(|| other().filter(|_| unknown))
         };
         if let Some(other) = before {
