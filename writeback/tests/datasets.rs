@@ -276,6 +276,34 @@ fn once<T>(seed: u64, body: impl AsyncFnOnce(&Cache) -> T) -> T {
 
 // ---- reading and versions
 
+/// Found by the simulation: a follower that looked before the first version was there read the parts by their names.
+#[test]
+fn parts_published_while_a_directory_is_looked_at_come_in_their_order() {
+    for seed in 0..40 {
+        let mut world = World::new(3000 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/d"), true).await.unwrap();
+            let write = async {
+                for first in [0, 10] {
+                    tokio::time::sleep(Duration::from_millis(seed % 10)).await;
+                    put(&cache, target("/kept/d"), &[rows(first..first + 3)]).await.unwrap();
+                }
+            };
+            let look = async {
+                let mut versions = Vec::new();
+                for _ in 0..40 {
+                    versions.extend(cache.dataset(&at("/kept/d"), At::Head).await.map(|plan| plan.version));
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                versions
+            };
+            let ((), versions) = futures::join!(write, look);
+            assert!(versions.iter().all(Option::is_some), "seed {seed}: {versions:?}");
+        });
+    }
+}
+
 #[test]
 fn batches_and_their_app_metadata_come_back_as_they_were_sent() {
     once(1, async |cache| {

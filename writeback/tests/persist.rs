@@ -453,6 +453,53 @@ fn a_file_in_the_place_of_a_renamed_empty_directory_hides_no_marker() {
     }
 }
 
+/// Found by the simulation: the second try looked at its target, and took the marker of the renamed directory for somebody else's.
+#[test]
+fn a_put_that_is_tried_again_is_no_conflict_with_a_directory_that_is_to_go() {
+    for seed in 0..20 {
+        let mut world = World::new(2800 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            cache.mkdir(&at("/kept/b/a"), true).await.unwrap();
+            for nth in 0..10 {
+                put(&cache, &format!("/kept/b/f{nth}"), b"f").await.unwrap();
+            }
+            persisted(&cache).await;
+            world.store.refuse(&["d"]);
+            rename(&cache, "/kept/b", "/kept/d").await.unwrap();
+            pause(world, 500).await;
+            world.store.fail_next(Call::Put, Fault::Unavailable);
+            put(&cache, "/kept/b/a", b"a").await.unwrap();
+            pause(world, 5000).await;
+            world.store.refuse(&[]);
+            persisted(&cache).await;
+            assert_eq!(world.store.contents().get("b/a").unwrap(), "a", "seed {seed}");
+            assert!(!world.store.dirs().contains(&"b/a".to_owned()), "seed {seed}");
+        });
+    }
+}
+
+/// Found by the simulation: the name alone was removed, and what lay at its key still belonged to the directory renamed before.
+#[test]
+fn a_name_that_is_removed_from_a_new_directory_takes_nothing_from_the_one_renamed_before() {
+    for seed in 0..40 {
+        let mut world = World::new(2900 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            clean(&cache, "/kept/a/d", b"old").await;
+            (0..8).for_each(|_| world.store.fail_next(Call::List, Fault::Unavailable));
+            rename(&cache, "/kept/a", "/kept/c").await.unwrap();
+            put(&cache, "/kept/a/d", b"new").await.unwrap();
+            cache.delete(&at("/kept/a/d"), false).await.unwrap();
+            pause(world, seed).await;
+            assert_eq!(get(&cache, "/kept/c/d").await.unwrap(), b"old", "seed {seed}");
+            persisted(&cache).await;
+            assert_eq!(get(&cache, "/kept/c/d").await.unwrap(), b"old", "seed {seed}");
+            assert_eq!(names(&world.store), ["c/d"], "seed {seed}");
+        });
+    }
+}
+
 /// A marker behind a file that is there for whatever reason goes with its directory.
 #[test]
 fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {

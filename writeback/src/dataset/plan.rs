@@ -122,15 +122,20 @@ impl Inner {
         if !node.is_dir() {
             return self.file_plan(path, &node).await;
         }
-        match self.head_of_node(&node).await? {
-            Some((dir, head)) => self.plan_version_of(path, dir, head.version).await,
-            None => match self.directory_plan(path).await {
-                // A session may be about to publish there.
-                Err(error) if error.kind() == ErrorKind::Precondition && self.datasets.sessions.is_live(path) => {
-                    Err(nothing(path))
-                }
-                other => other,
-            },
+        if let Some((dir, head)) = self.head_of_node(&node).await? {
+            return self.plan_version_of(path, dir, head.version).await;
+        }
+        let listed = self.directory_plan(path).await;
+        // Published while the files were looked at: they are its parts then, and in its order.
+        if let Some((dir, head)) = self.published_head(path).await? {
+            return self.plan_version_of(path, dir, head.version).await;
+        }
+        match listed {
+            // A session may be about to publish there.
+            Err(error) if error.kind() == ErrorKind::Precondition && self.datasets.sessions.is_live(path) => {
+                Err(nothing(path))
+            }
+            other => other,
         }
     }
 

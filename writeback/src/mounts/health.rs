@@ -71,6 +71,20 @@ impl Health {
         };
     }
 
+    /// Notes that the persister found the store away. While it rests that is no news: it may only have been refused, and must not put
+    /// off the one who asks next.
+    pub(crate) fn note_away(&self, reason: &str) {
+        if !self.rests() {
+            self.note(Some(&StoreError::Unavailable(reason.to_owned())));
+        }
+    }
+
+    /// Whether calls are refused now.
+    fn rests(&self) -> bool {
+        let away = self.away.lock();
+        away.as_ref().is_some_and(|away| self.clock.monotonic() < away.again)
+    }
+
     /// It ran into the timeout: the next ones need not.
     fn hung(&self) -> StoreError {
         let reason = format!("no answer within {:?}", self.timeout);
@@ -101,11 +115,7 @@ impl Health {
 
     /// Waits before a further try; false at once while the store counts as away.
     pub(crate) async fn rest(&self, pause: Duration) -> bool {
-        let rests = self
-            .away
-            .lock()
-            .as_ref()
-            .is_some_and(|away| self.clock.monotonic() < away.again);
+        let rests = self.rests();
         if !rests {
             self.clock.sleep(pause).await;
         }
@@ -153,5 +163,19 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(health.ask(std::future::ready(Ok(()))).await.is_ok());
         assert_eq!(health.problem(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_are_refused_do_not_keep_a_store_away_that_is_back() {
+        let health = Health::new(SimClock::new(Timestamp(0)), Duration::from_secs(10));
+        let away = || StoreError::Unavailable("503".into());
+        (0..FAILURES_MAX).for_each(|_| health.note(Some(&away())));
+        for _ in 0..3 {
+            let refused: Result<(), _> = health.ask(std::future::pending()).await;
+            health.note_away(&refused.unwrap_err().to_string());
+            tokio::time::sleep(REST / 3).await;
+        }
+        tokio::time::sleep(REST / 3).await;
+        assert!(health.ask(std::future::ready(Ok(()))).await.is_ok());
     }
 }

@@ -168,14 +168,18 @@ impl Inner {
             let tracker = self.persist.tracker.lock();
             // What is on its way there may arrive after our look: an upload of work that this row has taken over.
             let writer = tracker.writer_at(seq, &at);
-            // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one.
-            writer.or_else(|| tracker.owner_before(seq, &at).filter(|_| unknown))
+            // Only the name was here. What lies at the key may be on its way elsewhere and belong to another one, or show in a
+            // directory that was renamed.
+            let other = || tracker.owner_before(seq, &at).or_else(|| tracker.move_over(seq, &at));
+            writer.or_else(|| other().filter(|_| unknown))
         };
         if let Some(other) = before {
             return Ok(Cleared::Wait(other));
         }
         match self.try_clear_file(mount, place).await {
-            Ok(None) => self.keep_parent(mount, &place.key).await,
+            // A mere name was no directory's last file.
+            Ok(None) if unknown => Ok(Cleared::Done),
+            Ok(None) => self.keep_parent(seq, mount, &place.key).await,
             Ok(Some(cleared)) => Ok(cleared),
             Err(stopped) => stopped.cleared(),
         }
@@ -208,7 +212,7 @@ impl Inner {
     }
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.
-    async fn keep_parent(&self, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
+    async fn keep_parent(&self, seq: u64, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
         let Some((parent, _)) = key.rsplit_once('/') else {
             return Ok(Cleared::Done);
         };
@@ -219,6 +223,11 @@ impl Inner {
         // One without a row is only what the store shows, and of that the last was just taken away or is there still.
         if !self.is_live_directory(mount, parent).await? || rules::is_staging(&path) {
             return Ok(Cleared::Done);
+        }
+        // In a directory that is to go, or shows at another path until it is moved, the marker would be that one's.
+        let at = (mount.id, parent.to_owned());
+        if let Some(other) = self.persist.tracker.lock().tree_over(seq, &at, true) {
+            return Ok(Cleared::Wait(other));
         }
         let kept = async {
             if mount.upload.head(parent).await?.is_none() {

@@ -191,9 +191,7 @@ impl Inner {
         if let Outcome::Away(mount, reason) = &outcome
             && let Some(mount) = self.mounts.by_id(*mount)
         {
-            mount
-                .health
-                .note(Some(&forebay_understore::StoreError::Unavailable(reason.clone())));
+            mount.health.note_away(reason);
             tracing::debug!(mount = %mount.path, reason, "under-store away");
         }
         let since = match self.note_state(seq, &outcome).await {

@@ -20,6 +20,9 @@ pub(super) const BLOCKED_PAUSE: Duration = Duration::from_secs(30);
 /// Runs in a row that may change nothing before a pause comes between them.
 const IDLE_MAX: u32 = 8;
 const IDLE_PAUSE: Duration = Duration::from_millis(20);
+/// Such pauses differ by a step, so many of them.
+const IDLE_STEP: Duration = Duration::from_micros(500);
+const IDLE_STEPS: u64 = 61;
 /// Longest chain of waits that is followed to find a cycle.
 const CHAIN_MAX: usize = 1000;
 
@@ -673,7 +676,8 @@ impl Tracker {
         self.index(seq);
         let stale = self.entries.get(&seq).is_some_and(|entry| entry.stale);
         let mount = self.entries.get(&seq).map_or(0, |entry| entry.mount);
-        if !matches!(outcome, Outcome::Away(..)) {
+        // Who waits for others has not asked the store, and does not know that it is back.
+        if !matches!(outcome, Outcome::Away(..) | Outcome::Wait(_) | Outcome::Held) {
             self.pauses.remove(&mount);
         }
         // A store that is away pauses its whole mount; that is pause enough.
@@ -713,7 +717,8 @@ impl Tracker {
         }
     }
 
-    /// A run that changes nothing must not follow itself at once, whatever sets it off: after a few it pauses.
+    /// A run that changes nothing must not follow itself at once, whatever sets it off: after a few it pauses, and not in step with
+    /// another one, for two that let each other go first would find each other there for ever.
     fn not_idle(&mut self, seq: u64, phase: Phase, now: Duration) -> Phase {
         let Some(entry) = self.entries.get_mut(&seq) else {
             return phase;
@@ -721,7 +726,8 @@ impl Tracker {
         entry.idle = entry.idle.saturating_add(1);
         match phase {
             Phase::Ready | Phase::Waiting(_) if entry.idle > IDLE_MAX => {
-                Phase::Later(now + IDLE_PAUSE * (entry.idle - IDLE_MAX).min(50))
+                let step = IDLE_STEP * u32::try_from(seq % IDLE_STEPS).unwrap_or(0);
+                Phase::Later(now + IDLE_PAUSE * (entry.idle - IDLE_MAX).min(50) + step)
             }
             phase => phase,
         }

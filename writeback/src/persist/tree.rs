@@ -330,14 +330,14 @@ impl Inner {
         }
     }
 
-    /// A folder can not hold a file and a directory of one name. Where the target of a put lies in a directory that is to go, one
-    /// that was in it may have the very name of the file: it goes first. Answers work that still needs what lies there. On an
-    /// object store both may be there, and who prunes the directory around them sees both.
+    /// Where the target of a put lies in a directory that is to go, one that was in it may have the very name of the file. It goes
+    /// first: a folder can not hold both, and in an object store it would be taken for somebody else's. Answers work that still
+    /// needs what lies there.
     pub(super) async fn clear_the_way(&self, job: &Job) -> Result<Option<u64>, Stopped> {
         let (seq, at) = (job.row.seq, job.at());
         let (in_the_way, needed_by, unwinds) = {
             let tracker = self.persist.tracker.lock();
-            let in_the_way = job.mount.is_local() && tracker.tree_over(seq, &at, false).is_some();
+            let in_the_way = tracker.tree_over(seq, &at, false).is_some();
             let needed_by = tracker.owner_below(seq, &at, Below::Any);
             (in_the_way, needed_by, tracker.unwinds(seq))
         };

@@ -20,6 +20,9 @@ use std::{
 };
 
 const URL: &str = "memory:";
+/// Wrong answers in a row that reads of one key get by chance. One more, and a reader that asks four times would rightly say that the
+/// data is lost.
+const WRONG_IN_A_ROW_MAX: u32 = 3;
 
 /// What a call does; faults are scripted and calls counted by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +97,8 @@ struct State {
     refused: Vec<StoreKey>,
     calls: HashMap<Call, u64>,
     faults: u64,
+    /// Wrong answers in a row, by key.
+    wrong: HashMap<StoreKey, u32>,
     /// The read under way answers too few bytes.
     cut: bool,
 }
@@ -293,10 +298,15 @@ impl Memory {
         let scripted = state.script.iter().position(|(of, _)| *of == call);
         let fault = match scripted.and_then(|at| state.script.remove(at)) {
             Some((_, fault)) => Some(fault),
-            None => self
-                .weather
-                .as_ref()
-                .and_then(|weather| by_chance(&state.rates, call, weather.chance.u64())),
+            None => {
+                let weather = self.weather.as_ref();
+                let fault = weather.and_then(|weather| by_chance(&state.rates, call, weather.chance.u64()));
+                if call == Call::Read {
+                    state.not_too_often_wrong(key, fault)
+                } else {
+                    fault
+                }
+            }
         };
         state.faults += u64::from(fault.is_some());
         Ok(fault)
@@ -367,6 +377,20 @@ impl State {
     fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
+    }
+
+    /// The fault of a read by chance, unless too many wrong answers came right before it.
+    fn not_too_often_wrong(&mut self, key: &str, fault: Option<Fault>) -> Option<Fault> {
+        let is_wrong = matches!(fault, Some(Fault::ShortRead | Fault::WrongBody));
+        let before = self.wrong.remove(key).unwrap_or(0);
+        if !is_wrong {
+            return fault;
+        }
+        if before == WRONG_IN_A_ROW_MAX {
+            return None;
+        }
+        self.wrong.insert(key.to_owned(), before + 1);
+        fault
     }
 
     fn expect(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {

@@ -57,6 +57,40 @@ fn urgent_work_goes_before_older_work() {
 }
 
 #[test]
+fn two_that_wait_for_each_other_do_not_go_in_step() {
+    let clear = |seq, key| {
+        let row = put(seq, seq, &[(1, key)]);
+        let work = Work {
+            what: WorkKind::Clear,
+            ..row.work
+        };
+        Row { work, ..row }
+    };
+    let mut tracker = tracker(&[clear(1, "a"), clear(2, "b")]);
+    let mut now = NOW;
+    let alone = (0..100).map(|_| {
+        now = tracker.next_due().map_or(now, |due| due.max(now));
+        tracker.release_due(now);
+        let running: Vec<u64> = std::iter::from_fn(|| tracker.next(now)).collect();
+        running
+            .iter()
+            .for_each(|seq| tracker.finish(*seq, Outcome::Wait(3 - seq), now));
+        running.len() == 1
+    });
+    assert!(alone.skip(50).any(|alone| alone));
+}
+
+#[test]
+fn work_that_only_waits_does_not_end_the_pause_of_a_mount() {
+    let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")])]);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
+    tracker.finish(1, Outcome::Away(1, "503".into()), NOW);
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    assert_eq!(tracker.next(NOW), None);
+    assert!(tracker.next_due().unwrap() > NOW);
+}
+
+#[test]
 fn a_mount_that_is_away_pauses_alone_and_for_longer_each_time() {
     let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(2, "b")])]);
     let mut pauses = Vec::new();
