@@ -158,6 +158,13 @@ impl SealedContent {
         }
     }
 
+    /// What was taken for it, without giving up its bytes: it will be placed by another handle.
+    pub(crate) fn take_back(mut self) -> Reservation {
+        self.reservation
+            .take()
+            .expect("only keep and its like take the reservation")
+    }
+
     /// After a commit whose outcome is unknown: the bytes must stay in case a row names them. The next recovery decides.
     pub(crate) fn in_doubt(mut self) {
         if let Some(reservation) = self.reservation.take() {

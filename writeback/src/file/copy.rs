@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 /// Bytes in flight of one copy.
-const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 1 << 20;
 
 static ZEROS: [u8; PIECE as usize] = [0; PIECE as usize];
 

@@ -7,29 +7,20 @@
 //! 3. *Placed*: the name leads to its content, which others see whole. A small draft can be changed and placed again; a large one has
 //!    ended, because its bytes are the content now, and a content is never changed.
 //!
-//! It does not own names, nor when something is placed.
+//! It does not own names, nor when something is placed. `place` gives it its name, `recover` does so after a crash.
 
-use super::{
-    Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode,
-    dirty::Reservation,
-    place::{GENERATION, Ground, Target, Tried},
-};
-use crate::{
-    Cache, Error, ErrorKind, Mismatch, Result,
-    cache::Inner,
-    changes::Change,
-    rows::{self, Content, DraftRow, draft_key, table},
-};
-use bytes::Bytes;
-use forebay_metastore::{Announced, prefix_end};
-use forebay_namespace::{Create, Ino, Path};
+mod place;
+mod recover;
+
+use super::{FileReader, copy::PIECE, dirty::Reservation, place::GENERATION};
+use crate::{Cache, Error, Mismatch, Result, cache::Inner};
+use forebay_namespace::Ino;
 use forebay_runtime::{
     budget::{Budget, Permit},
     clock::Timestamp,
 };
-use forebay_segment::{Draft as SegmentDraft, RecoveredStream, StreamId};
+use forebay_segment::{Draft as SegmentDraft, StreamId};
 use std::{
-    collections::{HashMap, HashSet},
     ops::Range,
     sync::{
         Arc,
@@ -42,10 +33,6 @@ use tokio::sync::{Mutex, RwLock};
 const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of all small drafts.
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
-/// Bytes in flight of one copy.
-const PIECE_BYTES: u64 = 1 << 20;
-/// Rows of drafts read at once.
-const ROWS_PAGE: usize = 512;
 
 /// Memory of small drafts.
 #[derive(Debug)]
@@ -273,98 +260,13 @@ impl Draft {
         self.set_len(keep).await?;
         let mut at = 0;
         while at < keep {
-            let end = keep.min(at + PIECE_BYTES);
+            let end = keep.min(at + PIECE);
             for chunk in from.read(at..end).await? {
                 self.write(at, &chunk).await?;
                 at += chunk.len() as u64;
             }
         }
         Ok(())
-    }
-
-    /// Makes a large draft durable where it lies; a small one is to be placed instead. `path` is the name that its content is for.
-    pub async fn sync(&self, path: &Path, how: PlaceDraft) -> Result<()> {
-        let body = self.body.read().await;
-        let Body::Large(large) = &*body else {
-            return Err(Error::internal(format!(
-                "{path}: a draft in memory is placed, not synced"
-            )));
-        };
-        large.file.sync().await?;
-        self.inner
-            .reach(forebay_runtime::crash_point!("draft-synced-not-noted"))?;
-        if !large.noted.load(Ordering::Acquire) {
-            self.inner.note_draft(path, large.file.stream(), how).await?;
-            large.noted.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Gives a small draft's content the name `path`, durably: others see it whole. False: it is large, and to be [`Draft::finish`]ed.
-    pub async fn place(self: &Arc<Self>, path: &Path, how: PlaceDraft) -> Result<bool> {
-        let changes = self.changes.load(Ordering::Acquire);
-        let Some(bytes) = self.bytes().await else {
-            return Ok(false);
-        };
-        let (draft, path) = (Arc::clone(self), path.clone());
-        self.inner
-            .to_the_end("place-draft", async move { draft.place_bytes(&path, how, bytes).await })
-            .await?;
-        self.placed.fetch_max(changes, Ordering::AcqRel);
-        Ok(true)
-    }
-
-    async fn place_bytes(&self, path: &Path, how: PlaceDraft, bytes: Bytes) -> Result<Committed> {
-        self.inner.check_writable(path)?;
-        let ino = self.take_ino().await?;
-        let content = self.inner.content_of(ino, bytes).await?;
-        let committed = self
-            .inner
-            .commit_file(content, self.inner.draft_target(path, how))
-            .await?;
-        self.placed_ino.store(ino.0, Ordering::Release);
-        Ok(committed)
-    }
-
-    /// Ends a large draft: its content gets the name `path`, durably, and is answered.
-    pub async fn finish(self: &Arc<Self>, path: &Path, how: PlaceDraft) -> Result<FileReader> {
-        let (draft, path) = (Arc::clone(self), path.clone());
-        self.inner
-            .to_the_end("finish-draft", async move { draft.finish_now(&path, how).await })
-            .await
-    }
-
-    async fn finish_now(&self, path: &Path, how: PlaceDraft) -> Result<FileReader> {
-        self.inner.check_writable(path)?;
-        let mut body = self.body.write().await;
-        let Body::Large(large) = &*body else {
-            return Err(ended());
-        };
-        let (layout, crc) = large.file.seal().await?;
-        let Body::Large(large) = std::mem::replace(&mut *body, Body::Ended) else {
-            return Err(ended());
-        };
-        let stream = large.file.stream();
-        let reservation = large.reservation.into_inner();
-        let sealed = self.inner.sealed_content(stream, layout, crc, reservation);
-        let reader = self.inner.read_sealed(path.to_string(), &sealed)?;
-        let noted = large.noted.into_inner();
-        self.inner.place_sealed(path, how, sealed, noted).await?;
-        self.placed_ino.store(stream.0, Ordering::Release);
-        Ok(reader)
-    }
-
-    /// The inode number of the content that was placed last; 0 before the first.
-    pub fn placed_ino(&self) -> u64 {
-        self.placed_ino.load(Ordering::Acquire)
-    }
-
-    /// Its bytes, when it is small.
-    async fn bytes(&self) -> Option<Bytes> {
-        match &*self.body.read().await {
-            Body::Small(small) => Some(Bytes::copy_from_slice(&small.bytes)),
-            _ => None,
-        }
     }
 
     /// Gives it up: nobody has a name for it any more.
@@ -377,6 +279,17 @@ impl Draft {
             && let Err(error) = self.inner.forget_draft(stream).await
         {
             tracing::warn!(%error, "the row of a draft stays until the next start");
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What was synced is a file's content to come: the next start goes on with it.
+        if let Body::Large(large) = self.body.get_mut()
+            && !*large.noted.get_mut()
+        {
+            large.file.discard();
         }
     }
 }
@@ -421,194 +334,6 @@ impl Large {
             reservation.join(inner.dirty.reserve(more).await?);
         }
         Ok(())
-    }
-}
-
-impl Inner {
-    fn draft_target(&self, path: &Path, how: PlaceDraft) -> Target {
-        Target {
-            path: path.clone(),
-            how: WriteFile {
-                mode: WriteMode::Overwrite,
-                mode_bits: how.mode,
-                owner: how.owner,
-                mtime: how.mtime,
-                ctime: how.ctime,
-                ..WriteFile::default()
-            },
-            level: self.settings.ack,
-            ground: Ground::Any,
-            note: None,
-        }
-    }
-
-    async fn content_of(self: &Arc<Self>, ino: Ino, bytes: Bytes) -> Result<ContentWriter> {
-        let mut content = self.content_writer(ino, GENERATION, Some(bytes.len() as u64));
-        if !bytes.is_empty() {
-            content.append(&[bytes], Bytes::new()).await?;
-        }
-        Ok(content)
-    }
-
-    /// Gives a sealed draft its name.
-    async fn place_sealed(
-        self: &Arc<Self>,
-        path: &Path,
-        how: PlaceDraft,
-        sealed: SealedContent,
-        noted: bool,
-    ) -> Result<()> {
-        let _entered = self.enter()?;
-        let mut target = self.draft_target(path, how);
-        target.note = noted.then(|| draft_key(sealed.stream().0));
-        let turn = self.files.turns.take(path).await;
-        let mut attempts = self.attempts(format!("write {path}"));
-        loop {
-            match self.try_place(&target, &sealed).await {
-                Ok(Tried::Done { replaced }) => {
-                    self.written(sealed, replaced);
-                    drop(turn);
-                    self.tell(Change::Name(path.clone())).await;
-                    return Ok(());
-                }
-                Ok(Tried::Moved | Tried::Repeated(_)) => attempts.after(Error::lost()).await?,
-                Err(error) if error.kind() == ErrorKind::Deadline => {
-                    sealed.in_doubt();
-                    return Err(error);
-                }
-                Err(error) => attempts.after(error).await?,
-            }
-        }
-    }
-
-    async fn try_place(&self, target: &Target, sealed: &SealedContent) -> Result<Tried> {
-        let ino = Ino(sealed.stream().0);
-        match self.names.inode(ino).await? {
-            Some(_) => self.try_finish(target, sealed, ino).await,
-            None => self.try_write(target, sealed, Announced::default()).await,
-        }
-    }
-
-    /// The row that a sync made for a file without content gets its content.
-    async fn try_finish(&self, target: &Target, sealed: &SealedContent, ino: Ino) -> Result<Tried> {
-        let mut planner = self.names.planner();
-        let path = planner.pin_path(ino).await?;
-        let path = path.ok_or_else(|| Error::not_found(format!("{}: was removed meanwhile", target.path)))?;
-        let how = &target.how;
-        planner
-            .update(ino, |inode| {
-                inode.size = sealed.len;
-                inode.mode = how.mode_bits.unwrap_or(inode.mode);
-                (inode.uid, inode.gid) = how.owner.unwrap_or((inode.uid, inode.gid));
-                inode.mtime = how.mtime.unwrap_or(inode.ctime);
-                inode.ctime = how.ctime.unwrap_or(inode.ctime);
-            })
-            .await?;
-        let mut plan = planner.finish()?;
-        let work = self.persist.plan_put(&mut plan, ino, GENERATION, &path, None).await?;
-        let content = Content::Sealed {
-            layout: sealed.layout.clone(),
-            work,
-            crc: sealed.crc,
-        }
-        .encode();
-        plan.amend(ino, |inode| inode.content = content)?;
-        if let Some(note) = &target.note {
-            plan.delete(note.clone());
-        }
-        self.commit(plan).await?;
-        Ok(Tried::Done { replaced: None })
-    }
-
-    /// Writes down whose content a synced draft becomes. A name without content gets a row, of a file that is being written.
-    async fn note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
-        let mut attempts = self.attempts(format!("sync {path}"));
-        loop {
-            match self.try_note_draft(path, stream, how).await {
-                Ok(()) => return Ok(()),
-                Err(error) => attempts.after(error).await?,
-            }
-        }
-    }
-
-    async fn try_note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
-        let mut planner = self.names.planner();
-        let over = match planner.resolve(path).await? {
-            Some(_) => planner.adopt(path).await?.0,
-            None => {
-                let (uid, gid) = how.owner.unwrap_or_default();
-                let create = Create {
-                    mode: how.mode.unwrap_or(0o644) & 0o7777,
-                    uid,
-                    gid,
-                    content: Content::Open.encode(),
-                    generation: GENERATION,
-                    ino: Some(Ino(stream.0)),
-                    ..Create::default()
-                };
-                planner.create(path, create).await?.ino
-            }
-        };
-        let mut plan = planner.finish()?;
-        plan.put(draft_key(stream.0), rows::encode(&DraftRow { over: over.0 }));
-        self.commit(plan).await?;
-        Ok(())
-    }
-
-    async fn forget_draft(&self, stream: StreamId) -> Result<()> {
-        let mut plan = self.names.planner().finish()?;
-        plan.delete(draft_key(stream.0));
-        self.commit(plan).await?;
-        Ok(())
-    }
-
-    /// Places what a crash left of synced drafts. Answers the streams that stay because of them.
-    pub(crate) async fn recover_drafts(
-        self: &Arc<Self>,
-        streams: &mut HashMap<StreamId, RecoveredStream>,
-    ) -> Result<HashSet<StreamId>> {
-        let mut kept = HashSet::new();
-        loop {
-            let prefix = [table::DRAFT];
-            let range = Bytes::copy_from_slice(&prefix)..prefix_end(&prefix);
-            let page = self.components.meta.scan(range, ROWS_PAGE).await?;
-            if page.is_empty() {
-                return Ok(kept);
-            }
-            for (key, entry) in page {
-                let number = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
-                let number = number.ok_or_else(|| Error::data_loss("metastore: a draft's key makes no sense"))?;
-                let stream = StreamId(number, GENERATION);
-                let row: DraftRow = rows::decode(&entry.value)?;
-                kept.extend(self.recover_draft(stream, row, streams.remove(&stream)).await?);
-            }
-        }
-    }
-
-    /// Answers the stream if it is a file's content now. The row is gone afterwards.
-    async fn recover_draft(
-        self: &Arc<Self>,
-        stream: StreamId,
-        row: DraftRow,
-        found: Option<RecoveredStream>,
-    ) -> Result<Option<StreamId>> {
-        let path = self.names.path_of(Ino(row.over)).await?;
-        let (Some(path), Some(found)) = (path, found) else {
-            tracing::warn!(%stream, "a draft belongs to a file that is gone");
-            self.forget_draft(stream).await?;
-            return Ok(None);
-        };
-        let sealed = if found.draft {
-            let (layout, crc) = self.segments.resume_draft(stream, found)?.seal().await?;
-            let reservation = self.dirty.take(layout.len());
-            self.sealed_content(stream, layout, crc, reservation)
-        } else {
-            // The crash came between its seal and the commit that was to name it.
-            self.resume_content(stream, found)?.seal().await?
-        };
-        self.place_sealed(&path, PlaceDraft::default(), sealed, true).await?;
-        tracing::info!(%path, "went on with a file that was being written");
-        Ok(Some(stream))
     }
 }
 

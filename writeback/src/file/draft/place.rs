@@ -1,0 +1,254 @@
+//! Giving a draft's content its name, and writing down that it will have one.
+//!
+//! A placement that fails leaves the draft as it is, its bytes too: they may have been synced, and it can be tried again.
+
+use super::{Body, Draft, PlaceDraft, ended};
+use crate::{
+    Error, Result,
+    cache::Inner,
+    changes::Change,
+    file::{
+        Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode,
+        place::{GENERATION, Ground, Target, Tried},
+    },
+    rows::{self, Content, DraftRow, draft_key},
+};
+use bytes::Bytes;
+use forebay_metastore::Announced;
+use forebay_namespace::{Create, Ino, Path};
+use forebay_segment::StreamId;
+use std::sync::{Arc, atomic::Ordering};
+
+impl Draft {
+    /// Makes a large draft durable where it lies; a small one is to be placed instead. `path` is the name that its content is for.
+    pub async fn sync(&self, path: &Path, how: PlaceDraft) -> Result<()> {
+        let body = self.body.read().await;
+        let Body::Large(large) = &*body else {
+            return Err(Error::internal(format!(
+                "{path}: a draft in memory is placed, not synced"
+            )));
+        };
+        large.file.sync().await?;
+        self.inner
+            .reach(forebay_runtime::crash_point!("draft-synced-not-noted"))?;
+        if !large.noted.load(Ordering::Acquire) {
+            self.inner.note_draft(path, large.file.stream(), how).await?;
+            large.noted.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Gives a small draft's content the name `path`, durably: others see it whole. False: it is large, and to be [`Draft::finish`]ed.
+    pub async fn place(self: &Arc<Self>, path: &Path, how: PlaceDraft) -> Result<bool> {
+        let changes = self.changes.load(Ordering::Acquire);
+        let Some(bytes) = self.bytes().await else {
+            return Ok(false);
+        };
+        let (draft, path) = (Arc::clone(self), path.clone());
+        self.inner
+            .to_the_end("place-draft", async move { draft.place_bytes(&path, how, bytes).await })
+            .await?;
+        self.placed.fetch_max(changes, Ordering::AcqRel);
+        Ok(true)
+    }
+
+    async fn place_bytes(&self, path: &Path, how: PlaceDraft, bytes: Bytes) -> Result<Committed> {
+        self.inner.check_writable(path)?;
+        let ino = self.take_ino().await?;
+        let content = self.inner.content_of(ino, bytes).await?;
+        let committed = self
+            .inner
+            .commit_file(content, self.inner.draft_target(path, how))
+            .await?;
+        self.placed_ino.store(ino.0, Ordering::Release);
+        Ok(committed)
+    }
+
+    /// Ends a large draft: its content gets the name `path`, durably, and is answered.
+    pub async fn finish(self: &Arc<Self>, path: &Path, how: PlaceDraft) -> Result<FileReader> {
+        let (draft, path) = (Arc::clone(self), path.clone());
+        self.inner
+            .to_the_end("finish-draft", async move { draft.finish_now(&path, how).await })
+            .await
+    }
+
+    async fn finish_now(&self, path: &Path, how: PlaceDraft) -> Result<FileReader> {
+        self.inner.check_writable(path)?;
+        let mut body = self.body.write().await;
+        let Body::Large(large) = &mut *body else {
+            return Err(ended());
+        };
+        let (layout, crc) = large.file.seal().await?;
+        let stream = large.file.stream();
+        let taken = std::mem::replace(large.reservation.get_mut(), self.inner.dirty.take(0));
+        let sealed = self.inner.sealed_content(stream, layout, crc, taken);
+        let reader = self.inner.read_sealed(path.to_string(), &sealed);
+        let mut unplaced = Some(sealed);
+        let placed = match &reader {
+            Ok(_) => {
+                let noted = *large.noted.get_mut();
+                self.inner.place_sealed(path, how, &mut unplaced, noted).await
+            }
+            Err(error) => Err(error.clone()),
+        };
+        if let Some(sealed) = unplaced {
+            // Its bytes may be promised to somebody: they stay, and the next try finds them as they are.
+            *large.reservation.get_mut() = sealed.take_back();
+        }
+        placed?;
+        *body = Body::Ended;
+        self.placed_ino.store(stream.0, Ordering::Release);
+        reader
+    }
+
+    /// The inode number of the content that was placed last; 0 before the first.
+    pub fn placed_ino(&self) -> u64 {
+        self.placed_ino.load(Ordering::Acquire)
+    }
+
+    /// Its bytes, when it is small.
+    async fn bytes(&self) -> Option<Bytes> {
+        match &*self.body.read().await {
+            Body::Small(small) => Some(Bytes::copy_from_slice(&small.bytes)),
+            _ => None,
+        }
+    }
+}
+
+impl Inner {
+    fn draft_target(&self, path: &Path, how: PlaceDraft) -> Target {
+        Target {
+            path: path.clone(),
+            how: WriteFile {
+                mode: WriteMode::Overwrite,
+                mode_bits: how.mode,
+                owner: how.owner,
+                mtime: how.mtime,
+                ctime: how.ctime,
+                ..WriteFile::default()
+            },
+            level: self.settings.ack,
+            ground: Ground::Any,
+            note: None,
+        }
+    }
+
+    async fn content_of(self: &Arc<Self>, ino: Ino, bytes: Bytes) -> Result<ContentWriter> {
+        let mut content = self.content_writer(ino, GENERATION, Some(bytes.len() as u64));
+        if !bytes.is_empty() {
+            content.append(&[bytes], Bytes::new()).await?;
+        }
+        Ok(content)
+    }
+
+    /// Gives a sealed draft its name. It is taken out of `unplaced` when it has it.
+    pub(super) async fn place_sealed(
+        self: &Arc<Self>,
+        path: &Path,
+        how: PlaceDraft,
+        unplaced: &mut Option<SealedContent>,
+        noted: bool,
+    ) -> Result<()> {
+        let _entered = self.enter()?;
+        let sealed = unplaced.as_ref().expect("it is given to be placed");
+        let mut target = self.draft_target(path, how);
+        target.note = noted.then(|| draft_key(sealed.stream().0));
+        let turn = self.files.turns.take(path).await;
+        let mut attempts = self.attempts(format!("write {path}"));
+        loop {
+            match self.try_place(&target, sealed).await {
+                Ok(Tried::Done { replaced }) => {
+                    if let Some(sealed) = unplaced.take() {
+                        self.written(sealed, replaced);
+                    }
+                    drop(turn);
+                    self.tell(Change::Name(path.clone())).await;
+                    return Ok(());
+                }
+                Ok(Tried::Moved | Tried::Repeated(_)) => attempts.after(Error::lost()).await?,
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn try_place(&self, target: &Target, sealed: &SealedContent) -> Result<Tried> {
+        let ino = Ino(sealed.stream().0);
+        match self.names.inode(ino).await? {
+            Some(_) => self.try_finish(target, sealed, ino).await,
+            None => self.try_write(target, sealed, Announced::default()).await,
+        }
+    }
+
+    /// The row that a sync made for a file without content gets its content.
+    async fn try_finish(&self, target: &Target, sealed: &SealedContent, ino: Ino) -> Result<Tried> {
+        let mut planner = self.names.planner();
+        let path = planner.pin_path(ino).await?;
+        let path = path.ok_or_else(|| Error::not_found(format!("{}: was removed meanwhile", target.path)))?;
+        let how = &target.how;
+        planner
+            .update(ino, |inode| {
+                inode.size = sealed.len;
+                inode.mode = how.mode_bits.unwrap_or(inode.mode);
+                (inode.uid, inode.gid) = how.owner.unwrap_or((inode.uid, inode.gid));
+                inode.mtime = how.mtime.unwrap_or(inode.ctime);
+                inode.ctime = how.ctime.unwrap_or(inode.ctime);
+            })
+            .await?;
+        let mut plan = planner.finish()?;
+        let work = self.persist.plan_put(&mut plan, ino, GENERATION, &path, None).await?;
+        let content = Content::Sealed {
+            layout: sealed.layout.clone(),
+            work,
+            crc: sealed.crc,
+        }
+        .encode();
+        plan.amend(ino, |inode| inode.content = content)?;
+        if let Some(note) = &target.note {
+            plan.delete(note.clone());
+        }
+        self.commit(plan).await?;
+        Ok(Tried::Done { replaced: None })
+    }
+
+    /// Writes down whose content a synced draft becomes. A name without content gets a row, of a file that is being written.
+    async fn note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
+        let mut attempts = self.attempts(format!("sync {path}"));
+        loop {
+            match self.try_note_draft(path, stream, how).await {
+                Ok(()) => return Ok(()),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+    }
+
+    async fn try_note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
+        let mut planner = self.names.planner();
+        let over = match planner.resolve(path).await? {
+            Some(_) => planner.adopt(path).await?.0,
+            None => {
+                let (uid, gid) = how.owner.unwrap_or_default();
+                let create = Create {
+                    mode: how.mode.unwrap_or(0o644) & 0o7777,
+                    uid,
+                    gid,
+                    content: Content::Open.encode(),
+                    generation: GENERATION,
+                    ino: Some(Ino(stream.0)),
+                    ..Create::default()
+                };
+                planner.create(path, create).await?.ino
+            }
+        };
+        let mut plan = planner.finish()?;
+        plan.put(draft_key(stream.0), rows::encode(&DraftRow { over: over.0 }));
+        self.commit(plan).await?;
+        Ok(())
+    }
+
+    pub(super) async fn forget_draft(&self, stream: StreamId) -> Result<()> {
+        let mut plan = self.names.planner().finish()?;
+        plan.delete(draft_key(stream.0));
+        self.commit(plan).await?;
+        Ok(())
+    }
+}
