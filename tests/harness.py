@@ -73,9 +73,18 @@ class Server:
         """SIGKILL. Returns whether the process had been alive."""
         if self.process is None or self.process.poll() is not None:
             return False
+        for pid in self.traced():  # Killing the tracer alone would set its tracee free.
+            os.kill(pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         return True
+
+    def traced(self):
+        """The server itself where another program runs it (strace)."""
+        if self.command[0] == BINARY:
+            return []
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
 
     def term(self, timeout=60):
         """SIGTERM; the exit status."""

@@ -217,6 +217,22 @@ async fn reply_opened(volume: Arc<Volume>, backing: Arc<Backing>, node: u64, ope
     reply.opened(handle, open_flags(opened.how));
 }
 
+/// A write with what it brings along: bits that go (`kill`), and the flush of O_SYNC (`sync`).
+async fn write_wholly(
+    volume: &Volume,
+    node: u64,
+    handle: u64,
+    offset: u64,
+    data: &[u8],
+    (kill, sync): (bool, bool),
+) -> Result<()> {
+    volume.write(handle, offset, data).await?;
+    if kill {
+        volume.drop_setid(node).await?;
+    }
+    if sync { volume.fsync(handle).await } else { Ok(()) }
+}
+
 impl Filesystem for Session {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -431,35 +447,29 @@ impl Filesystem for Session {
         offset: u64,
         data: &[u8],
         flags: WriteFlags,
-        _open_flags: OpenFlags,
+        open_flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
         let length = u32::try_from(data.len()).expect("the kernel writes less at once");
         let volume = Arc::clone(&self.volume);
         let kill = flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-        let entered = self.runtime.enter();
-        // Without waiting it needs no copy of the data. One that would wait has done nothing.
-        let at_once = if kill {
-            None
-        } else {
-            volume.write(handle.0, offset, data).now_or_never()
-        };
-        drop(entered);
-        match at_once {
-            Some(Ok(())) => return reply.written(length),
-            Some(Err(error)) => return reply.error(number(error)),
-            None => {}
+        // Of a file that is written past the page cache the kernel does not ask for the flush that O_SYNC and O_DSYNC mean.
+        let sync = open_flags.0 & libc::O_DSYNC != 0;
+        if !kill && !sync {
+            let entered = self.runtime.enter();
+            // Without waiting it needs no copy of the data. One that would wait has done nothing.
+            let at_once = volume.write(handle.0, offset, data).now_or_never();
+            drop(entered);
+            match at_once {
+                Some(Ok(())) => return reply.written(length),
+                Some(Err(error)) => return reply.error(number(error)),
+                None => {}
+            }
         }
         let data = data.to_vec();
         self.answer(async move {
-            let written = volume.write(handle.0, offset, &data).await;
-            let dropped = if kill && written.is_ok() {
-                volume.drop_setid(node.0).await
-            } else {
-                written
-            };
-            match dropped {
+            match write_wholly(&volume, node.0, handle.0, offset, &data, (kill, sync)).await {
                 Ok(()) => reply.written(length),
                 Err(error) => reply.error(number(error)),
             }

@@ -104,6 +104,18 @@ class TestKilling:
         (own.folder / "after").write_bytes(b"a")
         assert sorted(os.listdir(own.folder)) == ["after", "closed", "synced"]
 
+    @pytest.mark.parametrize("flag", [os.O_SYNC, os.O_DSYNC])
+    @pytest.mark.parametrize("size", [5_000, 3_000_000])
+    def test_what_is_written_synchronously_needs_no_fsync(self, own, flag, size):
+        fd = os.open(own.folder / "f", os.O_WRONLY | os.O_CREAT | flag)
+        write_all(fd, b"a" * size)
+        write_all(fd, b"b" * 100)
+        assert own.kill()
+        own.start()
+        assert (own.folder / "f").read_bytes() == b"a" * size + b"b" * 100
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
     def test_again_and_again(self, own):
         for k in range(5):
             (own.folder / f"f{k}").write_bytes(b"%d" % k * 1000)

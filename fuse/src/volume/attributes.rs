@@ -128,17 +128,11 @@ impl Volume {
         xattrs.remove(name).ok_or(Errno(libc::ENODATA))
     }
 
-    /// Names of the extended attributes.
+    /// Names of the extended attributes. Forebay's own are told to who asks for them by name: programs that copy attributes would try to
+    /// set what they find listed.
     pub async fn listxattr(&self, node: NodeId) -> Result<Vec<Vec<u8>>> {
         let _moving = self.moving.read().await;
-        let stat = self.stat_of(node).await?;
-        let mut names: Vec<Vec<u8>> = self.xattrs(node).await?.into_keys().collect();
-        for own in ["state", "level", "persisted", "etag", "dataset", "version"] {
-            if self.own_xattr(&stat, own).await?.is_some() {
-                names.push(format!("{OWN}{own}").into_bytes());
-            }
-        }
-        Ok(names)
+        Ok(self.xattrs(node).await?.into_keys().collect())
     }
 
     /// Sets or removes an extended attribute. `flags`: `XATTR_CREATE` or `XATTR_REPLACE`.

@@ -1,7 +1,7 @@
 //! Content: open, read, write, cut, fsync, close.
 
 use super::{
-    Entry, Mode, NodeId, OpenHow, Opened, Volume,
+    Mode, NodeId, OpenHow, Opened, Volume,
     open::{Current, Handle, OpenFile, Why},
 };
 use crate::{Errno, Result};
@@ -277,12 +277,6 @@ impl Volume {
         };
         self.let_go(&file, settled.is_ok()).await;
         settled
-    }
-
-    /// The attributes of an open file.
-    pub async fn getattr_open(&self, handle: u64) -> Result<Entry> {
-        let node = self.handle(handle)?.file.node;
-        self.getattr(node).await
     }
 
     /// Places all that is open and changed: before the mount goes.

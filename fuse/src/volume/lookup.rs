@@ -3,7 +3,7 @@
 use super::{Attr, Entry, FileKind, Mode, NodeId, ROOT, Volume, open::OpenFile, system_time, tree::Tree};
 use crate::{Errno, Result};
 use forebay_writeback::{
-    Path,
+    ErrorKind, Path,
     names::{Stat, StatKind, State},
 };
 use std::time::Duration;
@@ -26,7 +26,10 @@ impl Volume {
         match self.cache.stat(&path).await {
             Ok(stat) => Ok(self.show(parent, name, &stat)),
             Err(error) => {
-                self.lose(parent, name);
+                // A store that is away says nothing of the name.
+                if error.kind() == ErrorKind::NotFound {
+                    self.lose(parent, name).await;
+                }
                 Err(error.into())
             }
         }
@@ -44,12 +47,11 @@ impl Volume {
         Some(self.entry(node, &stat))
     }
 
-    /// A name that leads nowhere any more.
-    fn lose(&self, parent: NodeId, name: &[u8]) {
-        let mut tree = self.tree.lock();
-        if let Some(node) = tree.find(parent, name) {
-            tree.unlink(node);
-        }
+    /// A name that leads nowhere any more: whoever has its file open goes on with it.
+    async fn lose(&self, parent: NodeId, name: &[u8]) {
+        let node = self.tree.lock().find(parent, name);
+        let file = node.and_then(|node| self.open_file(node));
+        self.lost(node, file).await;
     }
 
     /// Shows a name to the kernel.

@@ -95,6 +95,15 @@ pub(super) struct MountedBase {
     pub(super) shared: Arc<Shared>,
 }
 
+impl MountedBase {
+    /// Where a store may have something for this path. No store has a key that is too long: what is made there stays here, and is
+    /// shown as blocked.
+    fn place(&self, path: &Path) -> Option<(Arc<Mount>, String)> {
+        let (mount, key) = self.shared.resolve(path)?;
+        Some((mount, key.filter(|key| key.len() <= KEY_BYTES_MAX)?))
+    }
+}
+
 #[async_trait]
 impl Base for MountedBase {
     async fn stat(&self, path: &Path) -> Result<Option<BaseEntry>, BaseError> {
@@ -103,13 +112,9 @@ impl Base for MountedBase {
         if path.is_root() || mounts.iter().any(|mount| mount.path.starts_with(path)) {
             return Ok(Some(directory(path.name().unwrap_or_default())));
         }
-        let Some((mount, Some(key))) = self.shared.resolve(path) else {
+        let Some((mount, key)) = self.place(path) else {
             return Ok(None);
         };
-        // No store has so long a key; what is made there stays here, and is shown as blocked.
-        if key.len() > KEY_BYTES_MAX {
-            return Ok(None);
-        }
         let name = path.name().unwrap_or_default();
         let now = self.shared.clock.monotonic();
         let id = (mount.id, key);
@@ -132,7 +137,7 @@ impl Base for MountedBase {
 
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
         let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
-        if let Some((mount, Some(key))) = self.shared.resolve(path) {
+        if let Some((mount, key)) = self.place(path) {
             let mut tries = 1;
             let listed = loop {
                 match list_store(&mount, &key, after, limit).await {
