@@ -31,15 +31,7 @@ impl Volume {
         }
         let file = self.file(node).await?;
         let how = self.open_how(&file, writes).await?;
-        let opened = self.opened(&file, writes, how);
-        if flags & libc::O_TRUNC != 0
-            && writes
-            && let Err(error) = self.cut(&file, 0).await
-        {
-            self.release(opened.handle).await?;
-            return Err(error);
-        }
-        Ok(opened)
+        Ok(self.opened(&file, writes, how))
     }
 
     /// The file of a node, opened if nobody has it open.
@@ -266,7 +258,10 @@ impl Volume {
 
     /// Cuts the file of a node that need not be open: durable when this answers.
     pub(super) async fn truncate(&self, node: NodeId, handle: Option<u64>, size: u64) -> Result<()> {
-        if let Some(handle) = handle.and_then(|handle| self.handle(handle).ok()) {
+        // What is cut through a descriptor that writes is settled with its close.
+        if let Some(handle) = handle.and_then(|handle| self.handle(handle).ok())
+            && handle.writes
+        {
             return self.cut(&handle.file, size).await;
         }
         let file = self.file(node).await?;

@@ -32,6 +32,9 @@ impl Volume {
             Ok(entry) => {
                 drop(moving);
                 let opened = self.open(entry.attr.node, flags).await?;
+                if flags & libc::O_TRUNC != 0 {
+                    self.cut(&self.handle(opened.handle)?.file, 0).await?;
+                }
                 return Ok((self.getattr(entry.attr.node).await?, opened));
             }
             Err(Errno(libc::ENOENT)) => {}
