@@ -7,6 +7,7 @@
 #   FOREBAY_TEST_S3_URL       s3://BUCKET/?endpoint=…, as `--under` takes it
 #   AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
 #   FOREBAY_CEPH              the folder, with ceph.conf and run/*.pid, for suites that restart or kill a daemon
+# It may give FOREBAY_RGW_OPTIONS, such as tcp_nodelay=1, for the gateway's frontend.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(mktemp -d /tmp/forebay-ceph-XXXXXX)
@@ -51,7 +52,7 @@ rgw data = $home/rgw
 mon data avail warn = 1
 mon data avail crit = 1
 [client.rgw]
-rgw frontends = beast endpoint=127.0.0.1:$gateway
+rgw frontends = beast endpoint=127.0.0.1:$gateway ${FOREBAY_RGW_OPTIONS:-}
 CONF
 export CEPH_CONF=$home/ceph.conf FOREBAY_CEPH=$home
 
