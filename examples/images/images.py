@@ -64,8 +64,8 @@ def measured(args: argparse.Namespace) -> dict:
         local.forget([picture.name for picture in pictures])
         list_s = listed(source, pictures)
         for epoch in range(1, EPOCHS + 1):
-            row = measure(name, epoch, source, pictures, settings, processes(args))
-            rows.append({"source": name, "epoch": epoch, "list_s": list_s if epoch == 1 else None, **asdict(row)})
+            found = measure(name, epoch, source, pictures, settings, processes(args))
+            rows.append({"source": name, "epoch": epoch, "list_s": list_s if epoch == 1 else None, **asdict(found)})
     return {
         "images": args.images,
         "bytes": sum(picture.length for picture in pictures),
@@ -90,12 +90,13 @@ def processes(args: argparse.Namespace) -> dict[str, list[int]]:
 def table(report: dict) -> str:
     """The report as a Markdown table under a line that says what was read."""
     who = list(report["rows"][0]["cpu_s_per_1000"])
-    about = "{images:,} JPEGs, {bytes:,} bytes; {workers} workers, batches of {batch}, seed {seed}; Forebay reads through from: {under_store}"
+    about = "{images:,} JPEGs, {bytes:,} bytes; {workers} workers, batches of {batch}, seed {seed}; under Forebay: {under_store}"
     head = ["source", "epoch", "images/s", "MB/s", "batch p99, ms", *(f"CPU s per 1,000: {name}" for name in who)]
     lines = [about.format(**report) + ("" if report["decode"] else "; not decoded"), "", row(head), row(["---"] * len(head))]
     for each in report["rows"]:
         cpu = (f"{each['cpu_s_per_1000'][name]:.2f}" for name in who)
-        lines.append(row([each["source"], each["epoch"], f"{each['images_per_s']:,.0f}", f"{each['mb_per_s']:.1f}", f"{each['batch_p99_ms']:.0f}", *cpu]))
+        speed = f"{each['images_per_s']:,.0f}", f"{each['mb_per_s']:.1f}", f"{each['batch_p99_ms']:.0f}"
+        lines.append(row([each["source"], each["epoch"], *speed, *cpu]))
     return "\n".join(lines)
 
 

@@ -22,14 +22,11 @@ done
 [ "$(id -u)" = 0 ] || { echo "run.sh: mounting needs root" >&2; exit 1; }
 [ -x "$forebay" ] || { echo "run.sh: no server at $forebay: make build, or set FOREBAY_BIN" >&2; exit 1; }
 
-if [ -z "${FOREBAY_IMAGES_NESTED:-}" ]; then
-  "$top/tests/setup.sh"
-  export FOREBAY_IMAGES_NESTED=1
-  if [ "$gateway" ] && [ -z "${FOREBAY_S3_ENDPOINT:-}" ] && command -v ceph-mon >/dev/null; then
-    # By default the gateway's frontend sends a small object in two pieces, and the second waits 40 ms for the first to be acknowledged.
-    export FOREBAY_RGW_OPTIONS=${FOREBAY_RGW_OPTIONS-tcp_nodelay=1}
-    exec "$top/tests/ceph/with.sh" setpriv --pdeathsig TERM "$0" "$@"
-  fi
+"$top/tests/setup.sh"
+if [ "$gateway" ] && [ -z "${FOREBAY_S3_ENDPOINT:-}" ] && command -v ceph-mon >/dev/null; then
+  # By default the gateway's frontend sends a small object in two pieces, and the second waits 40 ms for the first to be acknowledged.
+  export FOREBAY_RGW_OPTIONS=${FOREBAY_RGW_OPTIONS-tcp_nodelay=1}
+  exec "$top/tests/ceph/with.sh" setpriv --pdeathsig TERM "$0" "$@" # comes back here, with an endpoint
 fi
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/forebay-images-XXXXXX")
