@@ -2,7 +2,7 @@
 //!
 //! Floor plan: [`Volume`] is a file system over the cache that knows nothing of the kernel and is tested without one; `session`
 //! translates the kernel's requests into its operations and its answers back; `notify` tells the kernel, from a thread of its own, what
-//! other doors changed; [`Mounted`] is one mount from its beginning to its end; [`Errno`] is what programs see of an error.
+//! other doors changed; `workers` are the threads on which requests wait; [`Mounted`] is one mount from its beginning to its end; [`Errno`] is what programs see of an error.
 //!
 //! # What is promised
 //!
@@ -21,10 +21,11 @@ mod mount;
 mod notify;
 mod session;
 mod volume;
+mod workers;
 
 pub use errno::{Errno, Result};
 pub use mount::{MountError, MountOptions, Mounted, unmount};
 pub use volume::{
-    Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, OpenHow, Opened, ROOT, SetAttr, Volume,
-    VolumeOptions,
+    Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, OpenHow, Opened, OpenedDir, ROOT, SetAttr,
+    Volume, VolumeOptions,
 };

@@ -9,6 +9,7 @@ use crate::{
     notify::Notify,
     session::Session,
     volume::{Mode, Volume, VolumeOptions},
+    workers::Workers,
 };
 use forebay_runtime::task;
 use forebay_writeback::{Cache, changes::Observer};
@@ -20,7 +21,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::runtime::Handle;
 
 /// What a mount is called in lists of mounts.
 const NAME: &str = "forebay";
@@ -72,18 +72,18 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts the cache's names at a folder. Call it in a runtime.
     pub async fn start(cache: Cache, options: MountOptions) -> Result<Self, MountError> {
-        let runtime = Handle::current();
-        task::blocking(move || Self::mount(cache, options, runtime)).await
+        task::blocking(move || Self::mount(cache, options)).await
     }
 
-    fn mount(cache: Cache, options: MountOptions, runtime: Handle) -> Result<Self, MountError> {
+    fn mount(cache: Cache, options: MountOptions) -> Result<Self, MountError> {
         let folder = prepare(&options.folder)?;
         let failed = |what| {
             let folder = folder.clone();
             move |error| MountError::System { folder, what, error }
         };
         let volume = Volume::new(cache, options.volume);
-        let filesystem = Session::new(Arc::clone(&volume), runtime);
+        let workers = Workers::start().map_err(failed("serve"))?;
+        let filesystem = Session::new(Arc::clone(&volume), workers);
         let session = fuser::Session::new(filesystem, &folder, &config(options.volume)).map_err(failed("mount"))?;
         let session = session.spawn().map_err(failed("serve"))?;
         let notify = Notify::start(session.notifier()).map_err(failed("serve"))?;

@@ -3,7 +3,18 @@
 use crate::volume::{Invalidate, NodeId};
 use async_trait::async_trait;
 use fuser::{INodeNo, Notifier};
-use std::{ffi::OsStr, io, os::unix::ffi::OsStrExt, sync::mpsc, thread, time::Duration};
+use std::{
+    ffi::OsStr,
+    io,
+    os::unix::ffi::OsStrExt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 use tokio::sync::oneshot;
 
 /// Longest wait for the kernel. It waits for requests under way, and those may wait for whoever made the change.
@@ -12,31 +23,50 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum What {
     Node(NodeId),
-    Name(NodeId, Vec<u8>),
+    Name(NodeId, Arc<[u8]>),
+}
+
+#[derive(Debug)]
+enum Note {
+    /// Somebody waits until the kernel has taken note.
+    Changed(What, oneshot::Sender<()>),
+    Forget(Vec<(NodeId, Arc<[u8]>)>),
 }
 
 /// Hands notes to the thread, which lives as long as this.
 #[derive(Debug)]
 pub(crate) struct Notify {
-    notes: mpsc::Sender<(What, oneshot::Sender<()>)>,
+    notes: mpsc::Sender<Note>,
+    forgetting: Arc<AtomicBool>,
 }
 
 impl Notify {
     pub(crate) fn start(notifier: Notifier) -> io::Result<Self> {
-        let (notes, taken) = mpsc::channel::<(What, oneshot::Sender<()>)>();
+        let (notes, taken) = mpsc::channel();
+        let forgetting = Arc::new(AtomicBool::new(false));
+        let done_forgetting = Arc::clone(&forgetting);
         // It ends when the sender is gone.
         thread::Builder::new().name("fuse-notify".into()).spawn(move || {
-            for (what, done) in taken {
-                tell(&notifier, &what);
-                let _ = done.send(());
+            for note in taken {
+                match note {
+                    Note::Changed(what, done) => {
+                        tell(&notifier, &what);
+                        let _ = done.send(());
+                    }
+                    Note::Forget(names) => {
+                        let names = names.into_iter().map(|(parent, name)| What::Name(parent, name));
+                        names.for_each(|what| tell(&notifier, &what));
+                        done_forgetting.store(false, Ordering::Release);
+                    }
+                }
             }
         })?;
-        Ok(Self { notes })
+        Ok(Self { notes, forgetting })
     }
 
     async fn note(&self, what: What) {
         let (done, told) = oneshot::channel();
-        if self.notes.send((what, done)).is_ok() && tokio::time::timeout(PATIENCE, told).await.is_err() {
+        if self.notes.send(Note::Changed(what, done)).is_ok() && tokio::time::timeout(PATIENCE, told).await.is_err() {
             tracing::warn!("the kernel has not taken note of a change in time; it will when its requests are answered");
         }
     }
@@ -63,6 +93,17 @@ impl Invalidate for Notify {
     }
 
     async fn name(&self, parent: NodeId, name: &[u8]) {
-        self.note(What::Name(parent, name.to_vec())).await;
+        self.note(What::Name(parent, name.into())).await;
+    }
+
+    fn forget(&self, names: Vec<(NodeId, Arc<[u8]>)>) {
+        self.forgetting.store(true, Ordering::Release);
+        if self.notes.send(Note::Forget(names)).is_err() {
+            self.forgetting.store(false, Ordering::Release);
+        }
+    }
+
+    fn is_forgetting(&self) -> bool {
+        self.forgetting.load(Ordering::Acquire)
     }
 }

@@ -1,19 +1,21 @@
 //! The kernel's requests as operations of the volume, and the answers back.
 //!
 //! An operation is begun on the thread that took the request and answered there when nothing has to be waited for; otherwise it goes on
-//! in the runtime, and the thread takes the next request.
+//! on a worker, and the thread takes the next request.
 
 use crate::{
     Errno, Result,
-    volume::{Attr, Caller, Entry, FileKind, OpenHow, Opened, SetAttr, Volume},
+    volume::{Attr, Caller, Entry, FileKind, OpenHow, Opened, OpenedDir, SetAttr, Volume},
+    workers::Workers,
 };
+use async_task::Runnable;
 use fuser::{
     BackingId, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
     ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
     ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
-use futures::{FutureExt, task::noop_waker_ref};
+use futures::FutureExt;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
@@ -22,10 +24,8 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::Path,
     sync::{Arc, Weak},
-    task::Context,
     time::{Duration, SystemTime},
 };
-use tokio::runtime::Handle;
 
 /// Requests that the kernel has under way without a program waiting for each.
 const BACKGROUND_MAX: u16 = 128;
@@ -35,7 +35,7 @@ const BLOCK_BYTES: u32 = 4096;
 #[derive(Debug)]
 pub(crate) struct Session {
     volume: Arc<Volume>,
-    runtime: Handle,
+    workers: Workers,
     backing: Arc<Backing>,
 }
 
@@ -50,29 +50,30 @@ struct BackingIds {
 }
 
 impl Session {
-    pub(crate) fn new(volume: Arc<Volume>, runtime: Handle) -> Self {
+    pub(crate) fn new(volume: Arc<Volume>, workers: Workers) -> Self {
         Self {
             volume,
-            runtime,
+            workers,
             backing: Arc::default(),
         }
     }
 
-    /// Runs `operation` here as far as it goes without waiting, and the rest in the runtime.
+    /// Runs `operation` here as far as it goes without waiting, and the rest on a worker. It ends with its answer; the kernel waits
+    /// for that when it unmounts.
     fn answer<F>(&self, operation: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let _entered = self.runtime.enter();
-        let mut operation = Box::pin(operation);
-        if operation
-            .as_mut()
-            .poll(&mut Context::from_waker(noop_waker_ref()))
-            .is_pending()
-        {
-            // It ends with its answer; the kernel waits for that when it unmounts.
-            self.runtime.spawn(operation);
-        }
+        let worker = self.workers.next();
+        let go_on = move |rest: Runnable| {
+            worker.spawn(async move {
+                rest.run();
+            });
+        };
+        let (begin, operation) = async_task::spawn(operation, go_on);
+        operation.detach();
+        let _entered = worker.enter();
+        begin.run();
     }
 }
 
@@ -457,7 +458,7 @@ impl Filesystem for Session {
         // Of a file that is written past the page cache the kernel does not ask for the flush that O_SYNC and O_DSYNC mean.
         let sync = open_flags.0 & libc::O_DSYNC != 0;
         if !kill && !sync {
-            let entered = self.runtime.enter();
+            let entered = self.workers.next().enter();
             // Without waiting it needs no copy of the data. One that would wait has done nothing.
             let at_once = volume.write(handle.0, offset, data).now_or_never();
             drop(entered);
@@ -506,13 +507,13 @@ impl Filesystem for Session {
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         let volume = Arc::clone(&self.volume);
-        let flags = match volume.opens_nothing() {
-            true => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-            false => FopenFlags::empty(),
-        };
         self.answer(async move {
             match volume.opendir(node.0).await {
-                Ok(handle) => reply.opened(FileHandle(handle), flags),
+                Ok(OpenedDir { handle, keep: true }) => reply.opened(
+                    FileHandle(handle),
+                    FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+                ),
+                Ok(OpenedDir { handle, keep: false }) => reply.opened(FileHandle(handle), FopenFlags::FOPEN_CACHE_DIR),
                 Err(error) => reply.error(number(error)),
             }
         });
@@ -528,7 +529,7 @@ impl Filesystem for Session {
                         INodeNo(attr.node),
                         entry.offset,
                         file_type(attr.kind),
-                        OsStr::from_bytes(&entry.name),
+                        OsStr::from_bytes(entry.name),
                     )
                 })
                 .await;
@@ -555,7 +556,7 @@ impl Filesystem for Session {
                     !reply.add(
                         INodeNo(attr.node),
                         entry.offset,
-                        OsStr::from_bytes(&entry.name),
+                        OsStr::from_bytes(entry.name),
                         ttl,
                         &file_attr(attr),
                         Generation(0),

@@ -26,7 +26,7 @@ mod tests;
 mod tree;
 
 pub use attributes::SetAttr;
-pub use directory::DirEntry;
+pub use directory::{DirEntry, OpenedDir};
 pub use observe::Invalidate;
 pub use open::{OpenHow, Opened};
 

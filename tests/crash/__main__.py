@@ -5,7 +5,7 @@ import random
 import sys
 import time
 
-from tests.crash.rounds import POINTS, bench, can_cut
+from tests.crash.rounds import bench, can_cut
 from tests.crash.workload import Mismatch
 from tests.harness import StartFailed
 
@@ -42,7 +42,7 @@ def main():
     for k, rounds in enumerate(spread(a.kills, -(-a.kills // 50))):
         run(f"kill-{k}", None, lambda b, n=rounds: [b.kill() for _ in range(n)])
     for k in range(a.points):
-        run(f"points-{k}", None, lambda b: [b.crash_point(name) for name in POINTS])
+        run(f"points-{k}", None, lambda b: b.crash_points())
         run(f"recovery-{k}", None, lambda b: b.crash_recovery())
     if a.cuts and not can_cut():
         sys.exit("cutting power needs root, loop devices and xfs_io")

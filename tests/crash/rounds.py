@@ -35,6 +35,8 @@ RECOVERY_POINTS = ["recovery-replay", "recovery-scanned"]
 class Bench:
     """One data folder and one under-store, through many faults."""
 
+    points = POINTS
+
     def __init__(self, seed, home=None, disk=None, workers=4, **flags):
         self.random = random.Random(f"{seed}/bench")
         self.home = home or tempfile.mkdtemp(prefix="forebay-crash-")
@@ -99,7 +101,7 @@ class Bench:
         """Abort at a named moment. Returns whether the load reached it."""
         log = f"{self.home}/points"
         Path(log).write_text("")
-        skip = self.random.randrange(POINTS[name])
+        skip = self.random.randrange(self.points[name])
         self.begin(FOREBAY_FAILPOINTS=f"{name}={skip}*off->return(abort)", FOREBAY_FAILPOINTS_LOG=log)
         end, started = time.monotonic() + 20, time.monotonic()
         while self.server.alive() and time.monotonic() < end:
@@ -113,6 +115,10 @@ class Bench:
         if reached:
             self.hit(name)
         return reached
+
+    def crash_points(self):
+        """Abort at every named moment; answers those that the load did not reach in two tries."""
+        return [name for name in self.points if not (self.crash_point(name) or self.crash_point(name))]
 
     def crash_recovery(self, depth=5):
         """Kills under load, then ends the recovery early again and again: at its crash points, and at random moments."""

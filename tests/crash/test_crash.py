@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.crash.rounds import POINTS, bench, can_cut
+from tests.crash.rounds import bench, can_cut
 from tests.crash.workload import Mismatch
 from tests.harness import StartFailed
 
@@ -29,7 +29,7 @@ def test_kills_lose_nothing():
 
 def test_every_crash_point_is_reached_and_loses_nothing():
     with bench(f"{SEED}/points") as b:
-        missed = [name for name in POINTS if not (b.crash_point(name) or b.crash_point(name))]
+        missed = b.crash_points()
         b.compare_under_store()
         assert not missed, f"not reached in 40 s of load: {missed}"
 

@@ -26,7 +26,8 @@ def main():
     if a.cuts and not can_cut():
         sys.exit("cutting power needs root, loop devices and xfs_io")
     hits, acked, losses, begun = {}, 0, [], time.monotonic()
-    runs = [("kill", None, n) for n in spread(a.kills, 25)] + [("cut", ("ext4", "xfs")[k % 2], n) for k, n in enumerate(spread(a.cuts, min(15, -(-a.cuts // 2) or 1)))]
+    points = spread(0 if PLAIN else a.kills // 25, 1)
+    runs = [("crash_points", None, n) for n in points] + [("kill", None, n) for n in spread(a.kills, 25)] + [("cut", ("ext4", "xfs")[k % 2], n) for k, n in enumerate(spread(a.cuts, min(15, -(-a.cuts // 2) or 1)))]
     for k, (fault, kind, rounds) in enumerate(runs):
         with bench(f"{a.seed}/{fault}-{k}", kind) as b:
             try:

@@ -9,10 +9,21 @@ from tests.harness import StartFailed
 from tests.mount.mounted import PLAIN, Mount
 from tests.mount.workload import Crew
 
+DRAFT_POINTS = {  # As in tests/crash: of files that are changed in place, and of those that are small.
+    "draft-written-not-flushed": 4,
+    "draft-flushed-not-entered": 4,
+    "draft-synced-not-noted": 4,
+    "draft-summed-not-sealed": 4,
+    "sealed-not-committed": 30,
+    "committed-not-acked": 30,
+}
+
 
 class MountBench(rounds.Bench):
     """One data folder, one under-store and one mount, through many faults. After a kill the next start takes the dead mount over; a
     power cut takes it away. `patient`: see `Worker`."""
+
+    points = DRAFT_POINTS
 
     def put_up(self, root, workers, seed, patient=not PLAIN, **flags):
         return Mount(self.home, self.disk, **flags), Crew(workers, seed, patient)

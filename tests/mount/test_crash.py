@@ -39,6 +39,14 @@ def test_kills_lose_nothing():
         assert b.hits == {"kill": 10} and b.crew.acked > 10, b.hits
 
 
+@only_forebay
+def test_every_crash_point_is_reached_and_loses_nothing():
+    with bench(f"{SEED}/mount-points") as b:
+        missed = b.crash_points()
+        b.compare_under_store()
+        assert not missed, f"not reached: {missed}"
+
+
 @needs_loop
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 def test_power_cuts_lose_nothing(kind):

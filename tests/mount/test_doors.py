@@ -56,6 +56,22 @@ class TestFlightToMount:
             assert os.pread(fd, 30_000, 0) == b"old" * 10_000
         assert not (folder / "f").exists()
 
+    def test_a_listing_that_the_kernel_keeps_is_never_old(self, both, client, mount):
+        folder, path = both
+        for k in range(20):
+            assert sorted(os.listdir(folder)) == sorted(os.listdir(folder)), "once from the server, once from the kernel"
+            client.put_file(f"{path}/f{k}", b"x")
+            assert f"f{k}" in os.listdir(folder)
+            client.act("rename", **{"from": f"{path}/f{k}", "to": f"{path}/g{k}"})
+            assert f"g{k}" in os.listdir(folder) and f"f{k}" not in os.listdir(folder)
+            if k % 2:
+                client.act("delete", path=f"{path}/g{k}")
+                assert f"g{k}" not in os.listdir(folder)
+        client.act("wait_persisted", path=path, timeout="30s")
+        assert "outside" not in os.listdir(folder)
+        (mount.lake / path[1:] / "outside").write_bytes(b"x")
+        wait_until(lambda: "outside" in os.listdir(folder), "what the store got by itself is listed", timeout=3)
+
     def test_an_open_directory_sees_what_comes_and_goes(self, both, client):
         folder, path = both
         with opened(folder, os.O_RDONLY) as fd:

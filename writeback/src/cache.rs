@@ -18,7 +18,6 @@ use forebay_namespace::{Namespace, Path};
 use forebay_runtime::{clock::Timestamp, task::Tasks};
 use forebay_segment::SegmentStore;
 use std::{future::Future, sync::Arc};
-use tokio::sync::oneshot;
 
 /// A running cache. Cheap to clone; [`Cache::shutdown`] drains it.
 #[derive(Clone, Debug)]
@@ -40,6 +39,11 @@ impl Cache {
     /// Whether names at `path` may be changed. Denied below a read-only mount.
     pub fn check_changeable(&self, path: &Path) -> Result<()> {
         self.inner.check_writable(path)
+    }
+
+    /// Whether an under-store has names at `path` too, which it may change by itself.
+    pub fn has_store(&self, path: &Path) -> bool {
+        self.inner.mounts.resolve(path).is_some()
     }
 
     /// Total and free bytes of the disk that holds the data folder.
@@ -73,19 +77,15 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// Runs a change in a task of its own: a caller that goes away meanwhile must not stop it between its commit and what has
-    /// to follow. The shutdown waits for it.
+    /// Runs a change to its end: a caller that goes away meanwhile must not stop it between its commit and what has to follow. The
+    /// shutdown waits for it.
     pub(crate) async fn to_the_end<T, F>(&self, name: &'static str, change: F) -> Result<T>
     where
         F: Future<Output = Result<T>> + Send + 'static,
         T: Send + 'static,
     {
-        let (tell, told) = oneshot::channel();
-        self.tasks.spawn(name, async move {
-            // Nobody may be waiting any more.
-            let _ = tell.send(change.await);
-        });
-        told.await.unwrap_or_else(|_| {
+        let ended = self.tasks.to_the_end(name, change).await;
+        ended.unwrap_or_else(|_| {
             Err(Error::internal(format!(
                 "{name}: ended without an answer; the log says why"
             )))

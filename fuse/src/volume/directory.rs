@@ -3,8 +3,9 @@
 //! An entry's offset is its position, from 1 on: `.`, `..`, the files that are not placed yet, then what the cache lists. A listing goes
 //! on where the last one ended; one that goes back begins anew.
 
-use super::{Attr, Entry, FileKind, NodeId, Volume, open::Why};
+use super::{Attr, Entry, FileKind, Mode, NodeId, Volume, lookup::TTL_STORE, open::Why};
 use crate::{Errno, Result};
+use forebay_runtime::clock::Timestamp;
 use forebay_writeback::names::Stat;
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,13 +14,22 @@ const PAGE: usize = 512;
 
 /// An entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirEntry {
+pub struct DirEntry<'a> {
     /// Where the listing goes on after it.
     pub offset: u64,
     /// Its name.
-    pub name: Vec<u8>,
+    pub name: &'a [u8],
     /// What it is; the node is 0 unless the kernel was asked to know it.
     pub entry: Entry,
+}
+
+/// An opened directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenedDir {
+    /// The handle.
+    pub handle: u64,
+    /// Whether the kernel may answer from what it has listed before.
+    pub keep: bool,
 }
 
 /// An open directory.
@@ -34,7 +44,7 @@ pub(super) struct DirHandle {
     ended: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Listed {
     Itself,
     Above,
@@ -44,16 +54,37 @@ enum Listed {
 
 impl Volume {
     /// Opens a directory.
-    pub async fn opendir(&self, node: NodeId) -> Result<u64> {
+    pub async fn opendir(&self, node: NodeId) -> Result<OpenedDir> {
         let _moving = self.moving.read().await;
         if self.attributes_of(node).await?.attr.kind != FileKind::Dir {
             return Err(Errno(libc::ENOTDIR));
         }
+        let keep = self.keeps_listing(node)?;
         let handle = self.handle_number();
         let directory = DirHandle::new(node);
         self.directories
             .insert(handle, Arc::new(tokio::sync::Mutex::new(directory)));
-        Ok(handle)
+        Ok(OpenedDir { handle, keep })
+    }
+
+    /// Whether what the kernel has listed of a directory is still good; if not, it lists anew now. Of all changes by others but an
+    /// under-store's it is told.
+    fn keeps_listing(&self, node: NodeId) -> Result<bool> {
+        if self.options.mode == Mode::Dataset {
+            return Ok(true);
+        }
+        let by_itself = self.cache.has_store(&self.path(node)?);
+        let now = self.now();
+        let mut tree = self.tree.lock();
+        let Some(known) = tree.get_mut(node) else {
+            return Ok(false);
+        };
+        let good = |listed: Timestamp| !by_itself || now.0 < listed.0.saturating_add(TTL_STORE.as_micros() as i64);
+        let keep = known.listed.is_some_and(good);
+        if !keep {
+            known.listed = Some(now);
+        }
+        Ok(keep)
     }
 
     /// Closes it.
@@ -80,29 +111,32 @@ impl Volume {
         handle: u64,
         offset: u64,
         show: bool,
-        mut take: impl FnMut(&DirEntry) -> bool,
+        mut take: impl FnMut(&DirEntry<'_>) -> bool,
     ) -> Result<()> {
         let _moving = self.moving.read().await;
         let directory = self.directories.get(&handle).map(|handle| Arc::clone(&handle));
         let directory = directory.ok_or(Errno(libc::EBADF))?;
         let mut directory = directory.lock().await;
         directory.seek(self, offset).await?;
-        while let Some((name, listed)) = directory.peek(self).await? {
-            let entry = self.list_entry(directory.node, &name, &listed, show);
-            let Some(entry) = entry else {
-                directory.advance();
-                continue;
+        if show {
+            self.limit_names();
+        }
+        while directory.has_more(self).await? {
+            let Some((name, listed)) = directory.page.front() else {
+                break;
             };
-            let entry = DirEntry {
-                offset: directory.position + 1,
-                name,
-                entry,
-            };
-            if !take(&entry) {
-                if show {
-                    self.unshow(&entry);
+            if let Some(entry) = self.list_entry(directory.node, name, listed, show) {
+                let entry = DirEntry {
+                    offset: directory.position + 1,
+                    name,
+                    entry,
+                };
+                if !take(&entry) {
+                    if show {
+                        self.unshow(&entry);
+                    }
+                    return Ok(());
                 }
-                return Ok(());
             }
             directory.advance();
         }
@@ -132,7 +166,7 @@ impl Volume {
     }
 
     /// What was shown was not taken.
-    fn unshow(&self, entry: &DirEntry) {
+    fn unshow(&self, entry: &DirEntry<'_>) {
         if entry.name != b"." && entry.name != b".." {
             self.forget(entry.entry.attr.node, 1);
         }
@@ -160,7 +194,7 @@ impl DirHandle {
             let pending = self.pending.iter().map(|name| (name.to_vec(), Listed::Pending));
             self.page.extend(pending);
         }
-        while self.position < offset && self.peek(volume).await?.is_some() {
+        while self.position < offset && self.has_more(volume).await? {
             self.advance();
         }
         Ok(())
@@ -172,11 +206,12 @@ impl DirHandle {
         }
     }
 
-    async fn peek(&mut self, volume: &Volume) -> Result<Option<(Vec<u8>, Listed)>> {
+    /// Whether there is an entry, which is then at the front of the page.
+    async fn has_more(&mut self, volume: &Volume) -> Result<bool> {
         while self.page.is_empty() && !self.ended {
             self.fill(volume).await?;
         }
-        Ok(self.page.front().cloned())
+        Ok(!self.page.is_empty())
     }
 
     async fn fill(&mut self, volume: &Volume) -> Result<()> {

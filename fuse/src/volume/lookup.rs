@@ -10,8 +10,11 @@ use std::time::Duration;
 
 /// What the cache alone decides is remembered until it says otherwise.
 const TTL_OWN: Duration = Duration::from_secs(24 * 3600);
+/// Names that the kernel may know; each takes about 200 bytes here and 1 KiB there.
+const KNOWN_MAX: usize = 1 << 20;
+const FORGOTTEN_AT_ONCE: usize = 1024;
 /// What an under-store may change by itself.
-const TTL_STORE: Duration = Duration::from_secs(1);
+pub(super) const TTL_STORE: Duration = Duration::from_secs(1);
 /// The same on a mount for training.
 const TTL_DATASET: Duration = Duration::from_secs(3600);
 
@@ -24,7 +27,10 @@ impl Volume {
         }
         let path = self.child_path(parent, name)?;
         match self.cache.stat(&path).await {
-            Ok(stat) => Ok(self.show(parent, name, &stat)),
+            Ok(stat) => {
+                self.limit_names();
+                Ok(self.show(parent, name, &stat))
+            }
             Err(error) => {
                 // A store that is away says nothing of the name.
                 if error.kind() == ErrorKind::NotFound {
@@ -56,8 +62,29 @@ impl Volume {
 
     /// Shows a name to the kernel.
     pub(super) fn show(&self, parent: NodeId, name: &[u8], stat: &Stat) -> Entry {
-        let node = self.tree.lock().remember(parent, name, stat.id);
+        let mut tree = self.tree.lock();
+        let known = tree.len();
+        let node = tree.remember(parent, name, stat.id);
+        // A directory may be where a program stands.
+        if tree.len() > known && stat.kind != StatKind::Dir {
+            tree.age(node);
+        }
+        drop(tree);
         self.entry(node, stat)
+    }
+
+    /// Asks the kernel to let go of some names if it knows too many.
+    pub(super) fn limit_names(&self) {
+        let Some(kernel) = self.kernel.get().filter(|kernel| !kernel.is_forgetting()) else {
+            return;
+        };
+        let mut tree = self.tree.lock();
+        if tree.len() > KNOWN_MAX {
+            let files = self.files.lock();
+            let names = tree.oldest(FORGOTTEN_AT_ONCE, |node| files.contains_key(&node));
+            drop(files);
+            kernel.forget(names);
+        }
     }
 
     /// The kernel lets go of a node so often.

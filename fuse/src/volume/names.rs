@@ -88,7 +88,10 @@ impl Volume {
             target: None,
             special: None,
         };
-        let node = self.tree.lock().remember(parent, name, stat.id);
+        let mut tree = self.tree.lock();
+        let node = tree.remember(parent, name, stat.id);
+        tree.age(node);
+        drop(tree);
         let content = Current {
             reader: None,
             draft: Some(draft),

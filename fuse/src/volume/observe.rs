@@ -18,6 +18,10 @@ pub trait Invalidate: Debug + Send + Sync {
     async fn node(&self, node: NodeId);
     /// Where the name leads.
     async fn name(&self, parent: NodeId, name: &[u8]);
+    /// Names that it need not know any more. Nobody waits for it.
+    fn forget(&self, names: Vec<(NodeId, Arc<[u8]>)>);
+    /// Whether it is still at work on such.
+    fn is_forgetting(&self) -> bool;
 }
 
 /// Changes of the volume's own at one path.
@@ -95,18 +99,23 @@ impl Volume {
         }
     }
 
+    /// Everything that the kernel knows below a directory is looked at again.
     async fn changed_under(&self, path: &Path) {
         self.name_changed(path).await;
-        let dir = self.tree.lock().walk(path);
-        let Some(dir) = dir else { return };
-        let children = self.tree.lock().children(dir);
-        for (_, name) in children {
-            if let Ok(child) = path.join(&name) {
-                self.name_changed(&child).await;
+        let mut below = vec![path.clone()];
+        while let Some(path) = below.pop() {
+            let dir = self.tree.lock().walk(&path);
+            let Some(dir) = dir else { continue };
+            let children = self.tree.lock().children(dir);
+            for (_, name) in children {
+                if let Ok(child) = path.join(&name) {
+                    self.name_changed(&child).await;
+                    below.push(child);
+                }
             }
-        }
-        if let Some(kernel) = self.kernel.get() {
-            kernel.node(dir).await;
+            if let Some(kernel) = self.kernel.get() {
+                kernel.node(dir).await;
+            }
         }
     }
 

@@ -112,7 +112,7 @@ async fn put_elsewhere(cache: &Cache, path: &str, content: &'static [u8]) {
 }
 
 async fn names(volume: &Volume) -> Vec<String> {
-    let handle = volume.opendir(ROOT).await.unwrap();
+    let handle = volume.opendir(ROOT).await.unwrap().handle;
     let mut names = Vec::new();
     let mut offset = 0;
     loop {
@@ -123,7 +123,7 @@ async fn names(volume: &Volume) -> Vec<String> {
                 return false;
             }
             offset = entry.offset;
-            names.push(String::from_utf8(entry.name.clone()).unwrap());
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
             true
         });
         taken.await.unwrap();
@@ -324,5 +324,11 @@ impl Invalidate for Told {
 
     async fn name(&self, _parent: NodeId, name: &[u8]) {
         self.0.lock().push(String::from_utf8_lossy(name).into_owned());
+    }
+
+    fn forget(&self, _names: Vec<(NodeId, Arc<[u8]>)>) {}
+
+    fn is_forgetting(&self) -> bool {
+        false
     }
 }

@@ -11,7 +11,7 @@ use super::{NodeId, ROOT};
 use forebay_runtime::clock::Timestamp;
 use forebay_writeback::Path;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) row: u64,
     /// When an entry of this directory was last made or removed through this mount.
     pub(crate) touched: Option<Timestamp>,
+    /// When the kernel began to list this directory, which it remembers.
+    pub(crate) listed: Option<Timestamp>,
     /// Stands for the content that the kernel may have cached.
     pub(crate) cached: Option<u64>,
 }
@@ -37,9 +39,12 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Tree {
     nodes: HashMap<NodeId, Node>,
-    names: HashMap<(NodeId, Arc<[u8]>), NodeId>,
+    /// The names in each directory.
+    names: HashMap<NodeId, HashMap<Arc<[u8]>, NodeId>>,
     /// Names of files that are created and not placed yet.
     pending: HashMap<NodeId, BTreeSet<Arc<[u8]>>>,
+    /// Nodes that the kernel may be asked to let go of, in the order in which it was shown them; some are gone.
+    aged: VecDeque<NodeId>,
 }
 
 impl Tree {
@@ -48,6 +53,7 @@ impl Tree {
             nodes: HashMap::new(),
             names: HashMap::new(),
             pending: HashMap::new(),
+            aged: VecDeque::new(),
         };
         let root = Node {
             parent: ROOT,
@@ -56,6 +62,7 @@ impl Tree {
             lookups: 1,
             row: ROOT,
             touched: None,
+            listed: None,
             cached: None,
         };
         tree.nodes.insert(ROOT, root);
@@ -76,7 +83,7 @@ impl Tree {
 
     /// The node of a name.
     pub(crate) fn find(&self, parent: NodeId, name: &[u8]) -> Option<NodeId> {
-        self.names.get(&(parent, Arc::from(name))).copied()
+        self.names.get(&parent)?.get(name).copied()
     }
 
     /// The node at a path, if the kernel knows it.
@@ -124,11 +131,40 @@ impl Tree {
             lookups: 0,
             row,
             touched: None,
+            listed: None,
             cached: None,
         };
         self.nodes.insert(id, node);
-        self.names.insert((parent, name), id);
+        self.names.entry(parent).or_default().insert(name, id);
         id
+    }
+
+    /// From now on the kernel may be asked to let go of a node that it was just shown for the first time.
+    pub(crate) fn age(&mut self, node: NodeId) {
+        self.aged.push_back(node);
+        if self.aged.len() > 2 * self.nodes.len() + 1024 {
+            self.aged.retain(|node| self.nodes.contains_key(node));
+        }
+    }
+
+    /// Names of up to `count` nodes that the kernel is to let go of, the oldest first, but for those that are `busy`.
+    pub(crate) fn oldest(&mut self, count: usize, busy: impl Fn(NodeId) -> bool) -> Vec<(NodeId, Arc<[u8]>)> {
+        let mut names = Vec::new();
+        for _ in 0..self.aged.len().min(2 * count) {
+            let Some(node) = self.aged.pop_front() else { break };
+            let Some(known) = self.nodes.get(&node).filter(|known| known.linked) else {
+                continue;
+            };
+            if busy(node) {
+                self.aged.push_back(node);
+                continue;
+            }
+            names.push((known.parent, Arc::clone(&known.name)));
+            if names.len() == count {
+                break;
+            }
+        }
+        names
     }
 
     /// The kernel lets go of it so often.
@@ -148,7 +184,12 @@ impl Tree {
             return;
         }
         let key = (known.parent, Arc::clone(&known.name));
-        self.names.remove(&key);
+        if let Some(names) = self.names.get_mut(&key.0) {
+            names.remove(&key.1);
+            if names.is_empty() {
+                self.names.remove(&key.0);
+            }
+        }
         self.settle(&key);
     }
 
@@ -174,18 +215,13 @@ impl Tree {
         let Some(known) = self.nodes.get_mut(&node) else { return };
         let name: Arc<[u8]> = Arc::from(at.1);
         (known.parent, known.name, known.linked) = (at.0, Arc::clone(&name), true);
-        self.names.insert((at.0, name), node);
+        self.names.entry(at.0).or_default().insert(name, node);
     }
 
     /// The known names in a directory.
     pub(crate) fn children(&self, parent: NodeId) -> Vec<(NodeId, Arc<[u8]>)> {
-        let here = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.linked && node.parent == parent);
-        here.filter(|(id, _)| **id != ROOT)
-            .map(|(id, node)| (*id, Arc::clone(&node.name)))
-            .collect()
+        let names = self.names.get(&parent).into_iter().flatten();
+        names.map(|(name, id)| (*id, Arc::clone(name))).collect()
     }
 
     /// The name is of a file that is not placed yet.
@@ -275,6 +311,18 @@ mod tests {
         let mut tree = Tree::new();
         let (a, b) = (tree.remember(ROOT, b"a", 10), tree.remember(ROOT, b"b", 10));
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn the_oldest_names_go_first_and_those_in_use_stay() {
+        let mut tree = Tree::new();
+        let nodes: Vec<_> = (0..5u8).map(|k| tree.remember(ROOT, &[k], 10 + u64::from(k))).collect();
+        nodes.iter().for_each(|node| tree.age(*node));
+        tree.forget(nodes[0], 1);
+        let names = |names: Vec<(NodeId, Arc<[u8]>)>| names.iter().map(|(_, name)| name[0]).collect::<Vec<_>>();
+        assert_eq!(names(tree.oldest(2, |node| node == nodes[1])), [2, 3]);
+        assert_eq!(names(tree.oldest(9, |_| false)), [4, 1]);
+        assert_eq!(names(tree.oldest(9, |_| false)), [0; 0], "they were named once");
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! one SQLite transaction and commits once: one fsync for all of them, then every caller has its answer. See `writer`.
 //!
 //! # Reads
-//! A pool of read-only connections. A get of a few keys takes some microseconds and runs in line on the caller's thread; larger
-//! reads go to the blocking pool. Why not a mirror in memory: rows are bounded by the disk, not by memory.
+//! A get of a few keys is answered by the rows that were read or written lately, see `rows`; what is not there, and larger reads, by a
+//! pool of read-only connections. A get of a few keys takes them some tens of microseconds and runs in line on the caller's thread;
+//! larger reads go to the blocking pool. Why not a mirror in memory: rows are bounded by the disk, not by memory.
 //!
 //! # Errors
 //! A full disk fails the transactions at hand and nothing else. After any other error of a COMMIT its outcome is unknown and the
@@ -18,6 +19,7 @@
 
 mod checkpoint;
 mod reader;
+mod rows;
 mod schema;
 mod writer;
 
@@ -71,27 +73,45 @@ impl SqliteStore {
     pub fn group_commits(&self) -> u64 {
         self.writer.group_commits()
     }
+
+    /// SQLite has shown the commit `version`: waits until nobody is shown less.
+    async fn shown(&self, version: u64) {
+        while !self.writer.rows().has(version) {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[async_trait]
 impl MetaStore for SqliteStore {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>, MetaError> {
         limits::check_get(keys)?;
-        let reader = self.readers.take().await;
-        if keys.len() <= INLINE_KEYS_MAX {
-            return reader.get(keys);
+        let few = keys.len() <= INLINE_KEYS_MAX;
+        if few && let Some(found) = self.writer.rows().get(keys) {
+            return Ok(found);
         }
-        let keys = keys.to_vec();
-        blocking(move || reader.get(&keys)).await
+        if few {
+            let (version, found) = self.readers.take().await.get(keys)?;
+            self.shown(version).await;
+            self.writer.rows().remember(version, keys, &found);
+            return Ok(found);
+        }
+        let (reader, keys) = (self.readers.take().await, keys.to_vec());
+        let (version, found) = blocking(move || reader.get(&keys)).await?;
+        self.shown(version).await;
+        Ok(found)
     }
 
     async fn scan(&self, range: Range<Key>, limit: usize) -> Result<Vec<(Key, Entry)>, MetaError> {
         let limit = limit.min(LIMITS.scan_rows_max);
         let reader = self.readers.take().await;
-        if limit <= INLINE_KEYS_MAX {
-            return reader.scan(&range, limit);
-        }
-        blocking(move || reader.scan(&range, limit)).await
+        let (version, rows) = if limit <= INLINE_KEYS_MAX {
+            reader.scan(&range, limit)?
+        } else {
+            blocking(move || reader.scan(&range, limit)).await?
+        };
+        self.shown(version).await;
+        Ok(rows)
     }
 
     async fn commit(&self, tx: Tx) -> Result<Committed, CommitError> {

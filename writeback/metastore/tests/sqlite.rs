@@ -366,9 +366,9 @@ async fn after_a_failed_flush_nothing_is_acknowledged_until_a_restart_has_looked
         "-o",
         log.to_str().unwrap(),
         "-e",
-        "trace=fsync",
+        "trace=fdatasync",
         "-e",
-        "inject=fsync:error=EIO:when=20",
+        "inject=fdatasync:error=EIO:when=20",
     ];
     let output = child(&fault, &path, 1000)
         .output()

@@ -19,10 +19,12 @@ use std::{
     future::Future,
     marker::PhantomData,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -167,6 +169,35 @@ impl Tasks {
         Started { handle }
     }
 
+    /// Starts code that blocks, off the async threads; a panic of it is terminal. Not for simulations, where [`blocking`] runs it in
+    /// line.
+    pub fn start_blocking(&self, name: &'static str, f: impl FnOnce() + Send + 'static) {
+        let (registered, tasks) = (self.register(name.to_owned()), self.clone());
+        // Dropping the handle leaves it alone.
+        drop(tokio::task::spawn_blocking(move || {
+            let _registered = registered;
+            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(f)) {
+                tasks.fail(name, format!("panicked: {}", panic_text(&*panic)));
+            }
+        }));
+    }
+
+    /// Runs `change` to its end: where it is awaited, and in a task of the set from where on nobody awaits it any more. A drain waits
+    /// for it. The error is its panic, which is terminal.
+    pub fn to_the_end<F>(&self, name: &'static str, change: F) -> ToTheEnd<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        ToTheEnd {
+            name,
+            tasks: self.clone(),
+            runtime: Handle::current(),
+            rest: Some(Box::pin(change)),
+            _registered: self.register(name.to_owned()),
+        }
+    }
+
     /// Cancelled when the set shall end: `tokio::select!` on `shutdown().cancelled()`.
     pub fn shutdown(&self) -> &CancellationToken {
         &self.set.shutdown
@@ -292,6 +323,54 @@ impl Drop for Registered {
         let mut running = self.tasks.set.running.lock();
         running.tasks.remove(&self.id);
         self.tasks.set.count.send_replace(running.tasks.len());
+    }
+}
+
+/// See [`Tasks::to_the_end`].
+#[must_use = "it runs where it is awaited"]
+pub struct ToTheEnd<T: Send + 'static> {
+    name: &'static str,
+    tasks: Tasks,
+    runtime: Handle,
+    /// Some until it has ended.
+    rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
+    // Signs off after `drop` has started the task that goes on.
+    _registered: Registered,
+}
+
+impl<T: Send + 'static> fmt::Debug for ToTheEnd<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToTheEnd")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Send + 'static> Future for ToTheEnd<T> {
+    type Output = Result<T, Failure>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let rest = self.rest.as_mut().expect("it is not polled after its end");
+        let ended = match std::panic::catch_unwind(AssertUnwindSafe(|| rest.as_mut().poll(context))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => Ok(value),
+            Err(panic) => Err(format!("panicked: {}", panic_text(&*panic))),
+        };
+        self.rest = None;
+        Poll::Ready(ended.map_err(|reason| {
+            self.tasks.fail(self.name, reason.clone());
+            let task = self.name.to_owned();
+            Failure { task, reason }
+        }))
+    }
+}
+
+impl<T: Send + 'static> Drop for ToTheEnd<T> {
+    fn drop(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            let _entered = self.runtime.enter();
+            self.tasks.spawn(self.name, rest.map(drop));
+        }
     }
 }
 

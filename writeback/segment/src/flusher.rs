@@ -13,7 +13,10 @@ use forebay_runtime::{
 };
 use parking_lot::Mutex;
 use std::{fmt::Debug, sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 /// Those who did not come for this long are held up by something else.
 const LULL: Duration = Duration::from_millis(5);
@@ -86,13 +89,43 @@ impl Flusher {
             *wanted = wanted.max(Some(demand));
             !self.running.send_replace(true)
         };
-        if start {
-            let (flusher, target) = (Arc::clone(self), Arc::clone(target));
-            // `idle` waits for it.
-            self.tasks.spawn(self.name, flusher.run(target));
+        if start && demand == Demand::Now && !task::is_simulated() && !self.awaits_anyone() {
+            let (flusher, target, runtime) = (Arc::clone(self), Arc::clone(target), Handle::current());
+            self.tasks.start_blocking(self.name, move || {
+                let stopped = Stopped(&flusher);
+                if !flusher.flush(&*target) {
+                    drop(stopped);
+                    let _entered = runtime.enter();
+                    flusher.start(&target);
+                }
+            });
+        } else if start {
+            self.start(target);
         } else if demand == Demand::Now {
             self.hurry.notify_one();
         }
+    }
+
+    /// Flushes in a task until nothing more is asked for.
+    fn start(self: &Arc<Self>, target: &Arc<impl Flush>) {
+        let (flusher, target) = (Arc::clone(self), Arc::clone(target));
+        // `idle` waits for it.
+        self.tasks.spawn(self.name, flusher.run(target));
+    }
+
+    fn awaits_anyone(&self) -> bool {
+        self.coming.as_ref().is_some_and(|coming| coming.any())
+    }
+
+    /// One flush. Whether nothing was asked for since it began: then nothing is under way any more.
+    fn flush(&self, target: &impl Flush) -> bool {
+        *self.wanted.lock() = None;
+        target.flush();
+        let wanted = self.wanted.lock();
+        if wanted.is_none() {
+            self.running.send_replace(false);
+        }
+        wanted.is_none()
     }
 
     /// Returns when nothing is under way and nothing was asked for.
@@ -114,12 +147,8 @@ impl Flusher {
             if let Some(coming) = &self.coming {
                 self.gather(coming).await;
             }
-            *self.wanted.lock() = None;
-            let flushed = Arc::clone(&target);
-            task::blocking(move || flushed.flush()).await;
-            let wanted = self.wanted.lock();
-            if wanted.is_none() {
-                self.running.send_replace(false);
+            let (flusher, flushed) = (Arc::clone(&self), Arc::clone(&target));
+            if task::blocking(move || flusher.flush(&*flushed)).await {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 //! by itself the row goes altogether. Only then are the bytes released. A row that is dirty again, or has work, keeps its copy.
 
 use super::{CleanReader, FOLDER};
-use crate::{Cache, Error, ErrorKind, Result, cache::Inner, mounts::Mount, rows::Content};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner, changes::Change, mounts::Mount, rows::Content};
 use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path};
 use forebay_runtime::task::blocking;
 use forebay_segment::StreamId;
@@ -80,7 +80,7 @@ impl Cache {
         self.inner.mounts.changed_all();
         let inner = Arc::clone(&self.inner);
         if wait {
-            return inner.sync_below(path).await;
+            return inner.look_again(path).await;
         }
         let path = path.clone();
         self.inner.tasks.spawn("sync", async move {
@@ -88,7 +88,7 @@ impl Cache {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => {}
-                synced = inner.sync_below(&path) => if let Err(error) = synced {
+                synced = inner.look_again(&path) => if let Err(error) = synced {
                     tracing::warn!(%path, %error, "not everything was compared with the under-store");
                 },
             }
@@ -379,6 +379,13 @@ impl Inner {
             }
         }
         Ok(self.names.resolve(path).await?)
+    }
+
+    /// Compares what lies below `path` with the under-store, and tells the doors.
+    async fn look_again(self: &Arc<Self>, path: &Path) -> Result<()> {
+        let synced = self.sync_below(path).await;
+        self.tell(Change::Under(path.clone())).await;
+        synced
     }
 
     async fn sync_below(&self, path: &Path) -> Result<()> {

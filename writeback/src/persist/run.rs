@@ -18,6 +18,8 @@ use tokio::sync::mpsc;
 
 /// The loop looks around at least this often.
 const TICK_MAX: Duration = Duration::from_secs(1);
+/// What comes within this is taken in together: looking for work costs more than what a small file's commit does.
+const GATHER: Duration = Duration::from_millis(5);
 /// Pause after the metastore failed.
 const META_PAUSE: Duration = Duration::from_secs(1);
 /// Rows read at once at start.
@@ -127,7 +129,7 @@ impl Inner {
                         self.note_end(seq, outcome).await;
                     }
                 }
-                () = persist.wake.notified() => {}
+                () = persist.wake.notified() => persist.components.clock.sleep(GATHER).await,
                 () = persist.components.clock.sleep(pause) => {}
             }
         }

@@ -68,19 +68,14 @@ impl Drop for Reader {
 }
 
 impl Reader {
-    pub(super) fn get(&self, keys: &[Key]) -> Result<Vec<Option<Entry>>, MetaError> {
-        if let [key] = keys {
-            // A single statement is a transaction of its own.
-            return self
-                .get_one(key)
-                .map(|entry| vec![entry])
-                .map_err(|error| meta_error(&error));
-        }
+    /// The entries, and the version of the last commit that they are of.
+    pub(super) fn get(&self, keys: &[Key]) -> Result<(u64, Vec<Option<Entry>>), MetaError> {
         self.at_one_instant(|| keys.iter().map(|key| self.get_one(key)).collect())
     }
 
-    pub(super) fn scan(&self, range: &Range<Key>, limit: usize) -> Result<Vec<(Key, Entry)>, MetaError> {
-        self.rows(range, limit).map_err(|error| meta_error(&error))
+    /// The rows, and the version of the last commit that they are of.
+    pub(super) fn scan(&self, range: &Range<Key>, limit: usize) -> Result<(u64, Vec<(Key, Entry)>), MetaError> {
+        self.at_one_instant(|| self.rows(range, limit))
     }
 
     pub(super) fn counters(&self) -> Result<Vec<(String, u64)>, MetaError> {
@@ -98,14 +93,23 @@ impl Reader {
         self.connection.as_ref().expect("it is taken in drop only")
     }
 
-    fn at_one_instant<T>(&self, read: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, MetaError> {
+    fn at_one_instant<T>(&self, read: impl FnOnce() -> rusqlite::Result<T>) -> Result<(u64, T), MetaError> {
         let run = || {
-            let transaction = self.connection().unchecked_transaction()?;
-            let read = read()?;
-            transaction.commit()?;
-            Ok(read)
+            self.step("BEGIN")?;
+            let read = self.version().and_then(|version| Ok((version, read()?)));
+            self.step(if read.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+            read
         };
         run().map_err(|error| meta_error(&error))
+    }
+
+    fn step(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection().prepare_cached(sql)?.execute([]).map(|_| ())
+    }
+
+    fn version(&self) -> rusqlite::Result<u64> {
+        let mut statement = self.connection().prepare_cached("SELECT version FROM state")?;
+        statement.query_row([], |row| from_sql(row.get(0)?))
     }
 
     fn get_one(&self, key: &Key) -> rusqlite::Result<Option<Entry>> {

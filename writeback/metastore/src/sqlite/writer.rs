@@ -10,9 +10,15 @@
 //!
 //! It does not own: reads, checkpoints in the background.
 
-use super::{checkpoint::Checkpointer, from_sql, to_sql};
+use super::{
+    checkpoint::Checkpointer,
+    from_sql,
+    rows::{Found, RowCache},
+    to_sql,
+};
 use crate::{
-    Announced, Check, CommitError, Committed, Key, MetaError, Op, TOKENS_KEPT, Token, Tx, Version, limits, prefix_end,
+    Announced, Check, CommitError, Committed, Entry, Key, MetaError, Op, TOKENS_KEPT, Token, Tx, Version, limits,
+    prefix_end,
 };
 use forebay_runtime::budget::{Budget, Permit};
 use parking_lot::{Condvar, Mutex};
@@ -59,6 +65,7 @@ struct Shared {
     /// Commits announced and not asked for yet.
     announced: Arc<AtomicUsize>,
     group_commits: AtomicU64,
+    rows: RowCache,
 }
 
 #[derive(Debug, Default)]
@@ -90,14 +97,15 @@ enum Work {
 
 impl Writer {
     pub(super) fn start(connection: Connection, path: &Path, fsync: bool) -> Result<Self, String> {
+        let state = State::read(&connection).map_err(|error| error.to_string())?;
         let shared = Arc::new(Shared {
             budget: Budget::new("metastore-queue", QUEUE_BYTES),
             queue: Mutex::default(),
             arrived: Condvar::new(),
             announced: Arc::default(),
             group_commits: AtomicU64::new(0),
+            rows: RowCache::new(state.version),
         });
-        let state = State::read(&connection).map_err(|error| error.to_string())?;
         let checkpointer = Checkpointer::start(path, fsync)?;
         let group = Group {
             connection,
@@ -119,6 +127,11 @@ impl Writer {
 
     pub(super) fn group_commits(&self) -> u64 {
         self.shared.group_commits.load(Ordering::Relaxed)
+    }
+
+    /// Rows that need not be read from SQLite.
+    pub(super) fn rows(&self) -> &RowCache {
+        &self.shared.rows
     }
 
     pub(super) fn announce(&self) -> Announced {
@@ -223,6 +236,7 @@ struct LastWord(Arc<Shared>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
+        self.0.rows.give_up();
         let mut queue = self.0.queue.lock();
         queue
             .broken
@@ -282,8 +296,12 @@ impl Group {
             jobs.into_iter().map(|job| (job.work, job.permit)).unzip();
         let mut outcomes = Vec::with_capacity(works.len());
         let before = self.state.version;
-        match self.evaluate(&mut works, &mut outcomes).and_then(|()| self.commit()) {
-            Ok(()) => outcomes.into_iter().for_each(Outcome::send),
+        let evaluated = self.evaluate(&mut works, &mut outcomes);
+        match evaluated.and_then(|written| self.commit().map(|()| written)) {
+            Ok(written) => {
+                self.shared.rows.publish(self.state.version, written);
+                outcomes.into_iter().for_each(Outcome::send);
+            }
             Err(failure) => {
                 self.undo(before, &failure);
                 outcomes.into_iter().for_each(|outcome| outcome.fail(&failure));
@@ -294,8 +312,12 @@ impl Group {
         self.checkpointer.after_commit(&self.connection);
     }
 
-    /// Takes work after work and keeps its outcome; stops at an error of the engine itself.
-    fn evaluate(&mut self, works: &mut VecDeque<Work>, outcomes: &mut Vec<Outcome>) -> Result<(), CommitError> {
+    /// Takes work after work and keeps its outcome; stops at an error of the engine itself. Answers what was written.
+    fn evaluate(
+        &mut self,
+        works: &mut VecDeque<Work>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<Vec<(Key, Found)>, CommitError> {
         self.connection
             .execute_batch("BEGIN IMMEDIATE")
             .map_err(|error| unavailable(&error))?;
@@ -303,6 +325,7 @@ impl Group {
         let mut writing = Writing {
             connection: &self.connection,
             state: &mut self.state,
+            written: Vec::new(),
         };
         while let Some(work) = works.front() {
             let done = match work {
@@ -313,7 +336,8 @@ impl Group {
             let work = works.pop_front().expect("it was just looked at");
             outcomes.push(Outcome { work, done });
         }
-        writing.finish(before).map_err(|error| unavailable(&error))
+        writing.finish(before).map_err(|error| unavailable(&error))?;
+        Ok(writing.written)
     }
 
     /// COMMIT, and what an error of it means.
@@ -339,6 +363,7 @@ impl Group {
         }
         let reason = format!("a commit failed: {failure}; restart to recover");
         tracing::error!(reason, "the metastore takes no more commits");
+        self.shared.rows.give_up();
         let mut queue = self.shared.queue.lock();
         queue.broken = Some(reason.clone());
         let waiting = std::mem::take(&mut queue.jobs);
@@ -394,6 +419,8 @@ fn unavailable(error: &rusqlite::Error) -> CommitError {
 struct Writing<'a> {
     connection: &'a Connection,
     state: &'a mut State,
+    /// By all works so far, in their order.
+    written: Vec<(Key, Found)>,
 }
 
 impl Writing<'_> {
@@ -409,7 +436,7 @@ impl Writing<'_> {
         self.state.version += 1;
         let version = self.state.version;
         for op in &tx.ops {
-            self.apply(op, to_sql(version)?)?;
+            self.apply(op, version)?;
         }
         if let Some(token) = tx.token {
             self.remember(token, version)?;
@@ -441,18 +468,24 @@ impl Writing<'_> {
         Ok(!statement.exists((&prefix[..], &prefix_end(prefix)[..]))?)
     }
 
-    fn apply(&self, op: &Op, version: i64) -> rusqlite::Result<()> {
+    fn apply(&mut self, op: &Op, version: u64) -> rusqlite::Result<()> {
         match op {
             Op::Put(key, value) => {
                 let sql = "INSERT OR REPLACE INTO kv (key, version, value) VALUES (?1, ?2, ?3)";
                 self.connection
                     .prepare_cached(sql)?
-                    .execute((&key[..], version, &value[..]))?;
+                    .execute((&key[..], to_sql(version)?, &value[..]))?;
+                let entry = Entry {
+                    value: value.clone(),
+                    version: Version(version),
+                };
+                self.written.push((key.clone(), Some(entry)));
             }
             Op::Delete(key) => {
                 self.connection
                     .prepare_cached("DELETE FROM kv WHERE key = ?1")?
                     .execute([&key[..]])?;
+                self.written.push((key.clone(), None));
             }
         }
         Ok(())

@@ -110,3 +110,36 @@ async fn a_panic_in_blocking_code_goes_on_in_the_caller() {
 fn fail_with(number: u32) {
     panic!("torn {number}");
 }
+
+#[tokio::test]
+async fn a_change_that_nobody_awaits_any_more_goes_on_and_a_drain_waits_for_it() {
+    let (tasks, done) = (Tasks::new("set"), Arc::new(AtomicBool::new(false)));
+    let (go, gone) = tokio::sync::oneshot::channel::<()>();
+    let ended = Arc::clone(&done);
+    let mut change = Box::pin(tasks.to_the_end("change", async move {
+        let _ = gone.await;
+        ended.store(true, Ordering::SeqCst);
+        7
+    }));
+    assert!(futures::poll!(&mut change).is_pending());
+    drop(change);
+    assert_eq!(tasks.running(), ["change"]);
+    let drained = tokio::spawn({
+        let tasks = tasks.clone();
+        async move { tasks.drain(Duration::from_secs(60)).await }
+    });
+    go.send(()).unwrap();
+    drained.await.unwrap().unwrap();
+    assert!(done.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_change_answers_whoever_awaits_it_and_its_panic_is_terminal() {
+    let tasks = Tasks::new("set");
+    assert_eq!(tasks.to_the_end("change", async { 7 }).await, Ok(7));
+    assert!(tasks.running().is_empty() && tasks.failure().is_none());
+    let failed = tasks.to_the_end("change", async { panic!("as asked") }).await;
+    let failed: Result<(), Failure> = failed;
+    assert!(failed.unwrap_err().reason.contains("as asked"));
+    assert!(tasks.failure().unwrap().task.ends_with("/change"));
+}
