@@ -119,6 +119,9 @@ impl Inner {
 
     /// Gives everything in one directory a row and work; its directories go to `open`. False: the queue is full for now.
     async fn move_directory(&self, row: &Row, dir: &Path, open: &mut Vec<Path>) -> Result<bool> {
+        let Some(seen) = self.node_at(dir).await? else {
+            return Ok(true);
+        };
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = match self.names.list(dir, after.as_deref(), PAGE).await {
@@ -145,7 +148,7 @@ impl Inner {
                 return Ok(false);
             }
         }
-        self.show_base(dir, row.seq).await?;
+        self.show_base(dir, row.seq, &seen).await?;
         Ok(true)
     }
 
@@ -218,9 +221,10 @@ impl Inner {
         self.persist.absorb().await
     }
 
-    /// Lets the directory at `path` show the base at its own path, unless another piece of work still removes something there.
-    pub(super) async fn show_base(&self, path: &Path, seq: u64) -> Result<()> {
-        let Some(Node::Row { ino, inode, .. }) = self.names.resolve(path).await? else {
+    /// Lets the directory at `path` show the base at its own path, unless another piece of work still removes something there. `seen`: as
+    /// it was before the caller looked into it. Another one, or the same with another base, may show what nobody has looked at.
+    pub(super) async fn show_base(&self, path: &Path, seq: u64, seen: &Node) -> Result<()> {
+        let Node::Row { ino, inode, version } = seen else {
             return Ok(());
         };
         if !inode.is_dir() {
@@ -243,12 +247,15 @@ impl Inner {
             return Ok(());
         }
         let mut planner = self.names.planner();
-        if planner.pin_path(ino).await?.as_ref() != Some(path) {
+        if planner.pin_path(*ino).await?.as_ref() != Some(path) {
             return Ok(());
+        }
+        if planner.inode(*ino).await?.is_none_or(|(_, now)| now != *version) {
+            return Err(Error::lost());
         }
         let ctime = inode.ctime;
         planner
-            .update(ino, |inode: &mut Inode| (inode.kind, inode.ctime) = (natural, ctime))
+            .update(*ino, |inode: &mut Inode| (inode.kind, inode.ctime) = (natural, ctime))
             .await?;
         self.commit(planner.finish()?).await?;
         Ok(())
@@ -261,10 +268,10 @@ impl Inner {
         self.mounts.changed_all();
         let mut open = vec![path.clone()];
         while let Some(dir) = open.pop() {
-            let Some(Node::Row { inode, .. }) = self.node_at(&dir).await? else {
+            let Some(seen) = self.node_at(&dir).await? else {
                 continue;
             };
-            if inode.kind != (Kind::Dir { base: None }) {
+            if !matches!(&seen, Node::Row { inode, .. } if inode.kind == (Kind::Dir { base: None })) {
                 continue;
             }
             let mut after: Option<Vec<u8>> = None;
@@ -279,7 +286,7 @@ impl Inner {
                     break;
                 }
             }
-            self.show_base(&dir, seq).await?;
+            self.show_base(&dir, seq, &seen).await?;
         }
         Ok(())
     }

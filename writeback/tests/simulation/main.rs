@@ -65,6 +65,13 @@ fn a_file_that_was_renamed_out_of_an_opaque_directory_does_not_show_again() {
     run::run_in(support::World::new(921));
 }
 
+/// A renamed directory was looked through for what had to be moved; another one took its place before it was told to show the store at
+/// its own path, and then that one no longer showed what it held.
+#[test]
+fn a_directory_that_takes_the_place_of_one_that_is_moved_keeps_what_it_shows() {
+    run::run(485);
+}
+
 #[test]
 fn one_seed_twice_gives_the_same_history() {
     let seed = from_env("FOREBAY_SEED", SEEDS[0]);
