@@ -101,9 +101,9 @@ class Bench:
         """Abort at a named moment. Returns whether the load reached it."""
         log = f"{self.home}/points"
         Path(log).write_text("")
-        skip = self.random.randrange(self.points[name])
+        skip, started = self.random.randrange(self.points[name]), time.monotonic()
         self.begin(FOREBAY_FAILPOINTS=f"{name}={skip}*off->return(abort)", FOREBAY_FAILPOINTS_LOG=log)
-        end, started = time.monotonic() + 20, time.monotonic()
+        end = time.monotonic() + 20
         while self.server.alive() and time.monotonic() < end:
             time.sleep(0.01)
         reached = not self.server.alive()

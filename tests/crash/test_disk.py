@@ -55,8 +55,9 @@ def test_a_failed_flush_is_never_acknowledged(tmp_path):
     with server:
         with server.client() as client:
             client.put_file("/before", b"1" * 5000)
+        only = [f"--trace-path={segment}" for segment in (tmp_path / "data").glob("*.shared")]
         strace = subprocess.Popen(
-            ["strace", "-f", "-qq", "-p", str(server.process.pid), "-o", str(trace), "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1..2"],
+            ["strace", "-f", "-qq", "-p", str(server.process.pid), "-o", str(trace), *only, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1..2"],
             stderr=subprocess.PIPE)
         time.sleep(1)
         acknowledged = {"/before": b"1" * 5000}

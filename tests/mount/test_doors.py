@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -222,6 +223,49 @@ class TestAttributes:
         assert [getattr(after, n) for n in ("st_mode", "st_uid", "st_gid", "st_mtime_ns", "st_size", "st_ino")] == [
             getattr(before, n) for n in ("st_mode", "st_uid", "st_gid", "st_mtime_ns", "st_size", "st_ino")]
         assert os.getxattr(folder / "f", "user.mine") == b"kept" and (folder / "f").read_bytes() == b"x" * 100_000
+
+
+def test_a_large_file_that_is_changed_parts_from_those_who_read_it(folder):
+    """The kernel reads it by itself for them, and shows them no change."""
+    at, old = folder / "f", b"old" * 1_000_000
+    for change in ("write", "truncate", "append", "rewrite"):
+        at.write_bytes(old)
+        with opened(at, os.O_RDONLY) as fd:
+            assert os.pread(fd, 3, 0) == b"old"
+            expected = bytearray(old)
+            match change:
+                case "write":
+                    with opened(at, os.O_RDWR) as writing:
+                        os.pwrite(writing, b"new", 5)
+                        assert os.pread(writing, 3, 5) == b"new"
+                    expected[5:8] = b"new"
+                case "truncate":
+                    os.truncate(at, 2_000_000)
+                    del expected[2_000_000:]
+                case "append":
+                    with open(at, "ab") as more:
+                        more.write(b"more")
+                    expected += b"more"
+                case "rewrite":
+                    at.write_bytes(b"new" * 500_000)
+                    expected = b"new" * 500_000
+            assert at.read_bytes() == expected and at.stat().st_size == len(expected)
+            assert os.pread(fd, len(old) + 1, 0) == old
+        assert at.read_bytes() == expected
+
+
+def test_what_is_deleted_while_it_is_closed_stays_away(folder):
+    """Closing makes a file visible, and must not bring it back."""
+    for _ in range(200):
+        fds = [os.open(folder / "f", os.O_CREAT | os.O_WRONLY) for _ in range(2)]
+        os.write(fds[0], b"x" * 5000)
+        closing = [threading.Thread(target=os.close, args=(fd,)) for fd in fds]
+        for thread in closing:
+            thread.start()
+        os.unlink(folder / "f")
+        for thread in closing:
+            thread.join()
+        assert not (folder / "f").exists() and os.listdir(folder) == []
 
 
 class TestUnderStorage:

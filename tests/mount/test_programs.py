@@ -158,7 +158,7 @@ def test_tar_packs_and_unpacks_a_tree(folder, tmp_path):
     (tmp_path / "again").mkdir()
     run("tar", "-C", tmp_path / "again", "-xpf", tmp_path / "b.tar")
     assert described(tmp_path / "again/source") == described(source)
-    run("tar", "-C", folder, "-df", folder / "a.tar")
+    run("tar", "-C", folder, "-df", tmp_path / "b.tar")
 
 
 @pytest.mark.xfail(not PLAIN, reason="times are kept in microseconds (docs/posix.md)", strict=True)

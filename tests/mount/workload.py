@@ -9,6 +9,7 @@ A path with one version must be there with exactly those bytes. One with several
 
 import contextlib
 import ctypes
+import errno
 import multiprocessing
 import os
 import random
@@ -60,9 +61,11 @@ class Worker:
 
     # ---- writing
 
-    def run(self, base, acked):
+    def run(self, base, device, acked):
         try:
             os.chdir(base)
+            if os.stat(".").st_dev != device:
+                raise OSError(errno.ENODEV, "the mount was gone before the writer was there")
             os.makedirs(self.folder, exist_ok=True)
             os.chdir(self.folder)
             while True:
@@ -347,9 +350,9 @@ def patched(content, pieces):
     return bytes(out)
 
 
-def work(worker, base, acked, answer):
+def work(worker, base, device, acked, answer):
     """The process: works until the server is gone, then hands its memory back."""
-    worker.run(base, acked)
+    worker.run(base, device, acked)
     answer.send(worker)
 
 
@@ -369,7 +372,7 @@ class Crew:
         for worker in self.workers:
             worker.error = None
             ours, theirs = processes.Pipe(duplex=False)
-            process = processes.Process(target=work, args=(worker, str(mount.folder), self.count, theirs), daemon=True)
+            process = processes.Process(target=work, args=(worker, str(mount.folder), os.stat(mount.folder).st_dev, self.count, theirs), daemon=True)
             process.start()
             theirs.close()
             self.running.append((process, ours))

@@ -31,7 +31,27 @@ impl Volume {
         }
         let file = self.file(node).await?;
         let how = self.open_how(&file, writes).await?;
-        Ok(self.opened(&file, writes, how))
+        match self.opened(&file, writes, how) {
+            Some(opened) => Ok(opened),
+            None => Err(self.part_from_readers(&file).await),
+        }
+    }
+
+    /// While the kernel reads a file by itself it lets nobody open it in another way, and would not see a change. So a file that is to be
+    /// changed parts from those who read it: they keep its content, and the name gets another node. ESTALE: look the name up again,
+    /// which the kernel does by itself.
+    async fn part_from_readers(&self, file: &Arc<OpenFile>) -> Errno {
+        if file.is_unlinked() {
+            return Errno(libc::ETXTBSY);
+        }
+        match self.stat_of(file.node).await {
+            Ok(stat) => {
+                *file.apart.lock() = Some(stat);
+                self.lost(Some(file.node), Some(Arc::clone(file))).await;
+                Errno(libc::ESTALE)
+            }
+            Err(error) => error,
+        }
     }
 
     /// The file of a node, opened if nobody has it open.
@@ -73,7 +93,6 @@ impl Volume {
         let opens = file.opens.lock();
         Ok(match backed {
             true if opens.cached == 0 && opens.writers == 0 => OpenHow::Backed,
-            _ if opens.backed > 0 => OpenHow::Direct,
             _ => OpenHow::Cached {
                 keep: self.same_as_cached(file.node, reader),
             },
@@ -90,8 +109,16 @@ impl Volume {
             .is_some_and(|node| std::mem::replace(&mut node.cached, identity) == identity)
     }
 
-    pub(super) fn opened(&self, file: &Arc<OpenFile>, writes: bool, how: OpenHow) -> Opened {
+    /// `None`: the kernel reads it by itself for others, and this open can not join them.
+    pub(super) fn opened(&self, file: &Arc<OpenFile>, writes: bool, mut how: OpenHow) -> Option<Opened> {
         let mut opens = file.opens.lock();
+        // Others have opened it since it was decided how.
+        if how == OpenHow::Backed && (opens.cached > 0 || opens.writers > 0) {
+            how = OpenHow::Direct;
+        }
+        if how != OpenHow::Backed && opens.backed > 0 {
+            return None;
+        }
         opens.all += 1;
         opens.writers += u32::from(writes);
         opens.cached += u32::from(matches!(how, OpenHow::Cached { .. }));
@@ -102,7 +129,7 @@ impl Volume {
         let handle = self.handle_number();
         let file = Arc::clone(file);
         self.handles.insert(handle, Handle { file, writes, how });
-        Opened { handle, how }
+        Some(Opened { handle, how })
     }
 
     /// The local file that the kernel reads by itself.
@@ -265,6 +292,9 @@ impl Volume {
             return self.cut(&handle.file, size).await;
         }
         let file = self.file(node).await?;
+        if file.opens.lock().backed > 0 {
+            return Err(self.part_from_readers(&file).await);
+        }
         let cut = self.cut(&file, size).await;
         let settled = match cut {
             Ok(()) => self.settle(&file, Why::End).await,
@@ -278,6 +308,8 @@ impl Volume {
     pub async fn settle_all(&self) {
         let files: Vec<_> = self.files.lock().values().cloned().collect();
         for file in files {
+            // Programs may go on with what they have open.
+            let _moving = self.moving.read().await;
             if let Err(error) = self.settle(&file, Why::End).await {
                 tracing::error!(node = file.node, %error, "a file's changes could not be placed");
             }

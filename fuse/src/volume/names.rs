@@ -41,7 +41,8 @@ impl Volume {
             Err(error) => return Err(error),
         }
         let (file, entry) = self.new_file(parent, name, path, mode, caller).await?;
-        Ok((entry, self.opened(&file, true, OpenHow::Direct)))
+        let opened = self.opened(&file, true, OpenHow::Direct);
+        Ok((entry, opened.expect("nobody reads a new file yet")))
     }
 
     /// Like a lookup, by whoever holds `moving`.
@@ -177,11 +178,19 @@ impl Volume {
         self.check_changeable(&path)?;
         let node = self.tree.lock().find(parent, name);
         let file = node.and_then(|node| self.open_file(node));
+        // A close under way would bring it back.
+        let placing = match &file {
+            Some(file) => Some(file.placing.lock().await),
+            None => None,
+        };
         match &file {
             Some(file) if file.is_pending() => {}
             _ => self.remove(&path, file.as_ref(), false).await?,
         }
-        self.lost(node, file).await;
+        // Opened meanwhile: it reads what is gone.
+        let opened = node.and_then(|node| self.open_file(node));
+        self.lost(node, file.clone().or(opened)).await;
+        drop(placing);
         self.touch(parent);
         Ok(())
     }

@@ -31,7 +31,7 @@ pub(super) struct OpenFile {
     pub(super) node: NodeId,
     pub(super) content: RwLock<Current>,
     /// One placement at a time.
-    placing: tokio::sync::Mutex<()>,
+    pub(super) placing: tokio::sync::Mutex<()>,
     large_placements: AtomicU32,
     /// Attributes of a file that has no name in the cache.
     pub(super) apart: Mutex<Option<Stat>>,

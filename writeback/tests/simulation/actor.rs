@@ -181,10 +181,10 @@ impl Actor {
 
 /// Whether faults explain the error.
 pub(crate) fn may_fail(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Unavailable | ErrorKind::Deadline | ErrorKind::Full
-    )
+    // A directory's files move to their new place in the store while one of them is read there.
+    let moved = error.to_string().ends_with("open it again");
+    let kinds = [ErrorKind::Unavailable, ErrorKind::Deadline, ErrorKind::Full];
+    moved || kinds.contains(&error.kind())
 }
 
 async fn execute(cache: &Cache, root: &str, op: &Op) -> Result<(), Error> {

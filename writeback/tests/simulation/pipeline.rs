@@ -33,6 +33,7 @@ struct Session {
     /// Batches of a put whose end was not told: some first ones may count.
     loose: Vec<Vec<i64>>,
     publishing: bool,
+    aborting: bool,
 }
 
 #[derive(Debug)]
@@ -67,6 +68,7 @@ impl Pipeline {
             let outcome = match (&self.session, self.chance.below(4)) {
                 (None, 0) => self.begin(cache).await,
                 (None, _) => self.put_alone(cache).await,
+                (Some(session), _) if session.aborting => self.abort(cache).await,
                 (Some(session), 0..=2) if session.loose.is_empty() && !session.publishing => {
                     self.put_in_session(cache).await
                 }
@@ -104,6 +106,7 @@ impl Pipeline {
             rows: Vec::new(),
             loose: Vec::new(),
             publishing: false,
+            aborting: false,
         });
         Ok(())
     }
@@ -193,7 +196,9 @@ impl Pipeline {
     }
 
     async fn abort(&mut self, cache: &Cache) -> Result<(), Error> {
-        let session = self.session.as_ref().expect("asked for");
+        let session = self.session.as_mut().expect("asked for");
+        // If it fails it may have been aborted: nothing but to ask again.
+        session.aborting = true;
         cache.abort(&session.id).await?;
         self.session = None;
         Ok(())
@@ -224,10 +229,10 @@ impl Pipeline {
 
     /// Ends what is open, so that the reckoning finds only published rows.
     pub(crate) async fn finish(&mut self, cache: &Cache) -> Result<(), Error> {
-        if self.session.is_some() {
-            self.publish(cache).await
-        } else {
-            Ok(())
+        match &self.session {
+            Some(session) if session.aborting => self.abort(cache).await,
+            Some(_) => self.publish(cache).await,
+            None => Ok(()),
         }
     }
 

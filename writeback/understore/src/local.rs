@@ -24,10 +24,11 @@ use std::{
     fs::{self, File, FileTimes, Metadata, OpenOptions},
     io::{self, Write as _},
     ops::Range,
+    os::fd::AsRawFd,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -59,6 +60,7 @@ impl Local {
         Self {
             folder: Arc::new(Folder {
                 path,
+                file_system: OnceLock::new(),
                 serial: AtomicU64::new(1),
             }),
             url,
@@ -264,7 +266,21 @@ struct Pass {
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
+    /// Where it lay when it was first used. Another file system in its place is not the store: what is written into the bare folder
+    /// of a mount that went away is hidden when it comes back.
+    file_system: OnceLock<u64>,
     serial: AtomicU64,
+}
+
+/// Identifies a file system, also after it was mounted anew.
+fn file_system_of(folder: &File) -> io::Result<u64> {
+    // SAFETY: plain data, for which zeros are valid.
+    let mut space: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and both live until the call returns.
+    match unsafe { libc::fstatvfs(folder.as_raw_fd(), &raw mut space) } {
+        0 => Ok(space.f_fsid),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 impl Folder {
@@ -275,7 +291,14 @@ impl Folder {
             .read(true)
             .custom_flags(libc::O_DIRECTORY)
             .open(&self.path);
-        folder.map_err(|error| StoreError::Unavailable(format!("{}: {error}; is it mounted?", self.path.display())))
+        let away = |why: String| StoreError::Unavailable(format!("{}: {why}; is it mounted?", self.path.display()));
+        let folder = folder.map_err(|error| away(error.to_string()))?;
+        let file_system = file_system_of(&folder).map_err(|error| away(error.to_string()))?;
+        if *self.file_system.get_or_init(|| file_system) == file_system {
+            Ok(folder)
+        } else {
+            Err(away("another file system lies there than at first".into()))
+        }
     }
 
     /// The folder that holds `key`, and its last component.
@@ -799,6 +822,28 @@ mod tests {
         assert!(matches!(store.head("a").await, Err(StoreError::Unavailable(_))));
         let rows: Vec<_> = store.list("", None).collect().await;
         assert!(matches!(rows[..], [Err(StoreError::Unavailable(_))]), "{rows:?}");
+    }
+
+    #[tokio::test]
+    async fn another_file_system_in_its_place_is_not_the_store() {
+        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let at = disk.path().join("store");
+        let (before, other) = (disk.path().join("before"), memory.path());
+        fs::create_dir(&before).unwrap();
+        std::os::unix::fs::symlink(&before, &at).unwrap();
+        let store = Local::new(at.clone());
+        let put = async || {
+            let (wanted, chunks) = write("a", b"one");
+            store.put(&wanted, chunks).await
+        };
+        put().await.unwrap();
+        fs::remove_file(&at).unwrap();
+        std::os::unix::fs::symlink(other, &at).unwrap();
+        assert!(matches!(put().await, Err(StoreError::Unavailable(_))));
+        assert_eq!(fs::read_dir(other).unwrap().count(), 0);
+        fs::remove_file(&at).unwrap();
+        std::os::unix::fs::symlink(&before, &at).unwrap();
+        assert!(store.head("a").await.unwrap().is_some());
     }
 
     #[tokio::test]
