@@ -12,7 +12,8 @@ mod shared;
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Seeds of a quick run: the first ones, and those that found something. Of 1 to 800 none fails.
+/// Seeds of a quick run: the first ones, and those that found something. Of 1 to 800 only 732 fails: a
+/// request that the store carried out late has given an object another validator, and the name's content can not be read.
 const SEEDS: &[u64] = &[
     1, 2, 4, 5, 6, 8, 9, 11, 12, 14, 17, 23, 31, 36, 46, 48, 53, 55, 62, 71, 72, 76, 111, 127, 147, 182, 194, 245, 384,
     449, 489, 507, 532, 597, 699, 709, 799, 809, 810,
