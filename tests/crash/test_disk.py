@@ -56,6 +56,7 @@ def test_a_failed_flush_is_never_acknowledged(tmp_path):
         with server.client() as client:
             client.put_file("/before", b"1" * 5000)
         only = [f"--trace-path={segment}" for segment in (tmp_path / "data").glob("*.shared")]
+        assert only
         strace = subprocess.Popen(
             ["strace", "-f", "-qq", "-p", str(server.process.pid), "-o", str(trace), *only, "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1..2"],
             stderr=subprocess.PIPE)
