@@ -2,7 +2,8 @@
 //!
 //! Floor plan: [`Volume`] is a file system over the cache that knows nothing of the kernel and is tested without one; `session`
 //! translates the kernel's requests into its operations and its answers back; `notify` tells the kernel, from a thread of its own, what
-//! other doors changed; `workers` are the threads on which requests wait; [`Mounted`] is one mount from its beginning to its end; [`Errno`] is what programs see of an error.
+//! other doors changed; `workers` are the threads on which requests wait; [`Mounted`] is one mount from its beginning to its end;
+//! [`Errno`] is what programs see of an error.
 //!
 //! # What is promised
 //!

@@ -3,7 +3,11 @@
 //! An entry's offset is its position, from 1 on: `.`, `..`, the files that are not placed yet, then what the cache lists. A listing goes
 //! on where the last one ended; one that goes back begins anew.
 
-use super::{Attr, Entry, FileKind, Mode, NodeId, Volume, lookup::TTL_STORE, open::Why};
+use super::{
+    Attr, Entry, FileKind, Mode, NodeId, Volume,
+    lookup::{KNOWN_MAX, TTL_STORE},
+    open::Why,
+};
 use crate::{Errno, Result};
 use forebay_runtime::clock::Timestamp;
 use forebay_writeback::names::Stat;
@@ -119,7 +123,7 @@ impl Volume {
         let mut directory = directory.lock().await;
         directory.seek(self, offset).await?;
         if show {
-            self.limit_names();
+            self.limit_names(KNOWN_MAX);
         }
         while directory.has_more(self).await? {
             let Some((name, listed)) = directory.page.front() else {

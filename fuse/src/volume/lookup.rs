@@ -11,7 +11,7 @@ use std::time::Duration;
 /// What the cache alone decides is remembered until it says otherwise.
 const TTL_OWN: Duration = Duration::from_secs(24 * 3600);
 /// Names that the kernel may know; each takes about 200 bytes here and 1 KiB there.
-const KNOWN_MAX: usize = 1 << 20;
+pub(super) const KNOWN_MAX: usize = 1 << 20;
 const FORGOTTEN_AT_ONCE: usize = 1024;
 /// What an under-store may change by itself.
 pub(super) const TTL_STORE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ impl Volume {
         let path = self.child_path(parent, name)?;
         match self.cache.stat(&path).await {
             Ok(stat) => {
-                self.limit_names();
+                self.limit_names(KNOWN_MAX);
                 Ok(self.show(parent, name, &stat))
             }
             Err(error) => {
@@ -74,12 +74,12 @@ impl Volume {
     }
 
     /// Asks the kernel to let go of some names if it knows too many.
-    pub(super) fn limit_names(&self) {
+    pub(super) fn limit_names(&self, known_max: usize) {
         let Some(kernel) = self.kernel.get().filter(|kernel| !kernel.is_forgetting()) else {
             return;
         };
         let mut tree = self.tree.lock();
-        if tree.len() > KNOWN_MAX {
+        if tree.len() > known_max {
             let files = self.files.lock();
             let names = tree.oldest(FORGOTTEN_AT_ONCE, |node| files.contains_key(&node));
             drop(files);

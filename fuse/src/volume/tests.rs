@@ -314,6 +314,22 @@ async fn nodes_are_forgotten_when_the_kernel_lets_go_of_them() {
     assert_eq!(volume.lookup(ROOT, b"f").await.unwrap().attr.size, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kernel_that_knows_too_many_names_lets_go_of_what_is_not_open() {
+    let world = World::new();
+    let (_, volume) = world.open().await;
+    let kernel = Arc::new(Told::default());
+    let _observer = volume.follow_changes(Arc::clone(&kernel) as Arc<dyn Invalidate>);
+    write_file(&volume, "f0", b"x").await;
+    let (_, open) = create(&volume, "f1").await;
+    write_file(&volume, "f2", b"x").await;
+    volume.limit_names(volume.known_nodes());
+    assert!(kernel.0.lock().is_empty(), "it may know so many");
+    volume.limit_names(volume.known_nodes() - 1);
+    assert_eq!(*kernel.0.lock(), ["f0", "f2"]);
+    close(&volume, open).await;
+}
+
 /// Names that the kernel was told of.
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<String>>);
@@ -326,7 +342,10 @@ impl Invalidate for Told {
         self.0.lock().push(String::from_utf8_lossy(name).into_owned());
     }
 
-    fn forget(&self, _names: Vec<(NodeId, Arc<[u8]>)>) {}
+    fn forget(&self, names: Vec<(NodeId, Arc<[u8]>)>) {
+        let names = names.iter().map(|(_, name)| String::from_utf8_lossy(name).into_owned());
+        self.0.lock().extend(names);
+    }
 
     fn is_forgetting(&self) -> bool {
         false
