@@ -297,7 +297,9 @@ impl Folder {
         if *self.file_system.get_or_init(|| file_system) == file_system {
             Ok(folder)
         } else {
-            Err(away("another file system lies there than at first".into()))
+            Err(away(
+                "another file system lies there than at first (restart if that is meant)".into(),
+            ))
         }
     }
 

@@ -34,10 +34,6 @@ struct Rows {
     bytes_max: usize,
 }
 
-/// Rows that are forgotten, to be freed when nobody waits for it.
-#[must_use]
-struct Forgotten(#[expect(dead_code, reason = "dropped")] HashMap<Key, Found>);
-
 impl RowCache {
     /// Nothing is in; `version` is that of the last commit.
     pub(super) fn new(version: u64) -> Self {
@@ -78,12 +74,19 @@ impl RowCache {
 
     /// Keeps what was asked for again.
     fn renew(&self, keys: &[Key]) {
-        let mut rows = self.0.write();
-        for key in keys {
-            if let Some((key, entry)) = rows.old.remove_entry(key) {
-                rows.set(key, entry);
+        self.change(|rows| {
+            for key in keys {
+                if let Some((key, entry)) = rows.old.remove_entry(key) {
+                    rows.set(key, entry);
+                }
             }
-        }
+        });
+    }
+
+    /// Changes the rows and forgets what is too much, which is freed when nobody waits for it.
+    fn change(&self, change: impl FnOnce(&mut Rows)) {
+        let mut rows = self.0.write();
+        change(&mut rows);
         let forgotten = rows.shrink();
         drop(rows);
         drop(forgotten);
@@ -96,31 +99,22 @@ impl RowCache {
 
     /// Takes what a reader found at the instant of `version`.
     pub(super) fn remember(&self, version: u64, keys: &[Key], found: &[Found]) {
-        let mut rows = self.0.write();
-        if rows.version != Some(version) {
-            return;
-        }
-        for (key, entry) in keys.iter().zip(found) {
-            rows.set(key.clone(), entry.clone());
-        }
-        let forgotten = rows.shrink();
-        drop(rows);
-        drop(forgotten);
+        self.change(|rows| {
+            if rows.version == Some(version) {
+                let found = keys.iter().cloned().zip(found.iter().cloned());
+                found.for_each(|(key, entry)| rows.set(key, entry));
+            }
+        });
     }
 
     /// Takes what a group wrote, in its order; `version` is that of its last commit.
     pub(super) fn publish(&self, version: u64, written: Vec<(Key, Found)>) {
-        let mut rows = self.0.write();
-        if rows.version.is_none() {
-            return;
-        }
-        rows.version = Some(version);
-        for (key, entry) in written {
-            rows.set(key, entry);
-        }
-        let forgotten = rows.shrink();
-        drop(rows);
-        drop(forgotten);
+        self.change(|rows| {
+            if rows.version.is_some() {
+                rows.version = Some(version);
+                written.into_iter().for_each(|(key, entry)| rows.set(key, entry));
+            }
+        });
     }
 
     /// What is committed is not known any more: everything is read from SQLite from now on.
@@ -144,13 +138,13 @@ impl Rows {
         }
     }
 
-    fn shrink(&mut self) -> Option<Forgotten> {
+    fn shrink(&mut self) -> Option<HashMap<Key, Found>> {
         if self.young_bytes <= self.bytes_max / 2 {
             return None;
         }
         self.young_bytes = 0;
         let young = mem::take(&mut self.young);
-        Some(Forgotten(mem::replace(&mut self.old, young)))
+        Some(mem::replace(&mut self.old, young))
     }
 }
 
