@@ -500,6 +500,33 @@ fn a_name_that_is_removed_from_a_new_directory_takes_nothing_from_the_one_rename
     }
 }
 
+/// Found by the simulation: what stood in the way of the file's new place was the directory that it came from, and went with the only
+/// copy of the file.
+#[test]
+fn a_clean_file_that_takes_the_place_of_its_own_directory_keeps_its_bytes() {
+    let content = pattern(1, 40_000);
+    for seed in 0..20 {
+        let mut world = World::new(3000 + seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            clean(&cache, "/kept/a/c/f", &content).await;
+            clean(&cache, "/kept/a/d/f", &content).await;
+            rename(&cache, "/kept/a", "/kept/b").await.unwrap();
+            cache.mkdir(&at("/kept/a"), false).await.unwrap();
+            rename(&cache, "/kept/b/c/f", "/kept/a/c").await.unwrap();
+            pause(world, 10 * seed).await;
+            // The same without a directory that is moved.
+            rename(&cache, "/kept/b/d/f", "/kept/b/e").await.unwrap();
+            cache.delete(&at("/kept/b/d"), false).await.unwrap();
+            rename(&cache, "/kept/b/e", "/kept/b/d").await.unwrap();
+            cache.wait_persisted(&at("/kept"), HOUR).await.unwrap();
+            let contents = world.store.contents();
+            let found: Vec<_> = contents.iter().map(|(key, bytes)| (key.as_str(), &bytes[..])).collect();
+            assert_eq!(found, [("a/c", &content[..]), ("b/d", &content[..])], "seed {seed}");
+        });
+    }
+}
+
 /// A marker behind a file that is there for whatever reason goes with its directory.
 #[test]
 fn a_marker_behind_a_file_goes_when_its_directory_is_deleted() {

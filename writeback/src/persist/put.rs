@@ -111,9 +111,8 @@ impl Inner {
         }
         let unwinds = self.persist.tracker.lock().unwinds(row.seq);
         let target = self.mounts.resolve(&path);
-        // Either its content must leave the store, or others wait for the place where it lies.
-        let to_local = (target.is_none() || unwinds) && source.is_some();
-        if to_local {
+        let leaves = source.is_some_and(|source| unwinds || must_leave(&source, target.as_ref()));
+        if leaves {
             return self.bring_home(row, ino, &inode, content).await;
         }
         let Some((mount, key)) = target else {
@@ -523,6 +522,19 @@ impl Inner {
         self.persist.touch(other);
         self.persist.absorb().await?;
         Ok(Outcome::Moved)
+    }
+}
+
+/// Whether a content that lies at `source` in a store has to leave it before it can go to `target`: no store covers that, or it was
+/// the directory in which the source lies, which goes first.
+fn must_leave(source: &At, target: Option<&(Arc<Mount>, Option<String>)>) -> bool {
+    match target {
+        None => true,
+        Some((mount, Some(key))) => {
+            let below = source.1.strip_prefix(key.as_str());
+            mount.id == source.0 && below.is_some_and(|below| below.starts_with('/'))
+        }
+        Some((_, None)) => false,
     }
 }
 
