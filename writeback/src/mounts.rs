@@ -5,11 +5,13 @@
 
 mod base;
 mod health;
+mod listings;
 
 pub(crate) use self::health::named;
 use self::{
     base::{MountedBase, Remembered},
     health::Health,
+    listings::Listings,
 };
 use crate::{
     Cache, Components, Error, Result, Settings,
@@ -47,6 +49,7 @@ struct Shared {
     /// By length of the path, the longest first.
     table: RwLock<Arc<Vec<Arc<Mount>>>>,
     remembered: Remembered,
+    listings: Listings,
     clock: ClockRef,
 }
 
@@ -120,6 +123,7 @@ impl Mounts {
         let shared = Shared {
             table: RwLock::default(),
             remembered: Remembered::new(),
+            listings: Listings::new(),
             clock: components.clock.clone(),
         };
         let mounts = Mounts {
@@ -190,6 +194,18 @@ impl Mounts {
 
     /// The persister changed what the store has at this key.
     pub(crate) fn changed(&self, mount: u32, key: &str) {
+        self.uncovered(mount, key);
+        self.written(mount, key);
+    }
+
+    /// What the store has at this key shows without a row or whiteout of ours over it from now on. To be called before that is so.
+    pub(crate) fn uncovered(&self, mount: u32, key: &str) {
+        let parent = key.rsplit_once('/').map_or("", |(parent, _)| parent);
+        self.shared.listings.changed(&(mount, parent.to_owned()));
+    }
+
+    /// The persister wrote the object at this key; the row of its name lies over it.
+    pub(crate) fn written(&self, mount: u32, key: &str) {
         let mut key = key;
         loop {
             self.shared.remembered.forget(mount, key);
@@ -203,6 +219,7 @@ impl Mounts {
     /// Everything may have changed.
     pub(crate) fn changed_all(&self) {
         self.shared.remembered.forget_all();
+        self.shared.listings.changed_all();
     }
 
     fn insert(&self, mount: Mount) {
@@ -440,6 +457,7 @@ impl Inner {
 
     /// Takes rows away that only say what a store has, before the store goes.
     async fn forget_below(&self, path: &Path, mount: u32) -> Result<()> {
+        self.mounts.changed_all();
         for (path, node) in self.rows_below(path).await? {
             let Node::Row { ino, inode, .. } = &node else { continue };
             let persisted =

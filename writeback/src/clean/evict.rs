@@ -216,6 +216,7 @@ impl Inner {
         let Some(plan) = self.names.plan_forget(ino, &mount.path_of(key)?).await? else {
             return Ok(false);
         };
+        self.mounts.uncovered(mount.id, key);
         self.commit(plan).await?;
         Ok(true)
     }

@@ -3,14 +3,13 @@
 //! Answers of object stores are remembered for [`FRESH`], so that a burst of lookups costs one request; a local folder is asked
 //! every time. Our own changes drop what was remembered. A store that is away is an error, never an absence.
 
-use super::{Mount, Shared, health::named};
+use super::{Mount, Shared, health::named, listings::Listings};
 use crate::rows::{Content, StoreAt};
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_namespace::{Base, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::{Found, KEY_BYTES_MAX, Listed, StoreError};
-use futures::StreamExt;
 use moka::sync::Cache as Moka;
 use std::{
     collections::BTreeMap,
@@ -32,7 +31,7 @@ const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
 const FORGOTTEN: usize = 1024;
 
 /// A mount and a key.
-type At = (u32, String);
+pub(super) type At = (u32, String);
 
 /// Remembered answers by mount and key.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Remembered {
 
     /// A number that differs once the key was forgotten.
     fn age(&self, at: &At) -> u64 {
-        let one = &self.forgotten[slot(at)];
+        let one = &self.forgotten[slot(at, FORGOTTEN)];
         one.load(Ordering::SeqCst) + self.forgotten[FORGOTTEN].load(Ordering::SeqCst)
     }
 
@@ -72,7 +71,7 @@ impl Remembered {
 
     pub(super) fn forget(&self, mount: u32, key: &str) {
         let at = (mount, key.to_owned());
-        self.forgotten[slot(&at)].fetch_add(1, Ordering::SeqCst);
+        self.forgotten[slot(&at, FORGOTTEN)].fetch_add(1, Ordering::SeqCst);
         self.answers.invalidate(&at);
     }
 
@@ -82,11 +81,11 @@ impl Remembered {
     }
 }
 
-/// The counter of a key.
-fn slot(at: &At) -> usize {
+/// Which of `count` counters is a key's.
+pub(super) fn slot(at: &At, count: usize) -> usize {
     let mut hasher = DefaultHasher::new();
     at.hash(&mut hasher);
-    usize::try_from(hasher.finish() % FORGOTTEN as u64).expect("less than the number of counters")
+    usize::try_from(hasher.finish() % count as u64).expect("less than the number of counters")
 }
 
 /// The base over all mounts.
@@ -138,9 +137,10 @@ impl Base for MountedBase {
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
         let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
         if let Some((mount, key)) = self.place(path) {
-            let mut tries = 1;
+            let (mut tries, listings) = (1, &self.shared.listings);
             let listed = loop {
-                match list_store(&mount, &key, after, limit).await {
+                let now = self.shared.clock.monotonic();
+                match list_store(&mount, &key, after, limit, (listings, now)).await {
                     Err(error) if mount.again(&error, &mut tries).await => {}
                     listed => break listed.map_err(|error| away(&mount, error))?,
                 }
@@ -203,22 +203,30 @@ async fn head(mount: &Mount, key: &str) -> Result<Option<Found>, StoreError> {
 }
 
 /// A page of a directory, each entry within the timeout.
-async fn list_store(mount: &Mount, key: &str, after: Option<&[u8]>, limit: usize) -> Result<Vec<Listed>, StoreError> {
+async fn list_store(
+    mount: &Mount,
+    key: &str,
+    after: Option<&[u8]>,
+    limit: usize,
+    (listings, now): (&Listings, Duration),
+) -> Result<Vec<Listed>, StoreError> {
     // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
     let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
-    let mut rows = mount.store.list(key, after.as_deref());
+    let after = after.as_deref();
+    let mut listing = listings.go_on(&(mount.id, key.to_owned()), after, now, || mount.store.list(key, after));
     let mut listed: Vec<Listed> = Vec::new();
     while listed.len() < limit {
-        match mount.health.ask(async { rows.next().await.transpose() }).await {
+        match mount.health.ask(listing.next()).await {
             // An object hides a directory of its name, as it does when the name alone is asked for.
-            Ok(Some(row)) if sayable(&row.name) && listed.last().is_none_or(|last| last.name != row.name) => {
+            Ok(Some(row)) if sayable(&row.name) && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) => {
                 listed.push(row);
             }
             Ok(Some(_)) => {}
-            Ok(None) | Err(StoreError::NotFound(_)) => break,
+            Ok(None) | Err(StoreError::NotFound(_)) => return Ok(listed),
             Err(error) => return Err(error),
         }
     }
+    listings.keep(listing, after, &listed, now);
     Ok(listed)
 }
 

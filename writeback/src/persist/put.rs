@@ -284,7 +284,7 @@ impl Inner {
     async fn arrived(self: &Arc<Self>, job: Job, found: Found) -> Result<Outcome> {
         self.reach(crash_point!("visible-not-recorded"))?;
         job.mount.health.note(None);
-        self.mounts.changed(job.mount.id, &job.key);
+        self.mounts.written(job.mount.id, &job.key);
         let at = StoreAt {
             mount: job.mount.id,
             key: job.key.clone(),

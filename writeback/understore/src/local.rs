@@ -40,8 +40,9 @@ pub const HIDDEN: &str = ".forebay-tmp";
 /// Prefix of our extended attributes.
 const XATTR: &str = "user.forebay.";
 
-/// Names held in memory by one pass over a folder; a larger folder is read in several passes.
+/// Names and their bytes held in memory by one pass over a folder; a larger folder is read in several passes.
 const NAMES_PER_PASS: usize = 1 << 18;
+const NAME_BYTES_PER_PASS: usize = 8 << 20;
 
 /// Entries looked at by one blocking call of a listing.
 const LISTED_PER_CALL: usize = 256;
@@ -676,7 +677,7 @@ fn key_mark(key: &str) -> String {
 /// The least `NAMES_PER_PASS` names of a folder greater than `after`, in order, and whether there are more.
 fn names_after(folder: &File, key: &str, after: Option<&str>) -> Result<(VecDeque<String>, bool), StoreError> {
     let mut names = BTreeSet::new();
-    let mut more = false;
+    let (mut bytes, mut more) = (0, false);
     for entry in fs::read_dir(sys::path_in(folder, ".")).map_err(|e| error(key, "list", &e))? {
         let entry = entry.map_err(|e| error(key, "list", &e))?;
         let Ok(name) = entry.file_name().into_string() else {
@@ -686,9 +687,14 @@ fn names_after(folder: &File, key: &str, after: Option<&str>) -> Result<(VecDequ
         if hidden || after.is_some_and(|after| name.as_str() <= after) {
             continue;
         }
+        // Behind a name that is left for the next pass.
+        if more && names.last().is_some_and(|last| name > *last) {
+            continue;
+        }
+        bytes += name.len();
         names.insert(name);
-        if names.len() > NAMES_PER_PASS {
-            names.pop_last();
+        while names.len() > NAMES_PER_PASS || bytes > NAME_BYTES_PER_PASS {
+            bytes -= names.pop_last().map_or(0, |last| last.len());
             more = true;
         }
     }
