@@ -30,6 +30,7 @@ pub(crate) struct ServeSettings {
     pub(crate) fsync: bool,
     /// The folder to mount.
     pub(crate) fuse: Option<PathBuf>,
+    pub(crate) stay_awake: bool,
 }
 
 /// The file as it may be written.
@@ -88,6 +89,7 @@ struct MountTable {
 #[serde(default, deny_unknown_fields)]
 struct FuseTable {
     dir: Option<PathBuf>,
+    stay_awake: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -171,6 +173,7 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
     let meta_url = meta_url.unwrap_or_else(|| format!("sqlite:{}", data.join(SQLITE_FILE).display()));
     let doors = doors(&flags, &file, &data)?;
     let fuse = flags.fuse.clone().or_else(|| file.fuse.dir.clone());
+    let stay_awake = file.fuse.stay_awake.unwrap_or(true);
     let cache = cache(flags, file, data, fsync)?;
     Ok(ServeSettings {
         cache,
@@ -178,6 +181,7 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
         meta_url,
         fsync,
         fuse,
+        stay_awake,
     })
 }
 
@@ -395,6 +399,7 @@ mod tests {
             cache_max = "1GiB"
             [fuse]
             dir = "/mnt"
+            stay_awake = false
             [under]
             timeout = "3s"
             [dataset]
@@ -421,6 +426,7 @@ mod tests {
             meta_url,
             fsync,
             fuse,
+            stay_awake,
         } = with_file(text, ServeFlags::default()).unwrap();
         assert_eq!(
             (cache.data, meta_url.as_str(), cache.node.as_str()),
@@ -430,7 +436,7 @@ mod tests {
             (doors.listen.to_string(), doors.http.to_string()),
             ("127.0.0.1:1".into(), "127.0.0.1:2".into())
         );
-        assert_eq!(fuse, Some("/mnt".into()));
+        assert_eq!((fuse, stay_awake), (Some("/mnt".into()), false));
         assert!(doors.insecure && fsync && cache.mounts[0].read_only && cache.ack == AckLevel::Memory);
         assert_eq!(
             (cache.dirty_max, cache.cache_max),

@@ -11,13 +11,15 @@ use tokio::sync::Mutex;
 #[derive(Debug)]
 pub(crate) struct MountedFolders {
     cache: Cache,
+    stay_awake: bool,
     mounted: Mutex<Vec<Mounted>>,
 }
 
 impl MountedFolders {
-    pub(crate) fn new(cache: Cache) -> Self {
+    pub(crate) fn new(cache: Cache, stay_awake: bool) -> Self {
         Self {
             cache,
+            stay_awake,
             mounted: Mutex::default(),
         }
     }
@@ -42,6 +44,7 @@ impl Folders for MountedFolders {
                 mode: if mode.dataset { Mode::Dataset } else { Mode::Pipeline },
                 read_only: mode.read_only,
             },
+            stay_awake: self.stay_awake,
         };
         let mut mounted = self.mounted.lock().await;
         mounted.push(Mounted::start(self.cache.clone(), options).await.map_err(engine)?);

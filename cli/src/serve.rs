@@ -70,6 +70,7 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
         meta_url,
         fsync,
         fuse,
+        stay_awake,
     } = settings;
     // Before the engine makes its handles, else they count into nothing.
     forebay_flight_server::install_metrics();
@@ -88,7 +89,7 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
     let cache = Cache::open(cache, components)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let folders = Arc::new(MountedFolders::new(cache.clone()));
+    let folders = Arc::new(MountedFolders::new(cache.clone(), stay_awake));
     let opened = open_doors(&cache, doors, &folders, fuse).await;
     match opened {
         Ok(doors) => Ok(Running { cache, doors, folders }),

@@ -17,6 +17,7 @@
 //! a draft beside it; placing the draft gives the name a new content in one transaction. The price: changing a part of a file copies
 //! the rest once per open.
 
+mod awake;
 mod errno;
 mod mount;
 mod notify;

@@ -6,6 +6,7 @@
 //!    that still have files open get errors rather than hold the end up.
 
 use crate::{
+    awake::Awake,
     notify::Notify,
     session::Session,
     volume::{Mode, Volume, VolumeOptions},
@@ -36,6 +37,8 @@ pub struct MountOptions {
     pub folder: PathBuf,
     /// How files behave.
     pub volume: VolumeOptions,
+    /// Whether idle processors are kept from sleeping while requests come fast, where the kernel lets us.
+    pub stay_awake: bool,
 }
 
 /// Why a folder was not mounted or unmounted.
@@ -83,7 +86,8 @@ impl Mounted {
         };
         let volume = Volume::new(cache, options.volume);
         let workers = Workers::start().map_err(failed("serve"))?;
-        let filesystem = Session::new(Arc::clone(&volume), workers);
+        let awake = options.stay_awake.then(Awake::shared).flatten();
+        let filesystem = Session::new(Arc::clone(&volume), workers, awake);
         let session = fuser::Session::new(filesystem, &folder, &config(options.volume)).map_err(failed("mount"))?;
         let session = session.spawn().map_err(failed("serve"))?;
         let notify = Notify::start(session.notifier()).map_err(failed("serve"))?;

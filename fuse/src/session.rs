@@ -5,6 +5,7 @@
 
 use crate::{
     Errno, Result,
+    awake::Awake,
     volume::{Attr, Caller, Entry, FileKind, OpenHow, Opened, OpenedDir, SetAttr, Volume},
     workers::Workers,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Session {
     volume: Arc<Volume>,
     workers: Workers,
     backing: Arc<Backing>,
+    awake: Option<Arc<Awake>>,
 }
 
 /// Local files that the kernel reads by itself: one registration for all opens of a node, until the last is released.
@@ -50,11 +52,12 @@ struct BackingIds {
 }
 
 impl Session {
-    pub(crate) fn new(volume: Arc<Volume>, workers: Workers) -> Self {
+    pub(crate) fn new(volume: Arc<Volume>, workers: Workers, awake: Option<Arc<Awake>>) -> Self {
         Self {
             volume,
             workers,
             backing: Arc::default(),
+            awake,
         }
     }
 
@@ -64,6 +67,9 @@ impl Session {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        if let Some(awake) = &self.awake {
+            awake.request();
+        }
         let worker = self.workers.next();
         let go_on = move |rest: Runnable| {
             worker.spawn(async move {
