@@ -1,7 +1,9 @@
 //! Listings: one page at a time, however large the directory is.
 //!
 //! An entry's offset is its position, from 1 on: `.`, `..`, the files that are not placed yet, then what the cache lists. A listing goes
-//! on where the last one ended; one that goes back begins anew.
+//! on where the last one ended; one that goes back begins anew. The kernel may have the first entries from an earlier listing and ask for
+//! the rest only: then all is listed but what it was given before that offset, whatever came or went since. While a page is taken the next one is read, so that the program and the
+//! cache work at the same time.
 
 use super::{
     Attr, Entry, FileKind, Mode, NodeId, Volume,
@@ -10,8 +12,13 @@ use super::{
 };
 use crate::{Errno, Result};
 use forebay_runtime::clock::Timestamp;
-use forebay_writeback::names::Stat;
-use std::{collections::VecDeque, sync::Arc};
+use forebay_writeback::{Cache, Path, names::Stat};
+use futures::{FutureExt, future::RemoteHandle};
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 /// Entries read at once.
 const PAGE: usize = 512;
@@ -40,12 +47,26 @@ pub struct OpenedDir {
 #[derive(Debug)]
 pub(super) struct DirHandle {
     node: NodeId,
+    /// Whether it was listed from the beginning: what the kernel remembers of earlier listings it does not ask for.
+    begun: bool,
     /// Offset of the entry before the first in `page`.
     position: u64,
+    /// What the kernel was given before this listing began, by the hash of the name.
+    given: HashSet<u64>,
     page: VecDeque<(Vec<u8>, Listed)>,
     pending: Vec<Arc<[u8]>>,
     after: Option<Vec<u8>>,
+    /// The page after this name.
+    coming: Option<Coming>,
     ended: bool,
+}
+
+/// A page that is being read. Dropped, it is given up.
+#[derive(Debug)]
+struct Coming {
+    /// Where the directory was then.
+    path: Path,
+    stats: RemoteHandle<Result<Vec<Stat>>>,
 }
 
 #[derive(Debug)]
@@ -125,10 +146,16 @@ impl Volume {
         if show {
             self.limit_names(KNOWN_MAX);
         }
+        let mut taken = Vec::new();
         while directory.has_more(self).await? {
             let Some((name, listed)) = directory.page.front() else {
                 break;
             };
+            let hash = hash_of(name);
+            if directory.given.contains(&hash) {
+                directory.page.pop_front();
+                continue;
+            }
             if let Some(entry) = self.list_entry(directory.node, name, listed, show) {
                 let entry = DirEntry {
                     offset: directory.position + 1,
@@ -139,12 +166,26 @@ impl Volume {
                     if show {
                         self.unshow(&entry);
                     }
-                    return Ok(());
+                    break;
                 }
+                taken.push(hash);
             }
             directory.advance();
         }
+        self.note_given(directory.node, offset, &taken);
         Ok(())
+    }
+
+    /// Remembers what the kernel was given from `offset` on, as far as it has all before.
+    fn note_given(&self, node: NodeId, offset: u64, taken: &[u64]) {
+        if let Some(known) = self.tree.lock().get_mut(node) {
+            if offset == 0 {
+                known.given.clear();
+            }
+            if known.given.len() as u64 == offset {
+                known.given.extend_from_slice(taken);
+            }
+        }
     }
 
     /// `None`: a file that was placed or removed since the listing began.
@@ -181,22 +222,31 @@ impl DirHandle {
     fn new(node: NodeId) -> Self {
         Self {
             node,
+            begun: false,
             position: 0,
+            given: HashSet::new(),
             page: VecDeque::new(),
             pending: Vec::new(),
             after: None,
+            coming: None,
             ended: false,
         }
     }
 
     /// Goes to the entry after `offset`.
     async fn seek(&mut self, volume: &Volume, offset: u64) -> Result<()> {
-        if offset < self.position || offset == 0 {
+        if !self.begun || offset < self.position || offset == 0 {
             *self = Self::new(self.node);
+            self.begun = true;
             self.pending = volume.tree.lock().pending_in(self.node);
             self.page = [(b".".to_vec(), Listed::Itself), (b"..".to_vec(), Listed::Above)].into();
             let pending = self.pending.iter().map(|name| (name.to_vec(), Listed::Pending));
             self.page.extend(pending);
+            let before = usize::try_from(offset).unwrap_or(usize::MAX);
+            let tree = volume.tree.lock();
+            if let Some(given) = tree.get(self.node).and_then(|known| known.given.get(..before)) {
+                (self.given, self.position) = (given.iter().copied().collect(), offset);
+            }
         }
         while self.position < offset && self.has_more(volume).await? {
             self.advance();
@@ -227,7 +277,10 @@ impl DirHandle {
                 return Ok(());
             }
         };
-        let stats = volume.cache.list_page(&path, self.after.as_deref(), PAGE).await?;
+        let stats = match self.coming.take().filter(|coming| coming.path == path) {
+            Some(coming) => coming.stats.await?,
+            None => page(volume.cache.clone(), path.clone(), self.after.clone()).await?,
+        };
         self.ended = stats.len() < PAGE;
         for stat in stats {
             let Some(name) = stat.path.name().map(<[u8]>::to_vec) else {
@@ -239,8 +292,24 @@ impl DirHandle {
                 self.page.push_back((name, Listed::There(Box::new(stat))));
             }
         }
+        if !self.ended {
+            let (read, stats) = page(volume.cache.clone(), path.clone(), self.after.clone()).remote_handle();
+            tokio::spawn(read);
+            self.coming = Some(Coming { path, stats });
+        }
         Ok(())
     }
+}
+
+fn hash_of(name: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The entries of a directory after a name.
+async fn page(cache: Cache, path: Path, after: Option<Vec<u8>>) -> Result<Vec<Stat>> {
+    Ok(cache.list_page(&path, after.as_deref(), PAGE).await?)
 }
 
 /// Of `.` and `..` programs want the number only.

@@ -302,6 +302,39 @@ async fn a_listing_holds_every_name_once_and_begins_anew_when_it_is_rewound() {
     );
 }
 
+/// What the kernel remembers of an earlier listing it does not ask for, and then goes on in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_begins_in_the_middle_misses_nothing_whatever_came_or_went() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    for k in 0..40 {
+        write_file(&volume, &format!("f{k:02}"), b"").await;
+    }
+    let (_, pending) = create(&volume, "f10x").await;
+    let list = async |from: u64| {
+        let handle = volume.opendir(ROOT).await.unwrap().handle;
+        let mut listed = Vec::new();
+        let take = |entry: &DirEntry<'_>| {
+            listed.push((entry.offset, String::from_utf8(entry.name.to_vec()).unwrap()));
+            true
+        };
+        volume.readdir(handle, from, false, take).await.unwrap();
+        volume.releasedir(handle);
+        listed
+    };
+    let whole = list(0).await;
+    for (offset, _) in &whole {
+        assert_eq!(list(*offset).await, whole[usize::try_from(*offset).unwrap()..]);
+    }
+    close(&volume, pending).await;
+    cache.delete(&at("/f05"), false).await.unwrap();
+    put_elsewhere(&cache, "/f01x", b"x").await;
+    let middle: Vec<String> = list(20).await.into_iter().map(|(_, name)| name).collect();
+    let mut expected: Vec<String> = whole[20..].iter().map(|(_, name)| name.clone()).collect();
+    expected.insert(0, "f01x".into());
+    assert_eq!(middle, expected, "what is new is shown, and the rest neither twice nor not at all");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_forgotten_when_the_kernel_lets_go_of_them() {
     let world = World::new();

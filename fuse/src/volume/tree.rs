@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) touched: Option<Timestamp>,
     /// When the kernel began to list this directory, which it remembers.
     pub(crate) listed: Option<Timestamp>,
+    /// What the kernel was given of it, by the hash of the name, in the order of the offsets.
+    pub(crate) given: Vec<u64>,
     /// Stands for the content that the kernel may have cached.
     pub(crate) cached: Option<u64>,
 }
@@ -38,7 +40,8 @@ pub(crate) struct Node {
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    nodes: HashMap<NodeId, Node>,
+    /// Boxed: a table that grows moves all that lies in it.
+    nodes: HashMap<NodeId, Box<Node>>,
     /// The names in each directory.
     names: HashMap<NodeId, HashMap<Arc<[u8]>, NodeId>>,
     /// Names of files that are created and not placed yet.
@@ -63,18 +66,19 @@ impl Tree {
             row: ROOT,
             touched: None,
             listed: None,
+            given: Vec::new(),
             cached: None,
         };
-        tree.nodes.insert(ROOT, root);
+        tree.nodes.insert(ROOT, Box::new(root));
         tree
     }
 
     pub(crate) fn get(&self, node: NodeId) -> Option<&Node> {
-        self.nodes.get(&node)
+        self.nodes.get(&node).map(Box::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, node: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(&node)
+        self.nodes.get_mut(&node).map(Box::as_mut)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -132,9 +136,10 @@ impl Tree {
             row,
             touched: None,
             listed: None,
+            given: Vec::new(),
             cached: None,
         };
-        self.nodes.insert(id, node);
+        self.nodes.insert(id, Box::new(node));
         self.names.entry(parent).or_default().insert(name, id);
         id
     }
