@@ -5,6 +5,7 @@
 #   stop NAME        SIGSTOP: it holds its connections and answers nothing
 #   cont NAME        goes on
 #   wait             until the NameNode is out of safe mode and counts the DataNode, and that one serves
+#   metric NAME KEY  a number of a process's activity, such as datanode FsyncCount
 #   admin ARGS…      hdfs dfsadmin, such as -safemode enter
 #   fs ARGS…         hdfs dfs
 #   format           an empty file system; with.sh does it
@@ -66,6 +67,11 @@ case $1 in
     tail -n 5 "$home"/log/*.out >&2
     echo "HDFS did not come up" >&2
     exit 1
+    ;;
+  metric)
+    read -r http data_http <"$home/run/ports"
+    case $2 in namenode) port=$http ;; *) port=$data_http ;; esac
+    jmx "$port" '*,name=*Activity*' | sed -n "s/.*\"$3\" : \([0-9]*\).*/\1/p" | head -n 1
     ;;
   admin) shift; java_of 128m -Dhadoop.root.logger=WARN,console org.apache.hadoop.hdfs.tools.DFSAdmin "$@" 2>>"$home/log/admin.out" ;;
   fs) shift; java_of 128m org.apache.hadoop.fs.FsShell "$@" 2>>"$home/log/fs.out" ;;

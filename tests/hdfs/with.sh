@@ -5,7 +5,7 @@
 #   FOREBAY_TEST_HDFS   hdfs://127.0.0.1:PORT, as `--under` takes it with a folder behind
 #   HADOOP_CONF_DIR     the configuration of both, as a client would use it
 #   FOREBAY_HDFS        the folder, for tests/hdfs/node.sh, with which suites end and start a process and set safe mode
-# The block size is 1 MiB, so that files of a few MiB have several blocks.
+# Blocks have 1 MiB, so that files of a few MiB have several; FOREBAY_HDFS_BLOCK=128m makes them as large as elsewhere.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 home=$(mktemp -d /tmp/forebay-hdfs-XXXXXX)
@@ -18,9 +18,9 @@ end() {
 }
 trap end EXIT
 
-read -r rpc http data data_http data_ipc < <(python3 - <<'PY'
+read -r rpc http data data_http data_ipc dead < <(python3 - <<'PY'
 import socket
-taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]
+taken = [socket.create_server(("127.0.0.1", 0)) for _ in range(6)]
 print(*(s.getsockname()[1] for s in taken))
 PY
 )
@@ -48,7 +48,7 @@ dfs.datanode.ipc.address=127.0.0.1:$data_ipc
 dfs.datanode.hostname=127.0.0.1
 dfs.namenode.datanode.registration.ip-hostname-check=false
 dfs.replication=1
-dfs.blocksize=1m
+dfs.blocksize=${FOREBAY_HDFS_BLOCK:-1m}
 # Small pages, so that a listing takes several.
 dfs.ls.limit=200
 # Out of safe mode as soon as every block is reported.
@@ -58,6 +58,10 @@ dfs.namenode.safemode.min.datanodes=1
 # A DataNode counts as dead after 2 × recheck + 10 × heartbeat: 14 s.
 dfs.heartbeat.interval=1
 dfs.namenode.heartbeat.recheck-interval=2000
+# A nameservice for clients; the first of its two NameNodes is not there.
+dfs.ha.namenodes.forebay-tests=dead,alive
+dfs.namenode.rpc-address.forebay-tests.dead=127.0.0.1:$dead
+dfs.namenode.rpc-address.forebay-tests.alive=127.0.0.1:$rpc
 dfs.client.block.write.replace-datanode-on-failure.policy=NEVER
 CONF
 cat >"$home/conf/log4j.properties" <<'CONF'
@@ -67,6 +71,9 @@ log4j.appender.console.target=System.err
 log4j.appender.console.layout=org.apache.log4j.PatternLayout
 log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 CONF
+
+# A process's numbers are at most a second old; by default ten.
+echo '*.period=1' >"$home/conf/hadoop-metrics2.properties"
 
 begin=$SECONDS
 "$here/node.sh" format

@@ -511,7 +511,8 @@ impl Shared {
     async fn complete(&self, write: &Write, id: &UploadId, parts: &[PartId]) -> Result<Found, StoreError> {
         let started = self.started(&write.key, id)?;
         let gone = || StoreError::NotFound(format!("upload {:?}", id.0));
-        if self.wire.look(&started.folder).await?.is_none() {
+        let other = (&started.upload.token, started.upload.size) != (&write.token, write.size);
+        if other || self.wire.look(&started.folder).await?.is_none() {
             return Err(gone());
         }
         let names = self.wire.names(&started.folder).await?;

@@ -266,6 +266,47 @@ async fn files_of_several_blocks_come_back_from_anywhere() {
 }
 
 #[tokio::test]
+async fn every_block_is_synced_to_the_disk_before_it_is_shown() {
+    let Some(real) = Real::new("synced").await else { return };
+    let store = real.store().await;
+    let syncs = async || {
+        // The number is up to a second old.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        node("metric datanode FsyncCount").await.trim().parse::<u64>().unwrap()
+    };
+    let bytes = pattern((3 << 20) + 77);
+    let before = syncs().await;
+    let mut theirs = real
+        .theirs()
+        .create(&real.path("theirs"), WriteOptions::default())
+        .await
+        .unwrap();
+    theirs.write_bytes(bytes.clone()).await.unwrap();
+    theirs.close().await.unwrap();
+    let between = syncs().await;
+    put(&store, "ours", &bytes, Expect::Absent).await.unwrap();
+    let (closed, synced) = (between - before, syncs().await - between);
+    assert!(
+        synced >= closed + 4,
+        "{synced} syncs of four blocks, where {closed} come with the close alone"
+    );
+}
+
+#[tokio::test]
+async fn a_nameservice_is_found_in_the_configuration_and_its_dead_namenode_passed_over() {
+    let Some(real) = Real::new("nameservice").await else {
+        return;
+    };
+    let url = format!("hdfs://forebay-tests{}", real.folder);
+    let store = crate::open(&url, &Settings::default()).await.unwrap();
+    store
+        .put(&write("a", 3, Expect::Absent), vec![Bytes::from_static(b"one")])
+        .await
+        .unwrap();
+    assert_eq!(content(&real.store().await, "a").await, "one");
+}
+
+#[tokio::test]
 async fn the_same_size_and_mtime_get_another_validator() {
     let Some(real) = Real::new("same").await else { return };
     let store = real.store().await;

@@ -21,6 +21,15 @@ use std::{
 /// Bytes handed over at once: what moves within one timeout.
 const STEP_BYTES: usize = 1 << 20;
 
+/// How long the client sleeps when a file cannot end yet.
+const CLIENT_SLEEP: Duration = Duration::from_millis(500);
+
+/// Least patience with the end of a file.
+const PATIENCE: Duration = Duration::from_millis(40);
+
+/// How long the end of a file is asked for again and again.
+const IMPATIENT_MAX: Duration = Duration::from_secs(2);
+
 /// Leaves a time of a file as it is.
 const AS_IT_IS: u64 = u64::MAX;
 
@@ -30,6 +39,7 @@ pub(super) struct Wire {
     address: HdfsAddress,
     timeout: Duration,
     client: Mutex<Made>,
+    patience_min: Mutex<Duration>,
 }
 
 #[derive(Debug)]
@@ -49,6 +59,7 @@ impl Wire {
             address,
             timeout,
             client,
+            patience_min: Mutex::new(PATIENCE),
         })
     }
 
@@ -87,6 +98,22 @@ impl Wire {
                 at: Instant::now(),
             };
         }
+    }
+
+    /// How long a file may take to end before it is asked for anew, when a sync of it took `synced`.
+    fn patience(&self, synced: Duration) -> Duration {
+        self.patience_min.lock().max(synced * 8)
+    }
+
+    /// Patience that did not do is doubled, and comes down again slowly.
+    fn learn(&self, patience: Duration, ended: bool) {
+        let mut least = self.patience_min.lock();
+        *least = if ended {
+            *least * 255 / 256
+        } else {
+            (*least).max(patience * 2)
+        };
+        *least = (*least).clamp(PATIENCE, CLIENT_SLEEP);
     }
 
     /// What is at `path`.
@@ -348,11 +375,44 @@ impl Body<'_> {
         }
     }
 
-    /// Bytes in the file.
+    /// Bytes in the file, as the NameNode knows it.
     pub(super) async fn close(mut self) -> Result<u64, StoreError> {
+        let began = Instant::now();
         self.sync().await?;
-        self.wire.step(&self.path, "close", self.writer.close()).await?;
-        Ok(self.written)
+        self.end(self.wire.patience(began.elapsed())).await?;
+        let closed = self.wire.look(&self.path).await?;
+        match closed.map(|closed| closed.length as u64) {
+            Some(len) if len == self.written => Ok(len),
+            other => Err(StoreError::Damaged(format!(
+                "{}: {} bytes written, {other:?} arrived",
+                self.path, self.written
+            ))),
+        }
+    }
+
+    /// Ends the file. The NameNode refuses until the DataNode has told it of the last block, a matter of milliseconds, and the
+    /// client then sleeps for half a second. After `patience` it is asked anew instead: it has the last block's length by then. If
+    /// not, because the DataNode was slow just now, this never ends well, and the next files find more patience.
+    async fn end(&mut self, patience: Duration) -> Result<(), StoreError> {
+        let (wire, path, writer) = (self.wire, &self.path, &mut self.writer);
+        if patience >= CLIENT_SLEEP {
+            return wire.step(path, "close", writer.close()).await;
+        }
+        let ends = async {
+            loop {
+                if let Ok(done) = tokio::time::timeout(patience, writer.close()).await {
+                    return done;
+                }
+            }
+        };
+        let ended = tokio::time::timeout(IMPATIENT_MAX.min(wire.timeout), ends).await;
+        wire.learn(patience, ended.is_ok());
+        let Ok(done) = ended else {
+            return Err(StoreError::Unavailable(format!(
+                "close {path}: its last block is not reported"
+            )));
+        };
+        done.map_err(|error| said(path, "close", &error))
     }
 }
 
@@ -493,6 +553,27 @@ mod tests {
                 "{text:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn patience_grows_with_failures_and_slow_disks_and_comes_down_again() {
+        let address = HdfsAddress {
+            authority: "127.0.0.1:1".into(),
+            prefix: String::new(),
+            user: None,
+        };
+        let wire = Wire::new(address, &Settings::default()).unwrap();
+        let fast = Duration::from_millis(1);
+        assert_eq!(wire.patience(fast), PATIENCE);
+        assert!(wire.patience(Duration::from_millis(100)) >= CLIENT_SLEEP);
+        for _ in 0..6 {
+            wire.learn(wire.patience(fast), false);
+        }
+        assert_eq!(wire.patience(fast), CLIENT_SLEEP);
+        for _ in 0..2000 {
+            wire.learn(wire.patience(fast), true);
+        }
+        assert_eq!(wire.patience(fast), PATIENCE);
     }
 
     #[tokio::test]

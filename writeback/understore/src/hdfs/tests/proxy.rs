@@ -4,7 +4,10 @@ use parking_lot::Mutex;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, tcp::OwnedReadHalf},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     task::{JoinHandle, JoinSet},
 };
 
@@ -69,40 +72,63 @@ impl Drop for Proxy {
     }
 }
 
+/// What one connection's two directions tell each other.
+#[derive(Debug, Default)]
+struct Broken {
+    lose_answer: bool,
+    late: bool,
+}
+
 async fn serve(client: TcpStream, upstream: SocketAddr, state: Arc<Mutex<State>>) -> io::Result<()> {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = TcpStream::connect(upstream).await?.into_split();
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = TcpStream::connect(upstream).await?.into_split();
+    let broken = Mutex::new(Broken::default());
+    // Either ends the connection for both.
+    tokio::select! {
+        ended = ask(from_client, to_server, &state, &broken) => ended,
+        ended = answer(from_server, to_client, &state, &broken) => ended,
+    }
+}
+
+async fn ask(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &Mutex<State>,
+    broken: &Mutex<Broken>,
+) -> io::Result<()> {
     // "hrpc", version, service class, authentication.
     let mut hello = [0; 7];
-    from_client.read_exact(&mut hello).await?;
-    to_server.write_all(&hello).await?;
+    from.read_exact(&mut hello).await?;
+    to.write_all(&hello).await?;
     loop {
-        tokio::select! {
-            // Cut short, a message would be lost: both halves are read message by message, and each begins only when bytes wait.
-            ready = from_client.readable() => {
-                ready?;
-                let message = message(&mut from_client).await?;
-                match decide(&message, &state) {
-                    None => to_server.write_all(&message).await?,
-                    Some(Break::LostAnswer) => {
-                        to_server.write_all(&message).await?;
-                        self::message(&mut from_server).await?;
-                        return Ok(());
-                    }
-                    Some(Break::Late(by)) => {
-                        tokio::time::sleep(by).await;
-                        to_server.write_all(&message).await?;
-                        let answer = self::message(&mut from_server).await?;
-                        state.lock().arrived += 1;
-                        to_client.write_all(&answer).await?;
-                    }
-                }
-            }
-            ready = from_server.readable() => {
-                ready?;
-                to_client.write_all(&message(&mut from_server).await?).await?;
+        let message = message(&mut from).await?;
+        match decide(&message, state) {
+            None => {}
+            Some(Break::LostAnswer) => broken.lock().lose_answer = true,
+            Some(Break::Late(by)) => {
+                tokio::time::sleep(by).await;
+                broken.lock().late = true;
             }
         }
+        to.write_all(&message).await?;
+    }
+}
+
+async fn answer(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: &Mutex<State>,
+    broken: &Mutex<Broken>,
+) -> io::Result<()> {
+    loop {
+        let message = message(&mut from).await?;
+        if broken.lock().lose_answer {
+            return Ok(());
+        }
+        if std::mem::take(&mut broken.lock().late) {
+            state.lock().arrived += 1;
+        }
+        to.write_all(&message).await?;
     }
 }
 
