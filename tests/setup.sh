@@ -58,7 +58,7 @@ if [ "${1:-}" = hdfs ]; then
   stamp=$jars/complete-$(sha256sum <"$here/hdfs/pom.xml" | cut -c1-16)
   if [ ! -e "$stamp" ]; then
     rm -rf "$jars"
-    mvn -q -B -f "$here/hdfs/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars"
+    mvn -q -B -Dstyle.color=never -f "$here/hdfs/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars"
     touch "$stamp"
   fi
 fi
