@@ -3,8 +3,12 @@
 mod proxy;
 
 use self::proxy::{Break, Proxy};
-use super::*;
-use crate::{UnderStoreRef, conformance};
+use super::{
+    hidden::PARTS,
+    uploads::{WITNESSES_MAX, part_path},
+    *,
+};
+use crate::{UnderStoreRef, conformance, local::HIDDEN};
 use futures::TryStreamExt;
 use hdfs_native::{Client, ClientBuilder, WriteOptions, file::FileWriter};
 use std::{net::SocketAddr, process::Stdio};
@@ -368,6 +372,32 @@ async fn names_stay_in_order_over_many_pages() {
 }
 
 #[tokio::test]
+async fn a_listing_goes_on_where_it_was_left_and_forgets_that_soon() {
+    let Some(real) = Real::new("left").await else { return };
+    let (proxy, store) = real.broken().await;
+    let expected: Vec<String> = (0..450).map(|at| format!("{at:03}")).collect();
+    for name in &expected {
+        real.theirs().mkdirs(&real.path(name), 0o755, true).await.unwrap();
+    }
+    let page = async |after: Option<&str>| -> Vec<String> {
+        let names = store.list("", after).take(50).map_ok(|row| row.name);
+        names.try_collect().await.unwrap()
+    };
+    let mut all: Vec<String> = Vec::new();
+    while all.len() < expected.len() {
+        all.extend(page(all.last().map(String::as_str)).await);
+    }
+    assert_eq!(all, expected);
+    assert_eq!(proxy.listings(), 3, "450 names in pages of 200");
+    // One that was left goes on for nobody else, and not for ever.
+    page(None).await;
+    assert_eq!(page(Some("047")).await[0], "048");
+    real.theirs().mkdirs(&real.path("049-"), 0o755, true).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(page(Some("049")).await[0], "049-");
+}
+
+#[tokio::test]
 async fn a_witness_speaks_for_what_was_written_and_goes_when_its_time_has_come() {
     let Some(real) = Real::new("witness").await else { return };
     let store = real.store().await;
@@ -398,6 +428,29 @@ async fn a_witness_speaks_for_what_was_written_and_goes_when_its_time_has_come()
         real.theirs().list_status(&real.path(HIDDEN), true).await.unwrap().len(),
         0
     );
+}
+
+#[tokio::test]
+async fn an_upload_that_is_not_shown_speaks_for_nothing() {
+    let Some(real) = Real::new("twin").await else { return };
+    let store = real.store().await;
+    let wanted = write("a", 6, Expect::Any);
+    let upload = store.start(&wanted).await.unwrap();
+    // By chance it has the size and the mtime of the upload.
+    real.write_theirs("a", b"theirs").await;
+    real.theirs()
+        .set_times(&real.path("a"), 1_700_000_000_123, u64::MAX)
+        .await
+        .unwrap();
+    assert_eq!(token(&store, "a").await, None);
+    let part = store
+        .part(&wanted, &upload, 0, 0, vec![Bytes::from_static(b"ours!!")])
+        .await
+        .unwrap();
+    assert_eq!(token(&store, "a").await, None);
+    store.complete(&wanted, &upload, &[part]).await.unwrap();
+    assert_eq!(content(&store, "a").await, "ours!!");
+    assert_eq!(token(&store, "a").await.as_deref(), Some("life-a"));
 }
 
 #[tokio::test]

@@ -278,6 +278,12 @@ fn client(address: &HdfsAddress, timeout: Duration) -> Result<Client, StoreError
     })
 }
 
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 /// A listing under way, in the NameNode's order.
 pub(super) struct Rows {
     wire: Arc<Wire>,
