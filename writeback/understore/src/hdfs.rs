@@ -38,6 +38,9 @@
 //! A listing that begins after a name reads the names before it too, unless it goes on where one was left a moment ago: the client
 //! offers no cursor.
 //!
+//! Encryption zones are refused: reading their keys would need a second HTTP client. Erasure-coded files can not be synced; they
+//! are closed, with every DataNode's acknowledgement.
+//!
 //! Every step, an RPC or a mebibyte, ends within the timeout as `Unavailable`. Safe mode, a standby NameNode and a lack of
 //! DataNodes are `Unavailable`; permissions and quotas are `Refused` with the server's words.
 

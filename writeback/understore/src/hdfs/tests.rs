@@ -431,6 +431,32 @@ async fn a_witness_speaks_for_what_was_written_and_goes_when_its_time_has_come()
 }
 
 #[tokio::test]
+async fn nothing_is_below_a_file() {
+    let Some(real) = Real::new("file").await else { return };
+    let store = real.store().await;
+    let one = Bytes::from_static(b"one");
+    put(&store, "a", &one, Expect::Absent).await.unwrap();
+    assert_eq!(store.head("a/b").await.unwrap(), None);
+    assert_eq!(store.head("a/b/c").await.unwrap(), None);
+    assert_eq!(store.list("a", None).count().await, 0);
+    let answer = put(&store, "a/b", &one, Expect::Absent).await;
+    assert!(
+        matches!(answer, Err(StoreError::Refused(_) | StoreError::Changed(_))),
+        "{answer:?}"
+    );
+    store.make_dir("d/e").await.unwrap();
+    for expect in [Expect::Absent, Expect::Any] {
+        let answer = put(&store, "d", &one, expect).await;
+        assert!(matches!(answer, Err(StoreError::Changed(_))), "{answer:?}");
+    }
+    let answer = store.delete("d", &Expect::Any).await;
+    assert!(matches!(answer, Err(StoreError::Changed(_))), "{answer:?}");
+    let answer = put(&store, "", &one, Expect::Any).await;
+    assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
+    assert_eq!(real.hidden_files().await, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn an_upload_that_is_not_shown_speaks_for_nothing() {
     let Some(real) = Real::new("twin").await else { return };
     let store = real.store().await;
