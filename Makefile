@@ -7,7 +7,7 @@ PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
 BUILD := cargo build --release --workspace
 N ?= 20
 
-.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-mount test-ceph crash sim bench lint fmt doc
+.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-mount test-ceph test-hdfs crash sim bench lint fmt doc
 
 build:
 	$(BUILD)
@@ -41,6 +41,10 @@ test-mount: build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_
 test-ceph: build
 	tests/setup.sh ceph
 	tests/ceph/with.sh tests/ceph/suite.sh
+
+test-hdfs:
+	tests/setup.sh hdfs
+	tests/hdfs/with.sh tests/hdfs/suite.sh
 
 crash: setup build ## make crash N=500: N kills, N*2/5 power cuts, and as many under the mount
 	.venv/bin/python -m tests.crash --kills $(N) --cuts $$(( $(N) * 2 / 5 ))

@@ -18,13 +18,14 @@ suite() { # suite NAME COMMAND…
 
 pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
 
-tests/setup.sh ceph && tests/setup.sh mount || exit 1
+tests/setup.sh ceph && tests/setup.sh hdfs && tests/setup.sh mount || exit 1
 suite build cargo build --release --workspace --all-targets
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
 suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
 suite mount pytest -s tests/mount
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
+suite hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
 suite doctests cargo test --release --workspace --doc
 suite lint make --no-print-directory lint doc
 

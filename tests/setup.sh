@@ -3,6 +3,7 @@
 #   tests/setup.sh            the default suites: PostgreSQL, ext4 and xfs tools, strace, pyarrow
 #   tests/setup.sh mount      the same, and POSIX suites and programs that run on the mount
 #   tests/setup.sh ceph       the same, and a Ceph cluster's packages
+#   tests/setup.sh hdfs       the same, Java, and the jars of an HDFS
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -28,6 +29,11 @@ fi
 if [ "${1:-}" = ceph ]; then
   need ceph-mon ceph-mon ceph-osd ceph-mgr radosgw ceph-common
 fi
+if [ "${1:-}" = hdfs ]; then
+  need java openjdk-17-jre-headless
+  need mvn maven
+  need curl curl
+fi
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 if [ ${#packages[@]} -gt 0 ]; then
   echo "installing ${packages[*]}" >&2
@@ -44,6 +50,17 @@ if [ ! -e "$stamp" ]; then
   python3 -m venv --clear "$venv"
   "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
   touch "$stamp"
+fi
+
+if [ "${1:-}" = hdfs ]; then
+  # A name of its own for what these jars are; a fetch that was broken off is none.
+  jars=$venv/hdfs
+  stamp=$jars/complete-$(sha256sum <"$here/hdfs/pom.xml" | cut -c1-16)
+  if [ ! -e "$stamp" ]; then
+    rm -rf "$jars"
+    mvn -q -B -Dstyle.color=never -f "$here/hdfs/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars"
+    touch "$stamp"
+  fi
 fi
 
 [ "${1:-}" = mount ] || exit 0

@@ -151,6 +151,7 @@ const SERVE_EXAMPLES: &str = "Examples:
   forebay serve --data /nvme/forebay --under /lake=file:///mnt/lake --dirty-max 200GiB
   AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… \\
     forebay serve --under '/ceph=s3://bucket/prefix?endpoint=http://rgw:7480'
+  HADOOP_CONF_DIR=/etc/hadoop forebay serve --under /lake=hdfs://nameservice/lake
   forebay serve --listen 0.0.0.0:47470 --http 0.0.0.0:47471 \\
     --users users.toml --tls-cert cert.pem --tls-key key.pem
 
@@ -525,7 +526,7 @@ pub(crate) enum Under {
     Add {
         /// The path.
         path: String,
-        /// file:///FOLDER or s3://BUCKET/PREFIX?endpoint=URL.
+        /// file:///FOLDER, s3://BUCKET/PREFIX?endpoint=URL or hdfs://NAMENODE:PORT/FOLDER.
         url: String,
     },
     /// The under-stores and their state.

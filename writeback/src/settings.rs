@@ -81,7 +81,7 @@ impl Settings {
 pub struct MountSpec {
     /// The prefix.
     pub path: Path,
-    /// `file:///dir`, `s3://bucket/prefix?endpoint=…`.
+    /// `file:///dir`, `s3://bucket/prefix?endpoint=…`, `hdfs://namenode:port/folder`.
     pub url: String,
     /// Refuses writes under the prefix.
     pub read_only: bool,

@@ -278,7 +278,7 @@ pub struct Empty {}
 pub struct UnderAdd {
     /// The path it is bound to.
     pub path: WirePath,
-    /// `file:///…`, `s3://bucket/prefix?endpoint=…`; without secrets.
+    /// `file:///…`, `s3://bucket/prefix?endpoint=…`, `hdfs://namenode:port/folder`; without secrets.
     pub url: String,
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum Address {
     },
     /// `s3://bucket/prefix?endpoint=…&region=…`
     S3(S3Address),
+    /// `hdfs://namenode:port/prefix?user=…` or `hdfs://nameservice/prefix?user=…`
+    Hdfs(HdfsAddress),
 }
 
 /// Where a bucket is.
@@ -29,6 +31,17 @@ pub struct S3Address {
     pub endpoint: Option<String>,
     /// Region to sign for.
     pub region: Option<String>,
+}
+
+/// Where a folder of an HDFS is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HdfsAddress {
+    /// `host:port` of the NameNode, or a nameservice that the Hadoop configuration knows.
+    pub authority: String,
+    /// Path of the folder, without slashes at its ends; empty: the root.
+    pub prefix: String,
+    /// Whom to act as; `None`: whom the environment says (`HADOOP_USER_NAME`, the Kerberos ticket, the process's user).
+    pub user: Option<String>,
 }
 
 /// Takes a URL apart.
@@ -46,8 +59,20 @@ pub(crate) fn parse(text: &str) -> Result<Address, StoreError> {
             Ok(Address::Local { folder })
         }
         "s3" => parse_s3(&url).map(Address::S3).map_err(|why| refuse(&why)),
-        other => Err(refuse(&format!("scheme {other} is not offered; file and s3 are"))),
+        "hdfs" => parse_hdfs(&url).map(Address::Hdfs).map_err(|why| refuse(&why)),
+        other => Err(refuse(&format!("scheme {other} is not offered; file, s3 and hdfs are"))),
     }
+}
+
+/// The path of a URL as the prefix of all keys.
+fn prefix_of(url: &url::Url) -> Result<String, String> {
+    let prefix = percent_encoding::percent_decode_str(url.path())
+        .decode_utf8()
+        .map_err(|_| "the prefix is not UTF-8")?
+        .trim_matches('/')
+        .to_owned();
+    check_key(&prefix).map_err(|error| error.to_string())?;
+    Ok(prefix)
 }
 
 fn parse_s3(url: &url::Url) -> Result<S3Address, String> {
@@ -56,15 +81,9 @@ fn parse_s3(url: &url::Url) -> Result<S3Address, String> {
         .filter(|host| !host.is_empty())
         .ok_or("names no bucket")?
         .to_owned();
-    let prefix = percent_encoding::percent_decode_str(url.path())
-        .decode_utf8()
-        .map_err(|_| "the prefix is not UTF-8")?
-        .trim_matches('/')
-        .to_owned();
-    check_key(&prefix).map_err(|error| error.to_string())?;
     let mut address = S3Address {
         bucket,
-        prefix,
+        prefix: prefix_of(url)?,
         endpoint: None,
         region: None,
     };
@@ -83,6 +102,28 @@ fn parse_s3(url: &url::Url) -> Result<S3Address, String> {
     Ok(address)
 }
 
+fn parse_hdfs(url: &url::Url) -> Result<HdfsAddress, String> {
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .ok_or("names no NameNode; write hdfs://host:port/folder or hdfs://nameservice/folder")?;
+    let mut address = HdfsAddress {
+        authority: url
+            .port()
+            .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        prefix: prefix_of(url)?,
+        user: None,
+    };
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "user" if !value.is_empty() => address.user = Some(value.into_owned()),
+            "user" => return Err("user is empty".into()),
+            other => return Err(format!("unknown option {other}; user is known")),
+        }
+    }
+    Ok(address)
+}
+
 /// The URL as people may see it: no user, no password, and of the options only the harmless ones.
 pub(crate) fn without_secrets(text: &str) -> String {
     let Ok(mut url) = url::Url::parse(text) else {
@@ -93,7 +134,7 @@ pub(crate) fn without_secrets(text: &str) -> String {
     let _ = url.set_password(None);
     let kept: Vec<String> = url
         .query_pairs()
-        .filter(|(name, _)| name == "endpoint" || name == "region")
+        .filter(|(name, _)| ["endpoint", "region", "user"].contains(&&**name))
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     url.set_query(None);
@@ -156,6 +197,22 @@ mod tests {
     }
 
     #[test]
+    fn an_hdfs_url_names_a_namenode_or_a_nameservice() {
+        for (url, authority, prefix, user) in [
+            ("hdfs://127.0.0.1:8020/lake/raw/", "127.0.0.1:8020", "lake/raw", None),
+            ("hdfs://Prod-1", "Prod-1", "", None),
+            ("hdfs://nn:9000/day%3D1%20?user=etl", "nn:9000", "day=1 ", Some("etl")),
+        ] {
+            let expected = HdfsAddress {
+                authority: authority.into(),
+                prefix: prefix.into(),
+                user: user.map(str::to_owned),
+            };
+            assert_eq!(parse(url).unwrap(), Address::Hdfs(expected), "{url}");
+        }
+    }
+
+    #[test]
     fn a_url_that_makes_no_sense_is_refused_and_says_why() {
         for (url, why) in [
             ("lake", "relative URL"),
@@ -164,6 +221,11 @@ mod tests {
             ("s3://lake/x?endpoint=host:1", "http://"),
             ("s3://lake/x?key=1", "unknown option"),
             ("s3:///x", "no bucket"),
+            ("hdfs:///x", "no NameNode"),
+            ("hdfs://etl:secret@nn:8020/x", "environment"),
+            ("hdfs://nn:8020/x?password=secret", "unknown option"),
+            ("hdfs://nn:8020/x?user=", "empty"),
+            ("hdfs://nn:8020/a//b", "not allowed"),
         ] {
             let error = parse(url).unwrap_err().to_string();
             assert!(error.contains(why), "{url}: {error}");

@@ -5,6 +5,7 @@
 mod address;
 pub mod conformance;
 pub mod fault;
+pub mod hdfs;
 pub mod limit;
 pub mod local;
 pub mod memory;
@@ -195,10 +196,11 @@ impl Default for Settings {
     }
 }
 
-/// Opens the under-store at `url`: `file:///folder`, `s3://bucket/prefix?endpoint=http://host:port&region=name`.
+/// Opens the under-store at `url`: `file:///folder`, `s3://bucket/prefix?endpoint=http://host:port&region=name`,
+/// `hdfs://namenode:port/folder?user=name`, `hdfs://nameservice/folder`.
 ///
 /// Nothing is asked of the store yet, so that a store that is away can be opened all the same; credentials come from the
-/// environment (`AWS_ACCESS_KEY_ID`, …), never from the URL. `Refused`: the URL makes no sense or has a scheme that is not offered.
+/// environment (`AWS_ACCESS_KEY_ID`, …; the Kerberos ticket and the files of `HADOOP_CONF_DIR`), never from the URL. `Refused`: the URL makes no sense or has a scheme that is not offered.
 ///
 /// ```
 /// # async fn example() -> Result<(), forebay_understore::StoreError> {
@@ -212,6 +214,7 @@ pub async fn open(url: &str, settings: &Settings) -> Result<UnderStoreRef, Store
     let store: UnderStoreRef = match address {
         address::Address::Local { folder } => Arc::new(local::Local::new(folder)),
         address::Address::S3(at) => Arc::new(s3::S3::new(at, settings)?),
+        address::Address::Hdfs(at) => Arc::new(hdfs::Hdfs::new(at, settings)?),
     };
     Ok(match settings.bytes_per_second_max {
         Some(rate) => Arc::new(limit::Limited::new(store, rate)),

@@ -191,11 +191,17 @@ impl UnderStore for Local {
 
 /// The key, when it may be one and is not ours.
 fn checked(key: &str) -> Result<String, StoreError> {
+    check_visible(key)?;
+    Ok(key.to_owned())
+}
+
+/// Whether `key` may be one and does not lie in the hidden folder.
+pub(crate) fn check_visible(key: &str) -> Result<(), StoreError> {
     check_key(key)?;
     if key.split('/').next() == Some(HIDDEN) {
         return Err(StoreError::Refused(format!("{key}: {HIDDEN} is Forebay's own")));
     }
-    Ok(key.to_owned())
+    Ok(())
 }
 
 /// The file name in the hidden folder that an upload id is; it came from outside this process's memory.
