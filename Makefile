@@ -42,7 +42,7 @@ test-ceph: build
 	tests/setup.sh ceph
 	tests/ceph/with.sh tests/ceph/suite.sh
 
-test-hdfs:
+test-hdfs: build
 	tests/setup.sh hdfs
 	tests/hdfs/with.sh tests/hdfs/suite.sh
 

@@ -49,7 +49,11 @@ pub(crate) struct Awake {
 impl Awake {
     /// `None` where the kernel has no such interface, or not for us.
     pub(crate) fn shared() -> Option<Arc<Self>> {
-        let start = || Self::start().map_err(|error| tracing::debug!(%error, "processors sleep as they like")).ok();
+        let start = || {
+            Self::start()
+                .map_err(|error| tracing::debug!(%error, "processors sleep as they like"))
+                .ok()
+        };
         AWAKE.get_or_init(start).clone()
     }
 
@@ -139,7 +143,10 @@ mod tests {
         let awake = Awake::new();
         *awake.began.lock() -= BURST_TIME;
         (0..BURST).for_each(|_| awake.request());
-        assert!(!awake.fast.load(Ordering::Relaxed), "the first of them came long after what was before");
+        assert!(
+            !awake.fast.load(Ordering::Relaxed),
+            "the first of them came long after what was before"
+        );
         awake.request();
         assert!(awake.fast.load(Ordering::Relaxed) && *awake.wanted.lock());
     }

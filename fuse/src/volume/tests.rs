@@ -332,7 +332,10 @@ async fn a_listing_that_begins_in_the_middle_misses_nothing_whatever_came_or_wen
     let middle: Vec<String> = list(20).await.into_iter().map(|(_, name)| name).collect();
     let mut expected: Vec<String> = whole[20..].iter().map(|(_, name)| name.clone()).collect();
     expected.insert(0, "f01x".into());
-    assert_eq!(middle, expected, "what is new is shown, and the rest neither twice nor not at all");
+    assert_eq!(
+        middle, expected,
+        "what is new is shown, and the rest neither twice nor not at all"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

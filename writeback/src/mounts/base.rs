@@ -218,7 +218,9 @@ async fn list_store(
     while listed.len() < limit {
         match mount.health.ask(listing.next()).await {
             // An object hides a directory of its name, as it does when the name alone is asked for.
-            Ok(Some(row)) if sayable(&row.name) && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) => {
+            Ok(Some(row))
+                if sayable(&row.name) && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) =>
+            {
                 listed.push(row);
             }
             Ok(Some(_)) => {}

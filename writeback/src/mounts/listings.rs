@@ -150,7 +150,13 @@ mod tests {
         (1, "d".to_owned())
     }
 
-    async fn page(listings: &Listings, store: &Memory, after: Option<&str>, begun: &mut u32, now: Duration) -> Vec<String> {
+    async fn page(
+        listings: &Listings,
+        store: &Memory,
+        after: Option<&str>,
+        begun: &mut u32,
+        now: Duration,
+    ) -> Vec<String> {
         let mut listing = listings.go_on(&at(), after, now, || {
             *begun += 1;
             store.list("d", after)
@@ -177,11 +183,23 @@ mod tests {
     async fn pages_of_a_directory_are_one_listing_also_where_they_overlap() {
         let (listings, store, mut begun) = (Listings::new(), store(), 0);
         assert_eq!(page(&listings, &store, None, &mut begun, NOW).await, ["f0", "f1", "f2"]);
-        assert_eq!(page(&listings, &store, Some("f1"), &mut begun, NOW).await, ["f2", "f3", "f4"]);
-        assert_eq!(page(&listings, &store, Some("f1a"), &mut begun, NOW).await, ["f2", "f3", "f4"]);
-        assert_eq!(page(&listings, &store, Some("f4"), &mut begun, NOW).await, ["f5", "f6", "f7"]);
+        assert_eq!(
+            page(&listings, &store, Some("f1"), &mut begun, NOW).await,
+            ["f2", "f3", "f4"]
+        );
+        assert_eq!(
+            page(&listings, &store, Some("f1a"), &mut begun, NOW).await,
+            ["f2", "f3", "f4"]
+        );
+        assert_eq!(
+            page(&listings, &store, Some("f4"), &mut begun, NOW).await,
+            ["f5", "f6", "f7"]
+        );
         assert_eq!(begun, 1);
-        assert_eq!(page(&listings, &store, Some("f0"), &mut begun, NOW).await, ["f1", "f2", "f3"]);
+        assert_eq!(
+            page(&listings, &store, Some("f0"), &mut begun, NOW).await,
+            ["f1", "f2", "f3"]
+        );
         assert_eq!(begun, 2, "it did not come from there");
     }
 
@@ -191,7 +209,10 @@ mod tests {
         page(&listings, &store, None, &mut begun, NOW).await;
         store.delete_outside("d/f3");
         listings.changed(&at());
-        assert_eq!(page(&listings, &store, Some("f2"), &mut begun, NOW).await, ["f4", "f5", "f6"]);
+        assert_eq!(
+            page(&listings, &store, Some("f2"), &mut begun, NOW).await,
+            ["f4", "f5", "f6"]
+        );
         listings.changed_all();
         page(&listings, &store, Some("f2"), &mut begun, NOW).await;
         page(&listings, &store, Some("f6"), &mut begun, NOW + IDLE_MAX).await;

@@ -35,8 +35,7 @@
 //! The validator is mtime and length; the client does not tell a file's id. Whoever replaces a file by one of the same length and
 //! sets the same mtime is not noticed. `Expect::Match` is checked right before the rename or delete: whoever writes the key in
 //! between, one round trip, is overwritten; `remove_dir` has the same window for a file that takes the directory's place.
-//! A listing that begins after a name reads the names before it too, unless it goes on where one was left a moment ago: the client
-//! offers no cursor.
+//! A listing that begins after a name reads the names before it too: the client offers no cursor.
 //!
 //! Encryption zones are refused: reading their keys would need a second HTTP client. Erasure-coded files can not be synced; they
 //! are closed, with every DataNode's acknowledgement.
@@ -51,11 +50,7 @@ mod owner;
 mod uploads;
 mod wire;
 
-use self::{
-    hidden::checked,
-    listing::{Left, Listing},
-    wire::Wire,
-};
+use self::{hidden::checked, listing::Listing, wire::Wire};
 use crate::{
     Capabilities, Expect, Found, Listed, PartId, Settings, StoreError, StoreKey, UnderStore, UploadId, Validator,
     Write,
@@ -102,7 +97,6 @@ struct Shared {
     /// Only HDFS's own superuser gives files away.
     may_give_away: AtomicBool,
     witnesses: Mutex<VecDeque<(Instant, String, String)>>,
-    left: Left,
 }
 
 impl Hdfs {
@@ -123,7 +117,6 @@ impl Hdfs {
             hidden_made: AtomicBool::new(false),
             may_give_away: AtomicBool::new(true),
             witnesses: Mutex::default(),
-            left: Left::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),

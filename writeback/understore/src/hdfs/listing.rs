@@ -1,31 +1,17 @@
-//! Listings in byte order, and where they were left: whoever lists page by page goes on there.
+//! Listings in byte order.
 //!
-//! The client lists a directory from its first name on. A caller that takes a page, drops the listing and asks for what comes after
-//! would read everything before it once more with each page. So a listing that is dropped before its end is kept for [`KEPT_FOR`],
-//! and goes on for whoever asks for the names after its last one. Its next names are as old as the page that the NameNode sent
-//! last; no caller is promised that two pages are of one instant. Of the names it knows only order.
+//! The client lists a directory from its first name on, so one that begins after a name reads those before it too. Whoever lists page by
+//! page keeps the listing for that.
 
 use super::{Shared, found, name_of, order, order::Order, wire::Rows};
 use crate::{Found, Listed, StoreError, local::HIDDEN};
-use parking_lot::Mutex;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// How long a listing waits for its caller to come back.
-const KEPT_FOR: Duration = Duration::from_secs(1);
-
-/// Most listings that wait.
-const KEPT_MAX: usize = 16;
+use std::sync::Arc;
 
 /// A listing under way.
 #[derive(Debug)]
 pub(super) struct Listing {
     shared: Arc<Shared>,
     key: String,
-    /// The name that was answered last.
-    last: Option<String>,
     /// `None`: it has ended, or failed.
     going: Option<Going>,
 }
@@ -38,40 +24,15 @@ struct Going {
     rows: Option<Rows>,
 }
 
-/// Listings that were left.
-#[derive(Debug, Default)]
-pub(super) struct Left(Mutex<Vec<(Instant, String, String, Going)>>);
-
-impl Left {
-    fn take(&self, key: &str, after: &str) -> Option<Going> {
-        let mut left = self.0.lock();
-        left.retain(|(at, ..)| at.elapsed() < KEPT_FOR);
-        let at = left
-            .iter()
-            .position(|(_, its, last, _)| (&**its, &**last) == (key, after))?;
-        Some(left.swap_remove(at).3)
-    }
-
-    fn keep(&self, key: String, last: String, going: Going) {
-        let mut left = self.0.lock();
-        left.retain(|(at, ..)| at.elapsed() < KEPT_FOR);
-        if left.len() < KEPT_MAX {
-            left.push((Instant::now(), key, last, going));
-        }
-    }
-}
-
 impl Listing {
     pub(super) fn new(shared: Arc<Shared>, key: &str, after: Option<&str>) -> Self {
-        let left = after.and_then(|after| shared.left.take(key, after));
-        let going = left.unwrap_or_else(|| Going {
+        let going = Going {
             order: Order::new(after, order::HELD_MAX),
             rows: None,
-        });
+        };
         Self {
             shared,
             key: key.to_owned(),
-            last: None,
             going: Some(going),
         }
     }
@@ -99,20 +60,11 @@ impl Listing {
                     return Err(error);
                 }
             };
-            if let Some((last, _)) = next.last() {
-                self.last = Some(last.clone());
+            if !next.is_empty() {
                 let listed = |(name, found)| Listed { name, found };
                 return Ok(Some(next.into_iter().map(listed).collect()));
             }
         }
         Ok(None)
-    }
-}
-
-impl Drop for Listing {
-    fn drop(&mut self) {
-        if let (Some(last), Some(going)) = (self.last.take(), self.going.take()) {
-            self.shared.left.keep(std::mem::take(&mut self.key), last, going);
-        }
     }
 }

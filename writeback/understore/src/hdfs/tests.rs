@@ -372,32 +372,6 @@ async fn names_stay_in_order_over_many_pages() {
 }
 
 #[tokio::test]
-async fn a_listing_goes_on_where_it_was_left_and_forgets_that_soon() {
-    let Some(real) = Real::new("left").await else { return };
-    let (proxy, store) = real.broken().await;
-    let expected: Vec<String> = (0..450).map(|at| format!("{at:03}")).collect();
-    for name in &expected {
-        real.theirs().mkdirs(&real.path(name), 0o755, true).await.unwrap();
-    }
-    let page = async |after: Option<&str>| -> Vec<String> {
-        let names = store.list("", after).take(50).map_ok(|row| row.name);
-        names.try_collect().await.unwrap()
-    };
-    let mut all: Vec<String> = Vec::new();
-    while all.len() < expected.len() {
-        all.extend(page(all.last().map(String::as_str)).await);
-    }
-    assert_eq!(all, expected);
-    assert_eq!(proxy.listings(), 3, "450 names in pages of 200");
-    // One that was left goes on for nobody else, and not for ever.
-    page(None).await;
-    assert_eq!(page(Some("047")).await[0], "048");
-    real.theirs().mkdirs(&real.path("049-"), 0o755, true).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    assert_eq!(page(Some("049")).await[0], "049-");
-}
-
-#[tokio::test]
 async fn a_witness_speaks_for_what_was_written_and_goes_when_its_time_has_come() {
     let Some(real) = Real::new("witness").await else { return };
     let store = real.store().await;

@@ -1,0 +1,126 @@
+"""Persist into a real HDFS: what was acknowledged is there under its own name, byte for byte, and nothing beside it."""
+
+import hashlib
+import random
+import time
+
+import pyarrow as pa
+import pytest
+
+from tests.hdfs.conftest import node
+
+LARGE = random.Random(7).randbytes(20 << 20)
+
+
+def wait(client, path="/lake", seconds=120):
+    [answer] = client.act("wait_persisted", path=path, timeout=f"{seconds}s")
+    assert answer["state"] in ("persisted", "clean")
+
+
+def same(client, folder):
+    """Listing and hash: the store holds exactly what Forebay serves."""
+    names = [path for path in client.names("/lake", recursive=True) if client.act("stat", path=path)[0]["kind"] == "file"]
+    served = {path[len("/lake/") :]: hashlib.sha256(client.file(path)).hexdigest() for path in names}
+    assert {path: hashlib.sha256(content).hexdigest() for path, content in folder.files().items()} == served
+    return len(served)
+
+
+def dirty_files(client):
+    return client.act("status")[0]["dirty_files"]
+
+
+def test_small_large_and_empty_files(client, folder):
+    contents = {"a": b"", "b/c": b"x" * 100_000, "b/large": LARGE, "ü/日本": b"1"}
+    for name, content in contents.items():
+        client.put_file(f"/lake/{name}", content)
+    wait(client)
+    assert folder.files() == contents
+    assert folder.status("b/large")["permission"] == "644"
+
+
+def test_overwrites_renames_and_deletes(client, folder):
+    for k in range(8):
+        client.put_file(f"/lake/d/{k:02}", bytes([k]) * 20_000)
+    wait(client)
+    client.put_file("/lake/d/00", b"anew")
+    client.act("delete", path="/lake/d/01")
+    client.act("rename", **{"from": "/lake/d/02", "to": "/lake/d/two"})
+    client.act("rename", **{"from": "/lake/d", "to": "/lake/e"})
+    client.put_file("/lake/d/again", b"a new folder of the old name")
+    wait(client)
+    assert same(client, folder) == 8
+    assert folder.files()["e/00"] == b"anew"
+
+
+def test_a_dataset_is_readable_by_others(client, folder):
+    table = pa.table({"id": range(10_000), "s": [str(k) for k in range(10_000)]})
+    client.put("/lake/arrow", *table.to_batches())
+    wait(client)
+    [stored] = [content for path, content in folder.files().items() if path.startswith("arrow/")]
+    assert pa.ipc.open_file(stored).read_all() == table
+
+
+def test_what_others_wrote_is_read_through(client, folder):
+    client.put_file("/lake/theirs/ours", b"makes the folder")
+    wait(client)
+    folder.put("theirs/x.bin", LARGE)
+    assert client.names("/lake/theirs") == ["/lake/theirs/ours", "/lake/theirs/x.bin"]
+    assert client.file("/lake/theirs/x.bin") == LARGE
+    assert client.file("/lake/theirs/x.bin", offset=5_000_000, length=100) == LARGE[5_000_000:5_000_100]
+    assert client.act("stat", path="/lake/theirs/x.bin")[0]["state"] == "clean"
+
+
+def test_a_target_that_someone_else_changed_is_kept_and_reported(client, folder):
+    client.put_file("/lake/c", b"mine")
+    wait(client)
+    folder.put("c", b"theirs, written outside")
+    client.put_file("/lake/c", b"mine again")
+    end_at = time.monotonic() + 30
+    while not (conflicts := client.act("status")[0]["conflicts"]):
+        assert time.monotonic() < end_at, "no conflict reported"
+        time.sleep(0.1)
+    assert conflicts[0]["path"] == "/lake/c" and folder.files()["c"] == b"theirs, written outside"
+    client.act("persist_resolve", path="/lake/c", how="keep-mine")
+    wait(client)
+    assert folder.files()["c"] == b"mine again"
+
+
+@pytest.mark.parametrize("which", ["namenode", "datanode"])
+def test_acknowledgements_go_on_while_a_process_is_down(client, folder, which):
+    client.put_file("/lake/before", b"1")
+    wait(client)
+    node("kill", which)
+    try:
+        for k in range(20):
+            client.put_file(f"/lake/k{k}", bytes([k]) * 1000)
+        time.sleep(2)
+        assert dirty_files(client) >= 20, "nothing can have arrived"
+    finally:
+        node("start", which)
+        node("wait")
+    wait(client, seconds=180)
+    assert same(client, folder) == 21
+
+
+def test_in_safe_mode_nothing_arrives_and_nothing_is_lost(client, folder):
+    client.put_file("/lake/before", b"1")
+    wait(client)
+    node("admin", "-safemode", "enter")
+    try:
+        client.put_file("/lake/meanwhile", b"2")
+        time.sleep(2)
+        assert dirty_files(client) == 1 and client.file("/lake/before") == b"1"
+    finally:
+        node("admin", "-safemode", "leave")
+    wait(client)
+    assert folder.files() == {"before": b"1", "meanwhile": b"2"}
+
+
+def test_a_killed_server_goes_on(server, client, folder):
+    for k in range(4):
+        client.put_file(f"/lake/large{k}", LARGE)
+    assert dirty_files(client) > 0, "all arrived before the kill, which proves nothing then"
+    server.restart()
+    with server.client() as again:
+        wait(again)
+        assert folder.files() == {f"large{k}": LARGE for k in range(4)}
