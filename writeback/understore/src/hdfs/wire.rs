@@ -105,6 +105,12 @@ impl Wire {
         self.patience_min.lock().max(synced * 8)
     }
 
+    /// Ends every file at the client's own pace.
+    #[cfg(test)]
+    pub(super) fn be_patient(&self) {
+        *self.patience_min.lock() = CLIENT_SLEEP;
+    }
+
     /// Patience that did not do is doubled, and comes down again slowly.
     fn learn(&self, patience: Duration, ended: bool) {
         let mut least = self.patience_min.lock();
@@ -399,15 +405,19 @@ impl Body<'_> {
     /// Ends the file. The NameNode refuses until the DataNode has told it of the last block, a matter of milliseconds, and the
     /// client then sleeps for half a second. After `patience` it is asked anew instead: it has the last block's length by then. If
     /// not, because the DataNode was slow just now, this never ends well, and the next files find more patience.
-    async fn end(&mut self, patience: Duration) -> Result<(), StoreError> {
+    pub(super) async fn end(&mut self, patience: Duration) -> Result<(), StoreError> {
         let (wire, path, writer) = (self.wire, &self.path, &mut self.writer);
         if patience >= CLIENT_SLEEP {
             return wire.step(path, "close", writer.close()).await;
         }
         let ends = async {
+            let mut again = false;
             loop {
-                if let Ok(done) = tokio::time::timeout(patience, writer.close()).await {
-                    return done;
+                match tokio::time::timeout(patience, writer.close()).await {
+                    // An earlier try has ended it after we had stopped waiting; whether it is whole is looked at next.
+                    Ok(Err(error)) if again && is_ended(&error) => return Ok(()),
+                    Ok(done) => return done,
+                    Err(_) => again = true,
                 }
             }
         };
@@ -420,6 +430,12 @@ impl Body<'_> {
         };
         done.map_err(|error| said(path, "close", &error))
     }
+}
+
+/// Whether the NameNode says that nobody writes the file any more.
+fn is_ended(error: &HdfsError) -> bool {
+    let class = "org.apache.hadoop.hdfs.server.namenode.LeaseExpiredException";
+    matches!(error, HdfsError::RPCError(is, why) if is == class && why.contains("is not open for writing"))
 }
 
 /// What an error asks of the caller, in one line: the server's text without its stack trace.

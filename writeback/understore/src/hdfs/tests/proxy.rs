@@ -26,8 +26,6 @@ struct State {
     hits: u64,
     /// Late calls that have reached the NameNode.
     arrived: u64,
-    /// Pages of directories that were asked for.
-    listings: u64,
 }
 
 /// A running proxy; it ends when dropped.
@@ -65,10 +63,6 @@ impl Proxy {
 
     pub(super) fn arrived(&self) -> u64 {
         self.state.lock().arrived
-    }
-
-    pub(super) fn listings(&self) -> u64 {
-        self.state.lock().listings
     }
 }
 
@@ -151,7 +145,6 @@ async fn message(from: &mut OwnedReadHalf) -> io::Result<Vec<u8>> {
 fn decide(message: &[u8], state: &Mutex<State>) -> Option<Break> {
     let mut state = state.lock();
     let named = |call: &str| message.windows(call.len()).any(|bytes| bytes == call.as_bytes());
-    state.listings += u64::from(named("getListing"));
     let (_, breaks) = state.rule.take_if(|(call, _)| named(call))?;
     state.hits += 1;
     Some(breaks)
