@@ -381,7 +381,12 @@ async fn a_file_that_was_ended_while_nobody_waited_is_written() {
     let store = real.store().await;
     let mut cut_short = 0;
     for nth in 0..120 {
-        let mut body = store.shared.wire.create(&real.path(&format!("f{nth}")), 0o644, false).await.unwrap();
+        let mut body = store
+            .shared
+            .wire
+            .create(&real.path(&format!("f{nth}")), 0o644, false)
+            .await
+            .unwrap();
         body.write(Bytes::from_static(b"x")).await.unwrap();
         // About as long as an answer takes.
         let patience = Duration::from_micros(1000 + 200 * (nth % 40));
