@@ -82,7 +82,7 @@ impl Awake {
     /// A request has come.
     pub(crate) fn request(&self) {
         let count = self.requests.fetch_add(1, Ordering::Relaxed);
-        if count % BURST == 0 && !self.fast.load(Ordering::Relaxed) && self.is_burst() {
+        if count.is_multiple_of(BURST) && !self.fast.load(Ordering::Relaxed) && self.is_burst() {
             self.fast.store(true, Ordering::Relaxed);
             *self.wanted.lock() = true;
             self.changed.notify_one();
