@@ -3,6 +3,7 @@
 //! The table is kept in the metastore, so a mount stays until it is removed; mounts named at start are added to it. The longest
 //! prefix wins. It does not own what is persisted (`persist`) nor the bytes that were read (`clean`).
 
+mod ages;
 mod base;
 mod health;
 mod listings;

@@ -3,7 +3,12 @@
 //! Answers of object stores are remembered for [`FRESH`], so that a burst of lookups costs one request; a local folder is asked
 //! every time. Our own changes drop what was remembered. A store that is away is an error, never an absence.
 
-use super::{Mount, Shared, health::named, listings::Listings};
+use super::{
+    Mount, Shared,
+    ages::{Ages, At},
+    health::named,
+    listings::Listings,
+};
 use crate::rows::{Content, StoreAt};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,15 +16,7 @@ use forebay_namespace::{Base, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path}
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::{Found, KEY_BYTES_MAX, Listed, StoreError};
 use moka::sync::Cache as Moka;
-use std::{
-    collections::BTreeMap,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long an answer of an object store is taken for true.
 const FRESH: Duration = Duration::from_secs(1);
@@ -27,18 +24,13 @@ const FRESH: Duration = Duration::from_secs(1);
 const FRESH_ABSENT: Duration = Duration::from_millis(250);
 /// Bytes of remembered answers.
 const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
-/// Counters of what was forgotten: so many that the changes of others rarely keep an answer from being remembered.
-const FORGOTTEN: usize = 1024;
-
-/// A mount and a key.
-pub(super) type At = (u32, String);
 
 /// Remembered answers by mount and key.
 #[derive(Debug)]
 pub(super) struct Remembered {
     answers: Moka<At, (Duration, Option<BaseEntry>)>,
-    /// How often keys were forgotten, by their hash; the last counts for all keys. An answer under way meanwhile may be the old one.
-    forgotten: [AtomicU64; FORGOTTEN + 1],
+    /// How often keys were forgotten. An answer under way meanwhile may be the old one.
+    ages: Ages,
 }
 
 impl Remembered {
@@ -50,42 +42,29 @@ impl Remembered {
                 .max_capacity(REMEMBERED_BYTES_MAX)
                 .weigher(weigh)
                 .build(),
-            forgotten: std::array::from_fn(|_| AtomicU64::new(0)),
+            ages: Ages::new(),
         }
-    }
-
-    /// A number that differs once the key was forgotten.
-    fn age(&self, at: &At) -> u64 {
-        let one = &self.forgotten[slot(at, FORGOTTEN)];
-        one.load(Ordering::SeqCst) + self.forgotten[FORGOTTEN].load(Ordering::SeqCst)
     }
 
     /// Keeps an answer that was asked for at this age of the key, unless the key was forgotten since. Looked at after it is kept:
     /// whoever forgets later finds it.
     fn keep(&self, at: At, asked: u64, answer: (Duration, Option<BaseEntry>)) {
         self.answers.insert(at.clone(), answer);
-        if self.age(&at) != asked {
+        if self.ages.of(&at) != asked {
             self.answers.invalidate(&at);
         }
     }
 
     pub(super) fn forget(&self, mount: u32, key: &str) {
         let at = (mount, key.to_owned());
-        self.forgotten[slot(&at, FORGOTTEN)].fetch_add(1, Ordering::SeqCst);
+        self.ages.change(&at);
         self.answers.invalidate(&at);
     }
 
     pub(super) fn forget_all(&self) {
-        self.forgotten[FORGOTTEN].fetch_add(1, Ordering::SeqCst);
+        self.ages.change_all();
         self.answers.invalidate_all();
     }
-}
-
-/// Which of `count` counters is a key's.
-pub(super) fn slot(at: &At, count: usize) -> usize {
-    let mut hasher = DefaultHasher::new();
-    at.hash(&mut hasher);
-    usize::try_from(hasher.finish() % count as u64).expect("less than the number of counters")
 }
 
 /// The base over all mounts.
@@ -125,7 +104,7 @@ impl Base for MountedBase {
                 return Ok(entry);
             }
         }
-        let asked = self.shared.remembered.age(&id);
+        let asked = self.shared.remembered.ages.of(&id);
         let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
         let entry = found.map(|found| entry(name.to_vec(), found));
         if !mount.is_local() {
@@ -272,12 +251,12 @@ mod tests {
         let answer = (Duration::ZERO, None);
         let forgets: [&dyn Fn(); 2] = [&|| remembered.forget(1, "a/b"), &|| remembered.forget_all()];
         for forget in forgets {
-            let asked = remembered.age(&at);
+            let asked = remembered.ages.of(&at);
             forget();
             remembered.keep(at.clone(), asked, answer.clone());
             assert_eq!(remembered.answers.get(&at), None);
         }
-        let asked = remembered.age(&at);
+        let asked = remembered.ages.of(&at);
         remembered.keep(at.clone(), asked, answer.clone());
         assert_eq!(remembered.answers.get(&at), Some(answer));
     }

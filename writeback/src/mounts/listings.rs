@@ -5,23 +5,16 @@
 //! as in any long listing; but a name that our own rows covered when the listing began, and cover no longer, must not be missed nor
 //! shown again. Whoever takes such a row or whiteout away says so first ([`Listings::changed`]), and what was begun before is dropped.
 
-use super::base::{At, slot};
+use super::ages::{Ages, At};
 use forebay_understore::{Listed, StoreError};
 use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
-use std::{
-    collections::VecDeque,
-    fmt,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 /// How long one is kept for the next page.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 /// Listings kept; one of a local folder may hold 16 MiB of names.
 const KEPT_MAX: usize = 8;
-/// Counters of changes: so many that those in other directories rarely end a listing.
-const CHANGES: usize = 1024;
 
 /// A listing of one directory under way.
 pub(super) struct Listing {
@@ -56,21 +49,16 @@ impl Listing {
 #[derive(Debug)]
 pub(super) struct Listings {
     kept: Mutex<VecDeque<Listing>>,
-    /// How often something in a directory changed, by its hash; the last counts for all.
-    changes: [AtomicU64; CHANGES + 1],
+    /// Of directories.
+    ages: Ages,
 }
 
 impl Listings {
     pub(super) fn new() -> Self {
         Self {
             kept: Mutex::default(),
-            changes: std::array::from_fn(|_| AtomicU64::new(0)),
+            ages: Ages::new(),
         }
-    }
-
-    fn age(&self, at: &At) -> u64 {
-        let one = &self.changes[slot(at, CHANGES)];
-        one.load(Ordering::SeqCst) + self.changes[CHANGES].load(Ordering::SeqCst)
     }
 
     /// The rows of a directory after `after`: those of a listing that came this far, or of a new one.
@@ -81,7 +69,7 @@ impl Listings {
         now: Duration,
         begin: impl FnOnce() -> BoxStream<'static, Result<Listed, StoreError>>,
     ) -> Listing {
-        let age = self.age(at);
+        let age = self.ages.of(at);
         if let Some(mut listing) = after.and_then(|after| self.take(at, after, age, now)) {
             let after = after.unwrap_or_default();
             listing.page.retain(|row| row.name.as_str() > after);
@@ -129,12 +117,12 @@ impl Listings {
 
     /// A name in this directory is no longer covered by a row or whiteout of ours.
     pub(super) fn changed(&self, directory: &At) {
-        self.changes[slot(directory, CHANGES)].fetch_add(1, Ordering::SeqCst);
+        self.ages.change(directory);
     }
 
     /// The same for all directories.
     pub(super) fn changed_all(&self) {
-        self.changes[CHANGES].fetch_add(1, Ordering::SeqCst);
+        self.ages.change_all();
         self.kept.lock().clear();
     }
 }
