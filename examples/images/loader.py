@@ -1,13 +1,11 @@
 """A DataLoader: workers read and decode shuffled batches, which come in order. Every byte is compared with what was generated."""
 
 import io
-import os
 import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -90,5 +88,5 @@ def _cpu(servers: dict[str, list[int]]) -> dict[str, float]:
 
 
 def _cpu_of(process: int) -> float:
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    """The process's own CPU clock, in nanoseconds where `/proc` counts ticks; its number is that of clock_getcpuclockid(3)."""
+    return time.clock_gettime((~process << 3) | 2)

@@ -48,9 +48,7 @@ def test_every_source_is_read_twice_and_measured(tmp_path):
     assert [(row["source"], row["epoch"]) for row in found["rows"]] == [(source, epoch) for source in (native, *mounts) for epoch in (1, 2)]
     for row in found["rows"]:
         assert row["images"] == IMAGES and row["images_per_s"] > 0 and row["mb_per_s"] > 0 and row["batch_p99_ms"] > 0
-        assert row["cpu_s_per_1000"]["loader"] > 0
-    for source in mounts:  # an epoch of so few images that the kernel's page cache serves costs the server less than a clock tick
-        assert sum(row["cpu_s_per_1000"]["Forebay"] for row in found["rows"] if row["source"] == source) > 0
+        assert row["cpu_s_per_1000"]["loader"] > 0 and (row["cpu_s_per_1000"]["Forebay"] > 0 or row["source"] == native)
     assert nothing_is_left_of(tmp_path)
 
 
