@@ -1,6 +1,5 @@
 """Persist into a real Ceph: what was acknowledged is there under its own name, byte for byte, and nothing beside it."""
 
-import hashlib
 import os
 import random
 import signal
@@ -13,13 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.harness import Server
+from tests.stores import a_changed_target_is_kept_and_reported, same, wait
 
 LARGE = random.Random(7).randbytes(70 << 20)
-
-
-def wait(client, path="/lake", seconds=120):
-    [answer] = client.act("wait_persisted", path=path, timeout=f"{seconds}s")
-    assert answer["state"] in ("persisted", "clean")
 
 
 def daemon(name):
@@ -34,17 +29,10 @@ def end(name):
         time.sleep(0.02)
 
 
-def names_under(client, path):
-    return {p: client.file(p) for p in client.names(path, recursive=True) if client.act("stat", path=p)[0]["kind"] == "file"}
-
-
-def same(client, bucket):
-    """Listing and hash: the store holds exactly what Forebay serves."""
-    served = {p[len("/lake/") :]: hashlib.sha256(c).hexdigest() for p, c in names_under(client, "/lake").items()}
-    stored = {k: hashlib.sha256(c).hexdigest() for k, c in bucket.objects().items() if not k.endswith("/")}
-    assert stored == served
+def all_same(client, bucket):
+    """The bucket holds exactly what Forebay serves, beside the marks of empty directories, and no upload is open."""
     assert bucket.uploads() == []
-    return len(stored)
+    return same(client, {key: content for key, content in bucket.objects().items() if not key.endswith("/")})
 
 
 def test_small_large_and_empty_files(client, bucket):
@@ -66,7 +54,7 @@ def test_overwrites_renames_and_deletes(client, bucket):
     client.act("rename", **{"from": "/lake/d", "to": "/lake/e"})
     client.put_file("/lake/d/again", b"a new folder of the old name")
     wait(client)
-    assert same(client, bucket) == 12
+    assert all_same(client, bucket) == 12
     assert bucket.objects()["e/00"] == b"anew"
 
 
@@ -83,7 +71,7 @@ def test_a_dataset_is_readable_by_others(client, bucket):
     [parquet] = [v for k, v in stored.items() if k.startswith("parquet/")]
     assert pa.ipc.open_file(arrow).read_all() == table and pq.read_table(pa.BufferReader(parquet)) == table
     assert stored["done/_SUCCESS"] == b""
-    assert same(client, bucket) == 4
+    assert all_same(client, bucket) == 4
 
 
 def test_what_others_wrote_is_read_through(client, bucket):
@@ -95,18 +83,7 @@ def test_what_others_wrote_is_read_through(client, bucket):
 
 
 def test_a_target_that_someone_else_changed_is_kept_and_reported(client, bucket):
-    client.put_file("/lake/c", b"mine")
-    wait(client)
-    bucket.put("c", b"theirs, written outside")
-    client.put_file("/lake/c", b"mine again")
-    end_at = time.monotonic() + 30
-    while not (conflicts := client.act("status")[0]["conflicts"]):
-        assert time.monotonic() < end_at, "no conflict reported"
-        time.sleep(0.1)
-    assert conflicts[0]["path"] == "/lake/c" and bucket.objects()["c"] == b"theirs, written outside"
-    client.act("persist_resolve", path="/lake/c", how="keep-mine")
-    wait(client)
-    assert bucket.objects()["c"] == b"mine again"
+    a_changed_target_is_kept_and_reported(client, bucket.put, bucket.objects)
 
 
 def test_a_killed_server_resumes_a_large_upload(server, client, bucket):
@@ -132,7 +109,7 @@ def test_acknowledgements_go_on_while_the_gateway_is_down(server, client, bucket
     finally:
         subprocess.run(["radosgw", "-n", "client.rgw"], check=True)
     wait(client)
-    assert same(client, bucket) == 21
+    assert all_same(client, bucket) == 21
 
 
 def test_an_osd_that_dies_in_the_middle(client, bucket):
@@ -147,7 +124,7 @@ def test_an_osd_that_dies_in_the_middle(client, bucket):
     finally:
         subprocess.run(["ceph-osd", "-i", "0"], check=True, stdout=subprocess.DEVNULL)
     wait(client, seconds=180)
-    assert same(client, bucket) == 6
+    assert all_same(client, bucket) == 6
 
 
 def test_wrong_keys_block_visibly_and_lose_nothing(tmp_path, bucket):

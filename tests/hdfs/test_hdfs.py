@@ -1,6 +1,5 @@
 """Persist into a real HDFS: what was acknowledged is there under its own name, byte for byte, and nothing beside it."""
 
-import hashlib
 import random
 import time
 
@@ -8,21 +7,9 @@ import pyarrow as pa
 import pytest
 
 from tests.hdfs.conftest import node
+from tests.stores import a_changed_target_is_kept_and_reported, same, wait
 
 LARGE = random.Random(7).randbytes(20 << 20)
-
-
-def wait(client, path="/lake", seconds=120):
-    [answer] = client.act("wait_persisted", path=path, timeout=f"{seconds}s")
-    assert answer["state"] in ("persisted", "clean")
-
-
-def same(client, folder):
-    """Listing and hash: the store holds exactly what Forebay serves."""
-    names = [path for path in client.names("/lake", recursive=True) if client.act("stat", path=path)[0]["kind"] == "file"]
-    served = {path[len("/lake/") :]: hashlib.sha256(client.file(path)).hexdigest() for path in names}
-    assert {path: hashlib.sha256(content).hexdigest() for path, content in folder.files().items()} == served
-    return len(served)
 
 
 def dirty_files(client):
@@ -48,7 +35,7 @@ def test_overwrites_renames_and_deletes(client, folder):
     client.act("rename", **{"from": "/lake/d", "to": "/lake/e"})
     client.put_file("/lake/d/again", b"a new folder of the old name")
     wait(client)
-    assert same(client, folder) == 8
+    assert same(client, folder.files()) == 8
     assert folder.files()["e/00"] == b"anew"
 
 
@@ -71,18 +58,7 @@ def test_what_others_wrote_is_read_through(client, folder):
 
 
 def test_a_target_that_someone_else_changed_is_kept_and_reported(client, folder):
-    client.put_file("/lake/c", b"mine")
-    wait(client)
-    folder.put("c", b"theirs, written outside")
-    client.put_file("/lake/c", b"mine again")
-    end_at = time.monotonic() + 30
-    while not (conflicts := client.act("status")[0]["conflicts"]):
-        assert time.monotonic() < end_at, "no conflict reported"
-        time.sleep(0.1)
-    assert conflicts[0]["path"] == "/lake/c" and folder.files()["c"] == b"theirs, written outside"
-    client.act("persist_resolve", path="/lake/c", how="keep-mine")
-    wait(client)
-    assert folder.files()["c"] == b"mine again"
+    a_changed_target_is_kept_and_reported(client, folder.put, folder.files)
 
 
 @pytest.mark.parametrize("which", ["namenode", "datanode"])
@@ -99,7 +75,7 @@ def test_acknowledgements_go_on_while_a_process_is_down(client, folder, which):
         node("start", which)
         node("wait")
     wait(client, seconds=180)
-    assert same(client, folder) == 21
+    assert same(client, folder.files()) == 21
 
 
 def test_in_safe_mode_nothing_arrives_and_nothing_is_lost(client, folder):
