@@ -35,13 +35,15 @@ class StartFailed(Exception):
 
 
 class Server:
-    """`forebay serve` on free ports. Keywords are flags: `dirty_max="64MiB"`; `under` maps paths to URLs."""
+    """`forebay serve` on free ports, with one data folder or a list of them. Keywords are flags: `dirty_max="64MiB"`; `under` maps paths to URLs."""
 
     def __init__(self, data, under=None, env=None, wrap=(), **flags):
-        self.data = str(data)
+        folders = [str(f) for f in data] if isinstance(data, (list, tuple)) else [str(data)]
+        self.data = folders[0]
+        named = [arg for folder in folders for arg in ("--data", folder)]
         mounts = [f"--under={path}={url}" for path, url in (under or {}).items()]
         options = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items()]
-        self.command = [*wrap, BINARY, "serve", "--data", self.data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *mounts, *options]
+        self.command = [*wrap, BINARY, "serve", *named, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", *mounts, *options]
         self.env = env or {}
         self.logs = tempfile.mkdtemp(prefix="forebay-log-")
         self.process = None
@@ -285,3 +287,20 @@ class LoopDisk:
         subprocess.run(["umount", "-l", self.mount], check=False)
         with contextlib.suppress(OSError):
             os.remove(self.image)
+
+
+class LoopDisks:
+    """Several of them, which lose power together. The first one is where everything else lies."""
+
+    def __init__(self, *disks):
+        self.disks = disks
+        self.mount, self.kind = disks[0].mount, "+".join(disk.kind for disk in disks)
+
+    def cut(self, then):
+        for disk in reversed(self.disks):
+            then = lambda disk=disk, then=then: disk.cut(then)
+        then()
+
+    def close(self):
+        for disk in self.disks:
+            disk.close()

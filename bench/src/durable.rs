@@ -10,7 +10,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use forebay_client::{Client, FileOptions, Options};
 use futures::future::try_join_all;
-use object_store::{ObjectStoreExt, PutPayload, aws::AmazonS3Builder};
+use object_store::{ObjectStoreExt, PutPayload};
 use std::{
     cell::{Cell, RefCell},
     io::Write,
@@ -54,7 +54,8 @@ async fn write_until(end: Instant, client: Client, prefix: String) -> Result<Vec
     Ok(latencies)
 }
 
-fn p99(latencies: &mut [f64]) -> f64 {
+/// The latency that all but one of a hundred stay under.
+pub(crate) fn p99(latencies: &mut [f64]) -> f64 {
     latencies.sort_by(f64::total_cmp);
     latencies[(latencies.len() - 1) * 99 / 100]
 }
@@ -140,14 +141,7 @@ async fn small_put(bench: &Bench) -> Result<Row> {
     .await?;
     let server = Process::forebay(&bench.forebay, folder.path(), &[], &[])?;
     let client = Client::connect(&server.address, Options::default()).await?;
-    let store = AmazonS3Builder::new()
-        .with_endpoint(&stub.endpoint)
-        .with_allow_http(true)
-        .with_bucket_name("b")
-        .with_region("us-east-1")
-        .with_access_key_id("k")
-        .with_secret_access_key("s")
-        .build()?;
+    let store = stub.client()?;
     let content = Bytes::from(vec![3; 10 << 10]);
     let ours = || async {
         let begin = Instant::now();

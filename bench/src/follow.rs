@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use forebay_client::{Client, Options, ReadOptions, WriteOptions};
-use object_store::{ObjectStoreExt, PutPayload, aws::AmazonS3Builder};
+use object_store::{ObjectStoreExt, PutPayload};
 use std::{
     cell::Cell,
     time::{Duration, Instant},
@@ -70,14 +70,7 @@ async fn first_batch(bench: &Bench, client: &Client) -> Result<Row> {
         bytes_per_second: Some(200e6),
     })
     .await?;
-    let store = AmazonS3Builder::new()
-        .with_endpoint(&stub.endpoint)
-        .with_allow_http(true)
-        .with_bucket_name("b")
-        .with_region("us-east-1")
-        .with_access_key_id("k")
-        .with_secret_access_key("s")
-        .build()?;
+    let store = stub.client()?;
     let number = Cell::new(0);
     let ours = || {
         number.set(number.get() + 1);

@@ -1,9 +1,11 @@
 //! `forebay-bench`: the ratios that Forebay is judged by, each side by side in one run. Method and results: bench/README.md.
 
 mod data;
+mod drain;
 mod durable;
 mod flight;
 mod follow;
+mod hits;
 mod measure;
 mod meta;
 mod mount;
@@ -122,6 +124,8 @@ async fn run(arguments: Arguments) -> Result<()> {
     rows.extend(durable::rows(&bench).await?);
     rows.extend(follow::rows(&bench).await?);
     rows.extend(persist::rows(&bench).await?);
+    rows.extend(drain::rows(&bench).await?);
+    rows.extend(hits::rows(&bench).await?);
     rows.extend(meta::rows(&bench).await?);
     rows.extend(mount::rows(&bench).await?);
     if json {

@@ -32,6 +32,10 @@ pub(crate) enum Unit {
     Bytes,
     /// Amounts are operations; rates are 1/s.
     Operations,
+    /// Amounts are those of `seconds` cases that came out well.
+    Share,
+    /// The figure is the amount itself, and the ratio is of amounts.
+    Count,
     /// The figure is the duration itself, in ms; the ratio is of durations.
     Duration,
 }
@@ -118,6 +122,8 @@ impl Row {
         match self.unit {
             Unit::Bytes => format!("{:.2} GB/s", median(samples.iter().map(Sample::rate)) / 1e9),
             Unit::Operations => format!("{:.0}/s", median(samples.iter().map(Sample::rate))),
+            Unit::Share => format!("{:.3}", median(samples.iter().map(Sample::rate))),
+            Unit::Count => format!("{:.0}", median(samples.iter().map(|s| s.amount))),
             Unit::Duration => format!("{:.2} ms", median(samples.iter().map(|s| s.seconds)) * 1e3),
         }
     }

@@ -1,6 +1,7 @@
 //! The processes that are measured: Forebay itself, and this program again as a raw TCP or stock Flight server, so that client and
 //! server never share a process on either side.
 
+use crate::s3::{BUCKET, KEY, REGION, SECRET, Stub};
 use anyhow::{Context, Result, bail};
 use std::{
     io::{BufRead, BufReader},
@@ -34,6 +35,17 @@ impl Process {
                 .next()
                 .map(str::to_owned)
         })
+    }
+
+    /// `forebay serve` over the stub, which is its under-store at `/`, in the folder `lake` of the bucket; with one more flag.
+    pub(crate) fn forebay_over(stub: &Stub, binary: &str, data: &std::path::Path, flag: &str) -> Result<Self> {
+        let under = format!("--under=/=s3://{BUCKET}/lake?endpoint={}", stub.endpoint);
+        let env = [
+            ("AWS_ACCESS_KEY_ID", KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET),
+            ("AWS_REGION", REGION),
+        ];
+        Self::forebay(binary, data, &[under, flag.to_owned()], &env)
     }
 
     /// This program in one of its server roles.

@@ -11,6 +11,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -19,6 +20,12 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::net::TcpListener;
+
+/// What its clients name; it asks nobody who he is.
+pub(crate) const BUCKET: &str = "b";
+pub(crate) const REGION: &str = "us-east-1";
+pub(crate) const KEY: &str = "k";
+pub(crate) const SECRET: &str = "s";
 
 /// How slow the stub is.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,7 +71,11 @@ struct Store {
     objects: BTreeMap<String, Object>,
     uploads: BTreeMap<String, (HeaderMap, BTreeMap<u32, Bytes>)>,
     next: u64,
+    requests: u64,
     free_at: Option<Instant>,
+    gets: u64,
+    puts: u64,
+    away: bool,
 }
 
 /// A running stub.
@@ -103,9 +114,46 @@ impl Stub {
         Ok(stub)
     }
 
+    /// The plain client that others would use.
+    pub(crate) fn client(&self) -> Result<AmazonS3> {
+        let builder = AmazonS3Builder::new()
+            .with_endpoint(&self.endpoint)
+            .with_allow_http(true)
+            .with_bucket_name(BUCKET)
+            .with_region(REGION)
+            .with_access_key_id(KEY)
+            .with_secret_access_key(SECRET);
+        Ok(builder.build()?)
+    }
+
     /// Forgets every object.
     pub(crate) fn clear(&self) {
         *self.lock() = Store::default();
+    }
+
+    /// Whether it answers every request that it can not now.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.lock().away = away;
+    }
+
+    /// Objects that were put so far.
+    pub(crate) fn puts(&self) -> u64 {
+        self.lock().puts
+    }
+
+    /// Puts an object there as if somebody else had.
+    pub(crate) fn insert(&self, key: &str, content: Bytes) {
+        self.put(key.to_owned(), HeaderMap::new(), vec![content]);
+    }
+
+    /// Requests for the content of an object so far.
+    pub(crate) fn gets(&self) -> u64 {
+        self.lock().gets
+    }
+
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.lock().requests
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Store> {
@@ -132,7 +180,14 @@ impl Stub {
         let Ok(body) = body.collect().await.map(|b| b.to_bytes()) else {
             return plain(StatusCode::BAD_REQUEST, "");
         };
+        self.lock().requests += 1;
         self.pass(body.len(), pace).await;
+        if self.lock().away {
+            return plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "<Error><Code>ServiceUnavailable</Code></Error>",
+            );
+        }
         match (
             &head.method,
             query.has("uploads"),
@@ -163,6 +218,7 @@ impl Stub {
 
     fn put(&self, key: String, headers: HeaderMap, content: Vec<Bytes>) -> Response<Full<Bytes>> {
         let mut store = self.lock();
+        store.puts += 1;
         let exists = store.objects.get(&key).map(|o| o.etag.clone());
         let wanted = |name: &str| {
             headers
@@ -226,9 +282,12 @@ impl Stub {
     }
 
     fn get(&self, key: &str, headers: &HeaderMap, head_only: bool) -> Response<Full<Bytes>> {
-        let Some(object) = self.lock().objects.get(key).cloned() else {
+        let mut store = self.lock();
+        store.gets += u64::from(!head_only);
+        let Some(object) = store.objects.get(key).cloned() else {
             return plain(StatusCode::NOT_FOUND, "<Error><Code>NoSuchKey</Code></Error>");
         };
+        drop(store);
         let len = object.len();
         let range = headers
             .get("range")

@@ -21,6 +21,40 @@ const EXAMPLES: &str = "Examples:
 Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 exists or conflict, 5 not allowed, 6 unavailable or timed out.
 Paths are absolute; a literal % is written %25, bytes that are not UTF-8 as %XX. forebay://HOST:PORT/PATH names the server too.";
 
+const POLICY_HELP: &str =
+    "A policy is set at a path and holds for everything under it, unless a path further down sets the same key.
+It belongs to the path: renaming or deleting a directory moves no policy.
+
+Keys (with their defaults):
+  revalidate=ttl        always, ttl, never: when an open asks the under-store whether a file is the same
+  revalidate_ttl=1s     for how long its answer is believed
+  sync_interval=1min    how often what the cache has is compared with the under-store
+  ttl=none              a span: data last changed this long ago is over
+  ttl_action=free       free (the cache drops it) or delete (the under-store too)
+  quota_bytes=none      a size: most bytes under the path
+  quota_files=none      a number: most files under the path
+  evict=auto            auto, epoch, s3fifo, lru: what makes room in the clean cache
+  pin=false             true: clean data stays in the cache (`forebay pin` also loads it)
+  replicas=1            copies of dirty data
+  write=back            back, through, around
+  ack=local             memory, local, replicated(N), persisted: level of a write that names none
+  persist=asap          asap, commit, age=SPAN, size=SIZE[,age=SPAN], never: when it goes to the under-store
+  persist_format=as-is  as-is, parquet: the form of a dataset's parts there
+  parquet_compression=snappy  none, snappy, lz4, zstd: of Parquet that is written here
+  parquet_row_group=64MiB     a size: where its row groups end
+  parquet_statistics=page     none, chunk, page: how fine its statistics are
+  pack=false            true: small files go there many in one object
+  versions_kept=3       versions of a dataset that are kept
+  tier=disk             where the cache keeps it
+
+Examples:
+  forebay policy set /train versions_kept=10 ttl=30d
+  forebay policy set /train/scratch ack=memory
+  forebay policy set /train ttl=          # takes ttl away again
+  forebay policy get /train               # what is set at this very path
+  forebay policy list                     # everything that is set anywhere
+  forebay policy explain /train/scratch   # what holds there, and from where";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "forebay", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXAMPLES, propagate_version = false)]
@@ -110,18 +144,21 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  forebay persist /models --wait --timeout 5min\n  forebay persist retry /models/v1\n  forebay persist keep-mine /models/v1/model.bin"
     )]
     Persist(Persist),
-    /// Bring what is under a path into the cache.
-    Load(Waiting),
-    /// Load, and keep in the cache.
-    Pin(Waiting),
+    /// Bring what is under paths into the cache.
+    #[command(
+        after_help = "Examples:\n  forebay load /train --wait\n  forebay load --from shards.txt --parallel 16   # one path a line\n  forebay load /train --cancel\n\n`forebay status` shows how far it is. It gives way to readers, and a restart goes on with it."
+    )]
+    Load(Load),
+    /// Load, and keep in the cache: the policy pin=true.
+    Pin(Pin),
     /// Let it be evicted again.
     Unpin(Waiting),
-    /// Drop clean data under a path from the cache; dirty data stays.
+    /// Drop clean data under a path from the cache; dirty and pinned data stays.
     Free(OnePath),
     /// Look for changes that others made to the under-store.
     Sync(Waiting),
-    /// Policies by path.
-    #[command(subcommand)]
+    /// Policies by path: what holds for a directory and everything under it.
+    #[command(subcommand, after_help = POLICY_HELP)]
     Policy(Policy),
     /// Datasets: versions, sessions, following.
     #[command(subcommand)]
@@ -131,8 +168,11 @@ pub(crate) enum Verb {
     Under(Under),
     /// Check that the server, its stores and this machine are well.
     Doctor,
-    /// Check a data folder while no server runs on it.
+    /// Check data folders while no server runs on them.
     Fsck(Fsck),
+    /// Data folders of a server.
+    #[command(subcommand)]
+    Disk(Disk),
     /// Workers, draining, rebalancing.
     Cluster(Absent),
     /// Users of a server.
@@ -164,7 +204,7 @@ pub(crate) struct ServeFlags {
     /// Configuration, TOML; unknown keys are refused.
     #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The data folder [default: ./forebay-data].
+    /// A data folder, each on a disk of its own; repeatable, in any order, always all of them [default: ./forebay-data].
     #[arg(long, env = "FOREBAY_DATA_DIR", value_name = "DIR")]
     pub(crate) data: Vec<PathBuf>,
     /// Flight: HOST:PORT (port 0 takes a free one) or unix:/PATH [default: 127.0.0.1:47470].
@@ -255,6 +295,36 @@ pub(crate) struct Waiting {
     pub(crate) wait: bool,
 }
 
+/// `pin`.
+#[derive(Debug, Args)]
+pub(crate) struct Pin {
+    #[command(flatten)]
+    pub(crate) at: Waiting,
+    /// A time as in 2030-01-31T12:00:00Z, or a span from now on as in 7d; without it until `unpin`.
+    #[arg(long, value_name = "TIME|SPAN")]
+    pub(crate) until: Option<String>,
+}
+
+/// `load`.
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// Files, and directories with everything under them.
+    #[arg(value_name = "PATH", required_unless_present = "from")]
+    pub(crate) paths: Vec<String>,
+    /// A file with more paths, one a line (- is stdin).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// Files fetched at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) parallel: Option<usize>,
+    /// Return only when it is done.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// End the loads of the path that are under way.
+    #[arg(long, conflicts_with_all = ["from", "parallel", "wait"])]
+    pub(crate) cancel: bool,
+}
+
 /// `put`.
 #[derive(Debug, Args)]
 pub(crate) struct Put {
@@ -327,7 +397,7 @@ pub(crate) struct Mkdir {
 pub(crate) struct Mv {
     /// What is there now.
     pub(crate) from: String,
-    /// Its new name; an existing directory takes it under its own name.
+    /// Its new name; an existing directory takes it under its own name. In another under-store it is copied, then deleted here.
     pub(crate) to: String,
     /// Over a file or an empty directory that is there.
     #[arg(short, long)]
@@ -418,8 +488,26 @@ pub(crate) enum Policy {
     },
     /// The policies set at this very path.
     Get(OnePath),
+    /// Every path at or under a path at which policies are set, with what is set there.
+    List {
+        /// The path.
+        #[arg(default_value = "/")]
+        path: String,
+    },
     /// What holds at a path, and where it comes from.
     Explain(OnePath),
+    /// What a trace of reads would have hit, under each order of `evict`; no server is asked.
+    #[command(
+        after_help = "A server writes a trace where its configuration has trace.file = FILE. Lines are time_us,bytes,block,path.\n\nExamples:\n  forebay policy simulate reads.csv                     # at several sizes\n  forebay policy simulate reads.csv --cache-max 500GiB"
+    )]
+    Simulate {
+        /// The trace.
+        #[arg(value_name = "TRACE")]
+        trace: PathBuf,
+        /// Size of the clean cache; repeatable. Default: a tenth, a quarter, half and nine tenths of what was read.
+        #[arg(long, value_name = "SIZE")]
+        cache_max: Vec<ByteSize>,
+    },
 }
 
 /// `dataset`.
@@ -445,9 +533,15 @@ pub(crate) enum Dataset {
     )]
     Begin(Begin),
     /// Make a session's parts the next version; prints its number.
+    #[command(
+        after_help = "Examples:\n  forebay dataset publish $s --success-file\n  forebay dataset publish $day1 --with $day2 --with $day3   # all appear in the same instant, or none"
+    )]
     Publish {
         /// The session.
         session: String,
+        /// Sessions of other datasets whose versions appear in the same instant; prints a line for each.
+        #[arg(long, value_name = "SESSION")]
+        with: Vec<String>,
         /// Also write `_SUCCESS`.
         #[arg(long)]
         success_file: bool,
@@ -521,26 +615,56 @@ pub(crate) struct Follow {
 pub(crate) enum Under {
     /// Bind an under-store to a path.
     #[command(
-        after_help = "Example:\n  forebay under add /ceph 's3://bucket/prefix?endpoint=http://rgw:7480'\nSecrets come from the server's environment, never from the URL."
+        after_help = "Example:\n  forebay under add /ceph 's3://bucket/prefix?endpoint=http://rgw:7480'\nSecrets come from the server's environment, or from a file of its machine (…&credentials=/run/secrets/lake), never from the URL."
     )]
     Add {
         /// The path.
         path: String,
-        /// file:///FOLDER, s3://BUCKET/PREFIX?endpoint=URL or hdfs://NAMENODE:PORT/FOLDER.
+        /// file:///FOLDER, s3://BUCKET/PREFIX?endpoint=URL, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX?account=NAME,
+        /// hdfs://NAMENODE:PORT/FOLDER, or https://HOST/FOLDER to read from.
         url: String,
+        /// Refuse writes under the path.
+        #[arg(long)]
+        read_only: bool,
     },
     /// The under-stores and their state.
     Ls,
     /// Take a mount away; refused while dirty data lies under it.
-    Rm(OnePath),
+    Rm {
+        /// The path.
+        path: String,
+        /// Wait until everything is in the store; meanwhile the mount takes no more changes.
+        #[arg(long)]
+        drain: bool,
+    },
 }
 
 /// `fsck`.
 #[derive(Debug, Args)]
 pub(crate) struct Fsck {
-    /// The data folder.
+    /// A data folder; repeatable.
     #[arg(long, env = "FOREBAY_DATA_DIR", default_value = "./forebay-data", value_name = "DIR")]
-    pub(crate) data: PathBuf,
+    pub(crate) data: Vec<PathBuf>,
+}
+
+/// `disk`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Disk {
+    /// Take a data folder out for good, while no server runs on it; refused while anything lies there.
+    #[command(
+        after_help = "Example:\n  forebay disk remove /disk2/forebay --data /disk1/forebay --data /disk2/forebay"
+    )]
+    Remove(DiskRemove),
+}
+
+/// `disk remove`.
+#[derive(Debug, Args)]
+pub(crate) struct DiskRemove {
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    /// All data folders of the server, this one too; repeatable.
+    #[arg(long, required = true, value_name = "DIR")]
+    pub(crate) data: Vec<PathBuf>,
 }
 
 /// `user`.

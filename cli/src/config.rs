@@ -6,9 +6,12 @@ use crate::{
     failure::{Failure, Outcome},
 };
 use forebay_flight_server::{Listen, ServerSettings, TlsSettings};
-use forebay_runtime::units::{self, ByteSize};
+use forebay_runtime::{
+    disk::RealDisk,
+    units::{self, ByteSize},
+};
 use forebay_writeback::{
-    AckLevel, Path, Settings,
+    AckLevel, Path, Settings, policy,
     settings::{MountSpec, PersistSettings},
 };
 use serde::Deserialize;
@@ -40,10 +43,12 @@ struct File {
     data: DataTable,
     server: ServerTable,
     mount: Vec<MountTable>,
+    policy: Vec<PolicyTable>,
     fuse: FuseTable,
     meta: MetaTable,
     write: WriteTable,
     read: ReadTable,
+    trace: TraceTable,
     under: UnderTable,
     dataset: DatasetTable,
     persist: PersistTable,
@@ -83,6 +88,17 @@ struct MountTable {
     url: String,
     #[serde(default)]
     read_only: bool,
+    /// File or folder with the store's keys.
+    #[serde(default)]
+    credentials_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PolicyTable {
+    path: String,
+    /// Read by the policies' own rules, which refuse keys that they do not know.
+    #[serde(flatten)]
+    set: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,6 +131,13 @@ struct ReadTable {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+struct TraceTable {
+    file: Option<PathBuf>,
+    bytes_max: Option<ByteSize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct UnderTable {
     #[serde(with = "units::duration_opt")]
     timeout: Option<Duration>,
@@ -136,6 +159,7 @@ struct PersistTable {
     part_size: Option<ByteSize>,
     single_put_max: Option<ByteSize>,
     bandwidth: Option<ByteSize>,
+    requests_per_second: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,11 +191,13 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
         None => File::default(),
     };
     refuse_absent(&flags, &file)?;
-    let data = data_folder(&flags, &file)?;
+    let data = data_folders(&flags, &file)?;
+    let home = forebay_segment::home(&data, &RealDisk::shared());
+    let home = home.map_err(|error| Failure::failed(format!("--data (data.dir): {error}")))?;
     let fsync = flags.fsync.map_or(file.segment.fsync, |fsync| fsync == Switch::On);
     let meta_url = flags.meta.clone().or_else(|| file.meta.url.clone());
-    let meta_url = meta_url.unwrap_or_else(|| format!("sqlite:{}", data.join(SQLITE_FILE).display()));
-    let doors = doors(&flags, &file, &data)?;
+    let meta_url = meta_url.unwrap_or_else(|| format!("sqlite:{}", home.join(SQLITE_FILE).display()));
+    let doors = doors(&flags, &file, &home)?;
     let fuse = flags.fuse.clone().or_else(|| file.fuse.dir.clone());
     let stay_awake = file.fuse.stay_awake.unwrap_or(true);
     let cache = cache(flags, file, data, fsync)?;
@@ -210,21 +236,22 @@ fn refuse_absent(flags: &ServeFlags, file: &File) -> Outcome {
     }
 }
 
-fn data_folder(flags: &ServeFlags, file: &File) -> Outcome<PathBuf> {
-    let mut folders = match (&file.data.dir, flags.data.is_empty()) {
+fn data_folders(flags: &ServeFlags, file: &File) -> Outcome<Vec<PathBuf>> {
+    let folders = match (&file.data.dir, flags.data.is_empty()) {
         (_, false) => flags.data.clone(),
         (Some(OneOrMany::One(folder)), true) => vec![folder.clone()],
         (Some(OneOrMany::Many(folders)), true) => folders.clone(),
         (None, true) => vec![DATA_DEFAULT.into()],
     };
-    match (folders.pop(), folders.is_empty()) {
-        (Some(folder), true) if !folder.as_os_str().is_empty() => Ok(folder),
-        (Some(folder), false) if folders.contains(&folder) => {
-            Err(Failure::usage(format!("--data {}: given twice", folder.display())))
-        }
-        (Some(_), false) => Err(Failure::absent("--data (data.dir): more than one folder")),
-        _ => Err(Failure::usage("--data (data.dir): no folder is named")),
+    if folders.is_empty() || folders.iter().any(|folder| folder.as_os_str().is_empty()) {
+        return Err(Failure::usage("--data (data.dir): no folder is named"));
     }
+    for (n, folder) in folders.iter().enumerate() {
+        if folders[..n].contains(folder) {
+            return Err(Failure::usage(format!("--data {}: given twice", folder.display())));
+        }
+    }
+    Ok(folders)
 }
 
 fn doors(flags: &ServeFlags, file: &File, data: &FilePath) -> Outcome<ServerSettings> {
@@ -256,8 +283,11 @@ fn listen(what: &str, text: &str) -> Outcome<Listen> {
     text.parse().map_err(|error| Failure::usage(format!("{what}: {error}")))
 }
 
-fn cache(flags: ServeFlags, file: File, data: PathBuf, fsync: bool) -> Outcome<Settings> {
-    let mut cache = Settings::new(data);
+fn cache(flags: ServeFlags, file: File, data: Vec<PathBuf>, fsync: bool) -> Outcome<Settings> {
+    let mut cache = Settings {
+        data,
+        ..Settings::new("")
+    };
     if let Some(name) = flags.name.or(file.node.name) {
         cache.node = name;
     }
@@ -273,6 +303,9 @@ fn cache(flags: ServeFlags, file: File, data: PathBuf, fsync: bool) -> Outcome<S
     cache.persist = persist(&file.persist, cache.persist)?;
     cache.segment = forebay_segment::Settings { fsync, ..file.segment };
     cache.mounts = mounts(&flags.under, &file.mount)?;
+    cache.trace_file = file.trace.file;
+    cache.trace_bytes_max = file.trace.bytes_max.unwrap_or(cache.trace_bytes_max);
+    cache.policies = policies(&file.policy)?;
     Ok(cache)
 }
 
@@ -297,6 +330,7 @@ fn persist(table: &PersistTable, defaults: PersistSettings) -> Outcome<PersistSe
         part_bytes: table.part_size.unwrap_or(defaults.part_bytes),
         single_put_bytes_max: table.single_put_max.unwrap_or(defaults.single_put_bytes_max),
         bandwidth: table.bandwidth.or(defaults.bandwidth),
+        requests_per_second: table.requests_per_second.or(defaults.requests_per_second),
     };
     // S3 refuses parts below 5 MiB and above 5 GiB; memory is parts times files times their size.
     let parts = ByteSize::mib(5)..=ByteSize::gib(5);
@@ -308,6 +342,12 @@ fn persist(table: &PersistTable, defaults: PersistSettings) -> Outcome<PersistSe
             "persist.files_parallel, persist.parts_parallel: between 1 and 256",
         ));
     }
+    if settings
+        .requests_per_second
+        .is_some_and(|rate| !(1..=1_000_000).contains(&rate))
+    {
+        return Err(Failure::usage("persist.requests_per_second: between 1 and 1000000"));
+    }
     Ok(settings)
 }
 
@@ -315,7 +355,7 @@ fn persist(table: &PersistTable, defaults: PersistSettings) -> Outcome<PersistSe
 fn mounts(flags: &[String], file: &[MountTable]) -> Outcome<Vec<MountSpec>> {
     let mut mounts: Vec<MountSpec> = Vec::new();
     for flag in flags {
-        let wrong = |why: &str| Failure::usage(format!("--under {flag:?}: {why}; write PATH=URL"));
+        let wrong = |why: &str| Failure::usage(format!("--under {:?}: {why}; write PATH=URL", shown(flag)));
         let (path, url) = flag.split_once('=').ok_or_else(|| wrong("no '='"))?;
         // A path may hold '=' itself (day=1): the URL begins at the last '=' before its scheme.
         let (path, url) = match flag.find("://").and_then(|scheme| flag[..scheme].rfind('=')) {
@@ -331,7 +371,8 @@ fn mounts(flags: &[String], file: &[MountTable]) -> Outcome<Vec<MountSpec>> {
     let from_flags = mounts.len();
     for table in file {
         let about = |error: Failure| error.about(format!("[[mount]] {:?}", table.path));
-        let spec = mount(&table.path, &table.url, table.read_only).map_err(about)?;
+        let url = with_credentials(&table.url, table.credentials_file.as_deref()).map_err(about)?;
+        let spec = mount(&table.path, &url, table.read_only).map_err(about)?;
         match mounts.iter().position(|other| other.path == spec.path) {
             Some(at) if at >= from_flags => return Err(about(Failure::usage("the path is bound twice"))),
             Some(_) => {}
@@ -339,6 +380,24 @@ fn mounts(flags: &[String], file: &[MountTable]) -> Outcome<Vec<MountSpec>> {
         }
     }
     Ok(mounts)
+}
+
+/// A flag as it may be shown again: of its URL nothing but the scheme, for the rest might be a secret.
+fn shown(flag: &str) -> String {
+    match flag.split_once("://") {
+        Some((before, _)) => format!("{before}://…"),
+        None => flag.to_owned(),
+    }
+}
+
+/// The URL with `credentials_file` as its option.
+fn with_credentials(url: &str, file: Option<&FilePath>) -> Outcome<String> {
+    let Some(file) = file else { return Ok(url.to_owned()) };
+    let name = file.to_str().filter(|_| file.is_absolute());
+    let name = name.ok_or_else(|| Failure::usage("credentials_file: name the file or folder in full, from / on"))?;
+    let sign = if url.contains('?') { '&' } else { '?' };
+    let name = percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC);
+    Ok(format!("{url}{sign}credentials={name}"))
 }
 
 fn mount(path: &str, url: &str, read_only: bool) -> Outcome<MountSpec> {
@@ -351,6 +410,24 @@ fn mount(path: &str, url: &str, read_only: bool) -> Outcome<MountSpec> {
         url: url.to_owned(),
         read_only,
     })
+}
+
+fn policies(file: &[PolicyTable]) -> Outcome<Vec<(Path, policy::Set)>> {
+    let mut policies: Vec<(Path, policy::Set)> = Vec::new();
+    for PolicyTable { path: text, set } in file {
+        let about = |why: String| Failure::usage(why).about(format!("[[policy]] {text:?}"));
+        let path = Path::parse(text.as_bytes()).map_err(|error| about(error.to_string()))?;
+        let pairs = set.iter().map(|(key, value)| (key.as_str(), value));
+        let set = policy::Set::parse(pairs).map_err(|error| about(error.to_string()))?;
+        if set.is_empty() {
+            return Err(about("no policy is named".into()));
+        }
+        if policies.iter().any(|(other, _)| *other == path) {
+            return Err(about("the path is named twice".into()));
+        }
+        policies.push((path, set));
+    }
+    Ok(policies)
 }
 
 #[cfg(test)]
@@ -370,7 +447,7 @@ mod tests {
     #[test]
     fn nothing_given_is_a_laptop() {
         let settings = resolve(ServeFlags::default()).unwrap();
-        assert_eq!(settings.cache.data, PathBuf::from("./forebay-data"));
+        assert_eq!(settings.cache.data, [PathBuf::from("./forebay-data")]);
         assert_eq!(settings.meta_url, "sqlite:./forebay-data/meta.sqlite");
         assert_eq!(settings.doors.listen.to_string(), "127.0.0.1:47470");
         assert_eq!(settings.cache.ack, AckLevel::Local);
@@ -391,12 +468,24 @@ mod tests {
             path = "/lake"
             url = "file:///mnt/lake"
             read_only = true
+            [[mount]]
+            path = "/ceph"
+            url = "s3://bucket/prefix?endpoint=http://rgw"
+            credentials_file = "/run/secrets/rgw keys"
+            [[policy]]
+            path = "/lake/train"
+            ttl = "7d"
+            versions_kept = 4
+            pin = true
             [write]
             ack = "memory"
             dirty_max = "64MiB"
             stall_max = "100ms"
             [read]
             cache_max = "1GiB"
+            [trace]
+            file = "/var/trace.csv"
+            bytes_max = "1MiB"
             [fuse]
             dir = "/mnt"
             stay_awake = false
@@ -411,6 +500,7 @@ mod tests {
             part_size = "8MiB"
             single_put_max = "4MiB"
             bandwidth = "10MiB"
+            requests_per_second = 50
             [segment]
             flush_delay = "1ms"
             [auth]
@@ -430,7 +520,7 @@ mod tests {
         } = with_file(text, ServeFlags::default()).unwrap();
         assert_eq!(
             (cache.data, meta_url.as_str(), cache.node.as_str()),
-            ("/d".into(), "sqlite:/m", "n1")
+            (vec!["/d".into()], "sqlite:/m", "n1")
         );
         assert_eq!(
             (doors.listen.to_string(), doors.http.to_string()),
@@ -451,11 +541,32 @@ mod tests {
             (Duration::from_secs(60), 5)
         );
         assert_eq!((cache.persist.files_parallel, cache.persist.parts_parallel), (2, 3));
+        assert_eq!(cache.persist.requests_per_second, Some(50));
+        assert_eq!(
+            (cache.trace_file, cache.trace_bytes_max),
+            (Some("/var/trace.csv".into()), ByteSize::mib(1))
+        );
+        let (path, set) = &cache.policies[0];
+        let set = serde_json::Value::Object(set.json());
+        assert_eq!(path.to_string(), "/lake/train");
+        assert_eq!(set, serde_json::json!({ "ttl": "7d", "pin": true, "versions_kept": 4 }));
         assert_eq!(cache.segment.flush_delay, Duration::from_millis(1));
+        assert_eq!(
+            cache.mounts[1].url,
+            "s3://bucket/prefix?endpoint=http://rgw&credentials=%2Frun%2Fsecrets%2Frgw%20keys"
+        );
         assert_eq!(
             (doors.users, doors.tls.unwrap().client_ca),
             (Some("/u".into()), Some("/ca".into()))
         );
+    }
+
+    #[test]
+    fn of_several_folders_the_first_of_a_new_store_has_what_is_not_a_segment() {
+        let settings = with_file("data.dir = ['/no/b', '/no/a']", ServeFlags::default()).unwrap();
+        assert_eq!(settings.cache.data, ["/no/b", "/no/a"].map(PathBuf::from));
+        assert_eq!(settings.meta_url, "sqlite:/no/b/meta.sqlite");
+        assert_eq!(settings.doors.data, PathBuf::from("/no/b"));
     }
 
     #[test]
@@ -470,7 +581,7 @@ mod tests {
         let settings = with_file(text, flags).unwrap().cache;
         assert_eq!(
             (settings.data, settings.dirty_max),
-            ("/flag".into(), Some(ByteSize::mib(1)))
+            (vec!["/flag".into()], Some(ByteSize::mib(1)))
         );
         assert_eq!(settings.mounts.len(), 1);
         assert_eq!(settings.mounts[0].url, "file:///flag");
@@ -490,6 +601,22 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_that_is_refused_shows_nothing_of_its_url() {
+        for flag in ["lake=s3://me:hush@b/p", "s3://me:hush@b/p", "/a/../b=s3://me:hush@b/p"] {
+            let flags = ServeFlags {
+                under: vec![flag.into()],
+                ..ServeFlags::default()
+            };
+            let failure = resolve(flags).unwrap_err();
+            assert!(
+                failure.text().contains("--under") && !failure.text().contains("hush"),
+                "{}",
+                failure.text()
+            );
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, named) in [
             ("data.dirr = '/x'", "dirr"),
@@ -501,9 +628,19 @@ mod tests {
                 "[[mount]]\npath = '/a'\nurl = 'file:///x'\n[[mount]]\npath = '/a'\nurl = 'file:///y'",
                 "twice",
             ),
+            ("[persist]\nrequests_per_second = 0", "persist.requests_per_second"),
+            ("[[policy]]\npath = '/a'\nttll = '1d'", "ttll"),
+            ("[[policy]]\npath = '/a'\nttl = 'soon'", "ttl: \"soon\" is not allowed"),
+            ("[[policy]]\npath = 'a'\nttl = '1d'", "[[policy]]"),
+            ("[[policy]]\npath = '/a'", "no policy is named"),
+            (
+                "[[policy]]\npath = '/a'\nttl = '1d'\n[[policy]]\npath = '/a'\npin = true",
+                "twice",
+            ),
             ("tls.cert = '/c'", "tls.key"),
             ("persist.part_size = '1MiB'", "part_size"),
-            ("data.dir = ['/a', '/a']", "twice"),
+            ("data.dir = ['/a', '/b', '/a']", "twice"),
+            ("data.dir = []", "no folder"),
             ("server.listen = 'here'", "server.listen"),
             ("not toml", "forebay.toml"),
         ] {
@@ -520,11 +657,7 @@ mod tests {
 
     #[test]
     fn what_a_later_build_has_says_so() {
-        for text in [
-            "node.zone = 'z'",
-            "data.dir = ['/a', '/b']",
-            "write.ack = 'replicated(2)'",
-        ] {
+        for text in ["node.zone = 'z'", "write.ack = 'replicated(2)'"] {
             let failure = with_file(text, ServeFlags::default()).unwrap_err();
             assert!(
                 failure.text().contains("not in this build"),

@@ -1,10 +1,10 @@
 //! Components to a running server, and its end.
 //!
-//! 1. Settings are read, limits raised, the data folder made.
+//! 1. Settings are read, limits raised, the data folders made.
 //! 2. The metastore, then the engine (which locks, replays and recovers), then the doors.
 //! 3. One line on stdout says that it can serve.
 //! 4. SIGTERM or SIGINT: the doors close, calls under way may end, folders are unmounted, the engine drains; exit code 0. Dirty data stays in the data
-//!    folder, the next start goes on with it. A second signal ends it at once.
+//!    folders, the next start goes on with it. A second signal ends it at once.
 
 use crate::{
     args::ServeFlags,
@@ -30,7 +30,7 @@ pub(crate) async fn serve(flags: ServeFlags) -> Outcome {
     let settings = config::resolve(flags)?;
     failpoint::init().map_err(|error| Failure::usage(error.to_string()))?;
     let open_files = limits::raise_open_files();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = %settings.cache.data.display(), open_files, "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data = ?settings.cache.data, open_files, "starting");
     let mut signals = Signals::listen()?;
     let server = tokio::select! {
         running = start(settings) => running?,
@@ -74,8 +74,10 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
     } = settings;
     // Before the engine makes its handles, else they count into nothing.
     forebay_flight_server::install_metrics();
-    let made = std::fs::create_dir_all(&cache.data);
-    made.map_err(|error| Failure::failed(format!("--data {}: {error}", cache.data.display())))?;
+    for folder in &cache.data {
+        let made = std::fs::create_dir_all(folder);
+        made.map_err(|error| Failure::failed(format!("--data {}: {error}", folder.display())))?;
+    }
     let meta = forebay_metastore::open(&meta_url, OpenOptions { fsync }).await;
     let meta = meta.map_err(|error| Failure::failed(error.to_string()))?;
     let timeout = cache.under_timeout;

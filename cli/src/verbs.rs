@@ -2,12 +2,15 @@
 
 mod copy;
 mod dataset;
+mod disk;
 mod doctor;
 mod folder;
 mod fsck;
+mod load;
 mod names;
 mod persist;
 mod policy;
+mod relocate;
 mod residence;
 mod status;
 mod transfer;
@@ -16,7 +19,7 @@ mod under;
 mod user;
 
 use crate::{
-    args::{Cli, Door, User, Verb},
+    args::{Cli, Disk, Door, User, Verb},
     connect,
     failure::{Failure, Outcome},
     output::Output,
@@ -45,8 +48,8 @@ async fn dispatch(verb: Verb, door: &Door, output: &mut Output) -> Outcome {
         Verb::Rm(rm) => names::rm(rm, door, output).await,
         Verb::Status(status) => status::status(status, door, output).await,
         Verb::Persist(persist) => persist::persist(persist, door, output).await,
-        Verb::Load(at) => residence::act("load", at, door, output).await,
-        Verb::Pin(at) => residence::act("pin", at, door, output).await,
+        Verb::Load(load) => load::load(load, door, output).await,
+        Verb::Pin(pin) => residence::pin(pin, door, output).await,
         Verb::Unpin(at) => residence::act("unpin", at, door, output).await,
         Verb::Sync(at) => residence::act("sync", at, door, output).await,
         Verb::Free(at) => residence::free(at, door, output).await,
@@ -55,6 +58,7 @@ async fn dispatch(verb: Verb, door: &Door, output: &mut Output) -> Outcome {
         Verb::Under(under) => under::under(under, door, output).await,
         Verb::Doctor => doctor::doctor(door, output).await,
         Verb::Fsck(fsck) => fsck::fsck(&fsck, output).await,
+        Verb::Disk(Disk::Remove(remove)) => disk::remove(remove, output).await,
         Verb::User(User::Add(add)) => user::add(&add, output),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "forebay", &mut std::io::stdout());

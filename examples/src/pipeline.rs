@@ -6,7 +6,8 @@
 //!    its first epoch runs while the job does. Meanwhile everything goes to the under-store.
 //! 4. The trainer's second epoch reads the published version.
 //! 5. Every object of the under-store is compared with what Forebay serves, by listing and SHA-256.
-//! 6. The same job the old way: Parquet into the same store, then two epochs from there.
+//! 6. With HDFS as a second store: the inputs lie there and are read through Forebay, and a summary of the features goes there.
+//! 7. The same job the old way: Parquet into the same store, then two epochs from there.
 
 mod input;
 mod job;
@@ -16,6 +17,7 @@ mod report;
 mod store;
 mod trainer;
 mod verify;
+mod warehouse;
 
 pub use report::Report;
 
@@ -32,6 +34,7 @@ use std::{
 };
 use store::Store;
 use trainer::Trainer;
+use warehouse::Warehouse;
 
 /// Where the features go, on the server.
 const DATASET: &str = "/lake/features";
@@ -45,6 +48,8 @@ pub struct Settings {
     pub forebay: PathBuf,
     /// Into S3 as the environment names it, instead of a local folder.
     pub ceph: bool,
+    /// With the HDFS that the environment names as a second under-store.
+    pub hdfs: bool,
     /// TPC-H scale factor; 1 is six million rows.
     pub scale: f64,
     /// Inputs are kept here, and a run's own files while it runs.
@@ -73,9 +78,19 @@ pub async fn run(settings: &Settings) -> Result<Report> {
         Store::local(&run.path().join("store"))?
     };
     let (data, log) = (run.path().join("data"), run.path().join("forebay.log"));
-    let server = Server::start(&settings.forebay, &data, &[store.mount()], &log).await?;
+    let warehouse = settings.hdfs.then(Warehouse::from_env).transpose()?;
+    let mut mounts = vec![store.mount()];
+    if let Some(warehouse) = &warehouse {
+        warehouse.stock(&input).await.context("the tables into HDFS")?;
+        mounts.push(warehouse.mount());
+    }
+    let server = Server::start(&settings.forebay, &data, &mounts, &log).await?;
     let client = Client::connect(&server.flight, Options::default()).await?;
-    let job = Job::plan(&input).await?;
+    let tables = match &warehouse {
+        Some(warehouse) => warehouse.tables(&input, &server.flight)?,
+        None => input.tables(),
+    };
+    let job = Job::plan(&tables, &client).await?;
 
     let live = Live::start(client.clone());
     let (moments, trainer) = new_way(&client, &job, &live).await?;
@@ -84,9 +99,14 @@ pub async fn run(settings: &Settings) -> Result<Report> {
     let written = verify::compare(&client, DATASET, &store)
         .await
         .context("what the under-store has")?;
+    let warehoused = match &warehouse {
+        Some(warehouse) => Some(warehouse.summarise(&client, &job, DATASET).await?),
+        None => None,
+    };
+    let job = Job::plan(&input.tables(), &client).await?;
     drop(server);
     let old = old::run(&job, &store).await?;
-    Ok(Report::new(settings, &moments, &trainer, &written, old))
+    Ok(Report::new(settings, &moments, &trainer, &written, old).with_warehouse(warehoused))
 }
 
 /// Writes, follows and persists at once; then the second epoch.

@@ -235,10 +235,12 @@ impl Translator {
             PartItem::Batch(stored, _) => (decoder.batch(&stored, lens.decode())?, stored.app_metadata),
             PartItem::Decoded(batch, app_metadata) => (batch, app_metadata),
         };
+        let had_rows = batch.num_rows() > 0;
         let shown = lens.apply(batch)?;
         match shown.num_rows() {
-            // Nothing of it is left; its app_metadata would say something of rows that nobody sees.
-            0 => Ok(vec![]),
+            // Nothing of it is left; its app_metadata would say something of rows that nobody sees. A batch that never had a row
+            // goes out: readers count batches for their resume tokens.
+            0 if had_rows => Ok(vec![]),
             _ => self.encoder.batch(&shown, app_metadata),
         }
     }

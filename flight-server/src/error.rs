@@ -2,9 +2,13 @@
 //! on the wire, which are the caller's to correct.
 
 use forebay_protocol::{
-    Invalid, action::ActionError, frame::FrameError, info::TRAILER_RETRY_AFTER, ticket::TicketError,
+    Invalid,
+    action::ActionError,
+    frame::FrameError,
+    info::{REASON_OTHER_STORE, TRAILER_REASON, TRAILER_RETRY_AFTER},
+    ticket::TicketError,
 };
-use forebay_writeback::{Error, ErrorKind};
+use forebay_writeback::{Error, ErrorKind, Mismatch};
 use tonic::{Code, Status, metadata::MetadataValue};
 
 /// What a client is asked to wait after RESOURCE_EXHAUSTED or UNAVAILABLE, milliseconds.
@@ -32,7 +36,12 @@ fn code(kind: ErrorKind) -> Code {
 
 /// The status of an engine's error.
 pub(crate) fn engine(error: Error) -> Status {
-    status(code(error.kind()), &error.to_string())
+    let mut status = status(code(error.kind()), &error.to_string());
+    if error.mismatch() == Some(Mismatch::OtherStore) {
+        let reason = MetadataValue::from_static(REASON_OTHER_STORE);
+        status.metadata_mut().insert(TRAILER_REASON, reason);
+    }
+    status
 }
 
 /// A status that always has a text, of a length that every client takes, and a hint when to come back where that helps.

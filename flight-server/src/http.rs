@@ -1,7 +1,9 @@
-//! The HTTP door: pages for people and machines. It asks like the Flight door does, but for `/healthz`.
+//! The HTTP door: pages for people and machines, and a file system for Hadoop programs. It asks like the Flight door does, but for
+//! `/healthz`.
 
 mod console;
 pub(crate) mod metrics;
+mod webhdfs;
 
 use crate::{
     auth::{Principal, Right},
@@ -17,22 +19,21 @@ use axum::{
     routing::get,
 };
 use forebay_protocol::{action, path::WirePath};
+use forebay_writeback::{clean::LoadState, stats::DiskStatus};
 use serde::Serialize;
 use std::sync::Arc;
 use tonic::{Code, Status};
 
-/// The pages.
-pub(crate) fn router(door: Arc<Door>) -> Router {
+/// The pages. `secure`: they are reached by TLS.
+pub(crate) fn router(door: Arc<Door>, secure: bool) -> Router {
     let asked = Router::new()
         .route("/", get(console::page))
         .route("/metrics", get(metrics::page))
         .route("/readyz", get(ready))
         .route("/api/v1/status", get(told))
         .layer(middleware::from_fn_with_state(Arc::clone(&door), ask));
-    Router::new()
-        .route("/healthz", get(healthy))
-        .merge(asked)
-        .with_state(door)
+    let pages = Router::new().route("/healthz", get(healthy)).merge(asked);
+    pages.with_state(Arc::clone(&door)).merge(webhdfs::router(door, secure))
 }
 
 /// Lets only those pass who may.
@@ -141,6 +142,7 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
         persisted_bytes: status.persisted_bytes,
         cached_bytes: status.cached_bytes,
         queued: status.queued,
+        withheld: status.withheld,
         uploading: status.uploading,
         blocked: blocked.collect(),
         conflicts: conflicts.collect(),
@@ -150,6 +152,9 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
             .collect(),
         ack: engine::level(status.ack).to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        loads: loads(door, may),
+        unconverted: unconverted(door, may),
+        disks: status.disks.into_iter().map(disk).collect(),
     };
     Ok(StatusTold {
         documented,
@@ -159,6 +164,56 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
     })
 }
 
+fn disk(disk: DiskStatus) -> action::Disk {
+    action::Disk {
+        folder: disk.folder.display().to_string(),
+        tier: disk.tier.to_owned(),
+        total_bytes: disk.total_bytes,
+        free_bytes: disk.free_bytes,
+        used_bytes: disk.used_bytes,
+    }
+}
+
+/// Parts that were left as they are, of datasets that a caller may see.
+fn unconverted(door: &Door, may: impl Fn(&str) -> bool) -> Vec<action::Unconverted> {
+    let told = door.cache.unconverted().into_iter().filter_map(|left| {
+        let path = engine::wire_path(&left.path).ok()?.to_string();
+        may(&path).then(|| action::Unconverted {
+            path,
+            reason: left.reason,
+            since: engine::time(left.since),
+            parts: left.parts,
+        })
+    });
+    told.collect()
+}
+
+/// The loads that a caller may see.
+fn loads(door: &Door, may: impl Fn(&str) -> bool) -> Vec<action::LoadJob> {
+    let told = door.cache.loads().into_iter().filter_map(|job| {
+        let path = engine::wire_path(&job.path).ok()?.to_string();
+        may(&path).then(|| action::LoadJob {
+            job: job.id,
+            path,
+            paths: job.paths as u64,
+            since: engine::time(job.since),
+            state: match job.state {
+                LoadState::Running => "running".to_owned(),
+                LoadState::Loaded => "loaded".to_owned(),
+                LoadState::Full => "full".to_owned(),
+                LoadState::Cancelled => "cancelled".to_owned(),
+                LoadState::Failed(why) => format!("failed: {why}"),
+            },
+            files: job.files.0,
+            files_total: job.files.1,
+            bytes: job.bytes.0,
+            bytes_total: job.bytes.1,
+            found_all: job.found_all,
+        })
+    });
+    told.collect()
+}
+
 /// The mounts.
 pub(crate) fn mounts(door: &Door) -> Result<Vec<action::Mount>, Status> {
     let mounts = door.cache.under_list().into_iter();
@@ -166,7 +221,10 @@ pub(crate) fn mounts(door: &Door) -> Result<Vec<action::Mount>, Status> {
         Ok(action::Mount {
             path: engine::wire_path(&m.path)?,
             url: m.url,
+            read_only: m.read_only,
             state: m.state,
+            synced: m.synced.map(engine::time),
+            sync_error: m.sync_error,
         })
     });
     told.collect()

@@ -8,7 +8,7 @@
 //! | `reply`, `encode` | what goes out: gRPC frames and trailers, Arrow messages |
 //! | `error` | from the engine's kinds to gRPC codes, in one match |
 //! | `auth`, `tickets` | who asks, what they may do, and what they were given |
-//! | `http` | console, metrics, health |
+//! | `http` | console, metrics, health, WebHDFS |
 //! | `folders` | the wish to mount a folder, passed on |
 //!
 //! The Flight service sits below tonic's codec, so that a stored batch goes from its segment to the socket, and a received one from

@@ -99,7 +99,7 @@ impl Server {
                 serve_flight(Arc::clone(&for_flight), accepted)
             }),
         );
-        let router = http::router(for_pages);
+        let router = http::router(for_pages, secure);
         tasks.spawn(
             "http",
             accept(
@@ -251,9 +251,9 @@ async fn serve_pages(router: axum::Router, ready: Ready) {
         let (router, call) = (router.clone(), calls.begin());
         request.extensions_mut().insert(Arc::clone(&peer));
         async move {
+            // The connection is busy until the last byte of the answer has gone.
             let answer = tower::ServiceExt::oneshot(router, request).await;
-            drop(call);
-            answer
+            answer.map(|answer| answer.map(|body| call.until_sent(body)))
         }
     });
     let connection = hyper::server::conn::http1::Builder::new()

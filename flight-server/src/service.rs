@@ -23,7 +23,7 @@ use crate::{
 };
 use calls::{Method, Observed};
 use forebay_runtime::{budget::Budget, clock::ClockRef, task::Tasks};
-use forebay_writeback::{AckLevel, Cache};
+use forebay_writeback::Cache;
 use futures::{
     FutureExt, StreamExt,
     stream::{self, BoxStream},
@@ -65,8 +65,6 @@ pub(crate) struct Door {
     views: Views,
     tasks: Tasks,
     unfinished: Budget,
-    /// Level of a write that names none.
-    ack: AckLevel,
     draining: CancellationToken,
 }
 
@@ -116,7 +114,6 @@ impl Door {
         folders: Arc<dyn Folders>,
     ) -> Result<Self, StartError> {
         let office = Office::open(data, clock).await?;
-        let ack = cache.status().await?.ack;
         Ok(Self {
             cache,
             auth,
@@ -125,7 +122,6 @@ impl Door {
             views: Views::new(),
             tasks,
             unfinished: Budget::new("unfinished messages", UNFINISHED_BYTES_MAX),
-            ack,
             draining: CancellationToken::new(),
         })
     }
@@ -138,6 +134,11 @@ impl Door {
     /// Whether new calls are welcome.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.is_cancelled()
+    }
+
+    /// The tasks of the doors.
+    pub(crate) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Gives out and recognises tickets and tokens.

@@ -37,6 +37,7 @@ fn number(error: &Error) -> i32 {
         Some(Mismatch::IsADirectory) => return libc::EISDIR,
         Some(Mismatch::NotEmpty) => return libc::ENOTEMPTY,
         Some(Mismatch::TooLarge) => return libc::EFBIG,
+        Some(Mismatch::OtherStore) => return libc::EXDEV,
         None => {}
     }
     match error.kind() {

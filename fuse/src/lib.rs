@@ -22,6 +22,7 @@ mod errno;
 mod mount;
 mod notify;
 mod session;
+mod turns;
 mod volume;
 mod workers;
 

@@ -9,6 +9,7 @@ use crate::{
     awake::Awake,
     notify::Notify,
     session::Session,
+    turns::Turns,
     volume::{Mode, Volume, VolumeOptions},
     workers::Workers,
 };
@@ -25,7 +26,7 @@ use std::{
 
 /// What a mount is called in lists of mounts.
 const NAME: &str = "forebay";
-/// Threads that take requests: as many as there are cores, within these. More would only wake each other.
+/// Threads that may take requests: as many as there are cores, within these. How many of them do is `turns`' affair.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
 /// What the kernel reads ahead, KiB: a stream then comes in few large requests.
 const READ_AHEAD_KIB: u32 = 4096;
@@ -87,7 +88,7 @@ impl Mounted {
         let volume = Volume::new(cache, options.volume);
         let workers = Workers::start().map_err(failed("serve"))?;
         let awake = options.stay_awake.then(Awake::shared).flatten();
-        let filesystem = Session::new(Arc::clone(&volume), workers, awake);
+        let filesystem = Session::new(Arc::clone(&volume), workers, awake, Turns::new(threads()));
         let session = fuser::Session::new(filesystem, &folder, &config(options.volume)).map_err(failed("mount"))?;
         let session = session.spawn().map_err(failed("serve"))?;
         let notify = Notify::start(session.notifier()).map_err(failed("serve"))?;
@@ -269,10 +270,14 @@ fn config(options: VolumeOptions) -> Config {
         config.mount_options.push(MountOption::RO);
     }
     config.acl = SessionACL::All;
-    let cores = std::thread::available_parallelism().map_or(*THREADS.start(), usize::from);
-    config.n_threads = Some(cores.clamp(*THREADS.start(), *THREADS.end()));
+    config.n_threads = Some(threads());
     config.clone_fd = true;
     config
+}
+
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(*THREADS.start(), usize::from);
+    cores.clamp(*THREADS.start(), *THREADS.end())
 }
 
 /// Only a wish: without the right to it streams come in smaller requests.

@@ -6,6 +6,7 @@
 use crate::{
     Errno, Result,
     awake::Awake,
+    turns::Turns,
     volume::{Attr, Caller, Entry, FileKind, OpenHow, Opened, OpenedDir, SetAttr, Volume},
     workers::Workers,
 };
@@ -31,6 +32,8 @@ use std::{
 /// Requests that the kernel has under way without a program waiting for each.
 const BACKGROUND_MAX: u16 = 128;
 const BLOCK_BYTES: u32 = 4096;
+/// A write from this size on may hold its thread up.
+const LARGE_WRITE: usize = 64 << 10;
 
 /// The volume as the kernel sees it.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ pub(crate) struct Session {
     workers: Workers,
     backing: Arc<Backing>,
     awake: Option<Arc<Awake>>,
+    turns: Turns,
 }
 
 /// Local files that the kernel reads by itself: one registration for all opens of a node, until the last is released.
@@ -52,12 +56,13 @@ struct BackingIds {
 }
 
 impl Session {
-    pub(crate) fn new(volume: Arc<Volume>, workers: Workers, awake: Option<Arc<Awake>>) -> Self {
+    pub(crate) fn new(volume: Arc<Volume>, workers: Workers, awake: Option<Arc<Awake>>, turns: Turns) -> Self {
         Self {
             volume,
             workers,
             backing: Arc::default(),
             awake,
+            turns,
         }
     }
 
@@ -78,8 +83,18 @@ impl Session {
         };
         let (begin, operation) = async_task::spawn(operation, go_on);
         operation.detach();
-        let _entered = worker.enter();
+        let entered = worker.enter();
         begin.run();
+        drop(entered);
+        self.turns.answered();
+    }
+
+    /// A request was answered without an operation.
+    fn answered(&self) {
+        if let Some(awake) = &self.awake {
+            awake.request();
+        }
+        self.turns.answered();
     }
 }
 
@@ -465,13 +480,17 @@ impl Filesystem for Session {
         let sync = open_flags.0 & libc::O_DSYNC != 0;
         if !kill && !sync {
             let entered = self.workers.next().enter();
+            // The kernel slows those who write much.
+            let aside = (data.len() >= LARGE_WRITE).then(|| self.turns.aside());
             // Without waiting it needs no copy of the data. One that would wait has done nothing.
             let at_once = volume.write(handle.0, offset, data).now_or_never();
-            drop(entered);
-            match at_once {
-                Some(Ok(())) => return reply.written(length),
-                Some(Err(error)) => return reply.error(number(error)),
-                None => {}
+            drop((entered, aside));
+            if let Some(done) = at_once {
+                match done {
+                    Ok(()) => reply.written(length),
+                    Err(error) => reply.error(number(error)),
+                }
+                return self.turns.answered();
             }
         }
         let data = data.to_vec();
@@ -501,8 +520,12 @@ impl Filesystem for Session {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        let volume = Arc::clone(&self.volume);
         self.backing.release(node.0, handle.0);
+        if self.volume.release_unchanged(handle.0) {
+            reply.ok();
+            return self.answered();
+        }
+        let volume = Arc::clone(&self.volume);
         self.answer(async move { reply_empty(reply, volume.release(handle.0).await) });
     }
 

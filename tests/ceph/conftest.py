@@ -9,7 +9,7 @@ import pytest
 from tests.harness import Server
 
 
-PROBE = "/.forebay-probe"  # What a server that has just started tries the store with; gone when it knows.
+PROBE = "/.forebay-probe-"  # What a server that has just started tries the store with; gone when it knows.
 
 
 def environment(name):
@@ -32,15 +32,18 @@ class Bucket:
         """key below the prefix → content."""
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self.prefix + "/")
         keys = [o["Key"] for page in pages for o in page.get("Contents", [])]
-        return {k[len(self.prefix) + 1 :]: self.s3.get_object(Bucket=self.name, Key=k)["Body"].read() for k in keys if not k.endswith(PROBE)}
+        return {k[len(self.prefix) + 1 :]: self.s3.get_object(Bucket=self.name, Key=k)["Body"].read() for k in keys if PROBE not in k}
 
     def put(self, key, content):
         self.s3.put_object(Bucket=self.name, Key=f"{self.prefix}/{key}", Body=content)
 
+    def delete(self, key):
+        self.s3.delete_object(Bucket=self.name, Key=f"{self.prefix}/{key}")
+
     def uploads(self):
         """Multipart uploads that were neither completed nor aborted."""
         found = self.s3.list_multipart_uploads(Bucket=self.name, Prefix=self.prefix + "/").get("Uploads", [])
-        return [u["Key"] for u in found if not u["Key"].endswith(PROBE)]
+        return [u["Key"] for u in found if PROBE not in u["Key"]]
 
 
 @pytest.fixture

@@ -1,18 +1,23 @@
 """Persist into a real Ceph: what was acknowledged is there under its own name, byte for byte, and nothing beside it."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.flight
 import pyarrow.parquet as pq
 import pytest
 
 from tests.harness import Server
-from tests.stores import a_changed_target_is_kept_and_reported, same, wait
+from tests.stores import a_changed_target_is_kept_and_reported, changes_outside_are_seen, same, wait, wait_for
+from tests.webhdfs.conftest import Hdfs
 
 LARGE = random.Random(7).randbytes(70 << 20)
 
@@ -58,6 +63,41 @@ def test_overwrites_renames_and_deletes(client, bucket):
     assert bucket.objects()["e/00"] == b"anew"
 
 
+def test_small_files_go_into_packs_and_show_to_whoever_has_the_bucket(server, client, bucket, tmp_path):
+    client.act("policy_set", path="/lake/p", pack=True)
+    files = {f"/lake/p/d{k % 2}/{k:03}": random.Random(k).randbytes(500 + k * 300) for k in range(120)}
+    with ThreadPoolExecutor(8) as writers:
+        list(writers.map(lambda file: client.put_file(*file), files.items()))
+    wait(client)
+
+    def served_by_an_empty_folder():
+        with Server(tmp_path / uuid.uuid4().hex, under={"/lake": bucket.url()}) as other, other.client() as its:
+            paths = [p for p in its.names("/lake", recursive=True) if its.act("stat", path=p)[0]["kind"] == "file"]
+            return {p: its.file(p) for p in paths}
+
+    objects = bucket.objects()
+    assert 1 <= len(objects) <= 40 and all(key.startswith(".forebay-packs/") for key in objects), list(objects)
+    client.act("free", path="/lake")
+    assert {p: client.file(p) for p in files} == files == served_by_an_empty_folder()
+
+    for k in range(0, 120, 4):
+        client.act("delete", path=f"/lake/p/d0/{k:03}")
+        del files[f"/lake/p/d0/{k:03}"]
+    files["/lake/p/d1/001"] = b"anew"
+    client.put_file("/lake/p/d1/001", b"anew")
+    client.act("rename", **{"from": "/lake/p/d1", "to": "/lake/p/moved"})
+    files = {p.replace("/d1/", "/moved/"): content for p, content in files.items()}
+    wait(client)
+    server.restart()
+    with server.client() as again:
+        assert {p: again.file(p) for p in files} == files == served_by_an_empty_folder()
+        again.act("delete", path="/lake/p", recursive=True)
+        wait(again)
+    assert served_by_an_empty_folder() == {}
+    left = {key: content for key, content in bucket.objects().items() if not key.endswith("/")}
+    assert len(left) <= 1 and sum(map(len, left.values())) < 1000
+
+
 def test_a_dataset_is_readable_by_others(client, bucket):
     table = pa.table({"id": range(10_000), "s": [str(k) for k in range(10_000)]})
     client.put("/lake/arrow", *table.to_batches())
@@ -74,12 +114,63 @@ def test_a_dataset_is_readable_by_others(client, bucket):
     assert all_same(client, bucket) == 4
 
 
+def test_parts_become_parquet_on_their_way(client, bucket):
+    table = pa.table({"id": range(10_000), "s": pa.array([str(k % 7) for k in range(10_000)]).dictionary_encode()})
+    client.act("policy_set", path="/lake/becomes", persist_format="parquet", persist="never", parquet_compression="zstd")
+    client.put("/lake/becomes", *table.to_batches(max_chunksize=1000))
+    before = client.info("/lake/becomes")
+    client.act("persist", path="/lake/becomes")
+    wait(client)
+    [(key, file)] = [(k, v) for k, v in bucket.objects().items() if k.startswith("becomes/")]
+    assert key.endswith(".parquet") and pq.read_table(pa.BufferReader(file)) == table
+    assert pq.ParquetFile(pa.BufferReader(file)).metadata.row_group(0).column(0).statistics.max == 9999
+    # From here, by a ticket of the time before, and once nothing is here any more.
+    assert [c.data for c in client.flight.do_get(before.endpoints[0].ticket)] == table.to_batches(max_chunksize=1000)
+    client.act("free", path="/lake/becomes")
+    assert client.act("stat", path=f"/lake/{key}")[0]["cached_bytes"] == 0
+    assert client.table("/lake/becomes") == table
+    assert bucket.uploads() == []
+
+
 def test_what_others_wrote_is_read_through(client, bucket):
     bucket.put("theirs/x.bin", LARGE)
     assert client.names("/lake/theirs") == ["/lake/theirs/x.bin"]
     assert client.file("/lake/theirs/x.bin") == LARGE
     assert client.file("/lake/theirs/x.bin", offset=50_000_000, length=100) == LARGE[50_000_000:50_000_100]
     assert client.act("stat", path="/lake/theirs/x.bin")[0]["state"] == "clean"
+
+
+def test_modes_are_found_by_a_cache_that_begins_anew(server, client, bucket, tmp_path):
+    with Hdfs(server.http) as hdfs:
+        hdfs.write("/lake/private", b"for the group", permission="640")
+    wait(client)
+    assert bucket.s3.head_object(Bucket=bucket.name, Key=f"{bucket.prefix}/private")["Metadata"]["mode"] == "640"
+    with Server(tmp_path / "anew", under={"/lake": bucket.url()}) as anew, anew.client() as other:
+        assert other.act("stat", path="/lake/private")[0]["mode"] == client.act("stat", path="/lake/private")[0]["mode"]
+
+
+def test_changes_outside_are_seen(client, bucket):
+    changes_outside_are_seen(client, bucket.put, bucket.delete)
+
+
+def test_a_key_in_a_file_is_rotated_without_a_restart_and_shown_nowhere(tmp_path, bucket):
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "AWS_ACCESS_KEY_ID").write_text(os.environ["AWS_ACCESS_KEY_ID"])
+    (secret / "AWS_SECRET_ACCESS_KEY").write_text("a-key-that-was-taken-back")
+    env = {"FOREBAY_LOG": "trace", "AWS_SECRET_ACCESS_KEY": "not-this-one-either"}
+    with Server(tmp_path / "data", under={"/lake": f"{bucket.url()}&credentials={secret}"}, env=env) as server, server.client() as client:
+        client.put_file("/lake/x", b"kept")
+        end_at = time.monotonic() + 40
+        while not (status := client.act("status")[0])["blocked"]:
+            assert time.monotonic() < end_at, "nothing reported as blocked"
+            time.sleep(0.2)
+        (secret / "AWS_SECRET_ACCESS_KEY").write_text(os.environ["AWS_SECRET_ACCESS_KEY"])
+        wait(client, seconds=90)  # By itself: what is blocked is tried again.
+        assert bucket.objects() == {"x": b"kept"}
+        shown = server.log() + str(status) + str(client.act("status")) + str(client.act("under_list"))
+    assert "under-store ready" in shown and "taken-back" not in shown and "not-this-one" not in shown
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in shown
 
 
 def test_a_target_that_someone_else_changed_is_kept_and_reported(client, bucket):
@@ -125,6 +216,65 @@ def test_an_osd_that_dies_in_the_middle(client, bucket):
         subprocess.run(["ceph-osd", "-i", "0"], check=True, stdout=subprocess.DEVNULL)
     wait(client, seconds=180)
     assert all_same(client, bucket) == 6
+
+
+def ceph(*command):
+    return subprocess.run(["ceph", *command], check=True, capture_output=True, text=True).stdout
+
+
+def pool_is_full(full):
+    """Sets a quota of one object on the pool of contents, or takes it away, and waits until Ceph acts on it."""
+
+    def told():
+        return ("full_quota" in ceph("osd", "pool", "ls", "detail")) == full
+
+    def heard():
+        return json.loads(ceph("tell", "osd.0", "status"))["newest_map"] >= json.loads(ceph("osd", "dump", "-f", "json"))["epoch"]
+
+    ceph("osd", "pool", "set-quota", "default.rgw.buckets.data", "max_objects", "1" if full else "0")
+    wait_for(told, "Ceph takes no notice of the quota")
+    if full:  # Until it knows, the OSD takes writes.
+        wait_for(heard, "the OSD is not told of the quota")
+
+
+def renames(client, source, target):
+    """Whether the file is renamed; not while the store counts as away."""
+    try:
+        client.act("rename", **{"from": source, "to": target})
+    except pa.flight.FlightUnavailableError:
+        return False
+    return True
+
+
+def test_a_full_pool_holds_up_requests_that_must_not_arrive_late(client, bucket):
+    """The gateway answers no write then, and carries those out that it was given once there is room, long after they were given up."""
+    contents = {name: name.encode() * 50_000 for name in ("kept", "overwritten", "deleted", "renamed")}
+    client.put_file("/lake/first", b"1")
+    client.put_file("/lake/second", b"2")
+    wait(client)
+    pool_is_full(True)
+    try:
+        for name, content in contents.items():
+            client.put_file(f"/lake/{name}", content)
+        # Each was sent and not answered, so that the gateway still has it.
+        wait_for(lambda: client.act("status")[0]["uploading"] > 0, "nothing is sent")
+        time.sleep(15)
+        client.put_file("/lake/overwritten", b"anew")
+        client.act("delete", path="/lake/deleted")
+        # Reads are answered, and the new name has to be asked for; but in turn with the writes the store counts as away.
+        wait_for(lambda: renames(client, "/lake/renamed", "/lake/moved"), "the store answers no lookup")
+        assert client.act("status")[0]["dirty_files"] >= 3
+        time.sleep(5)
+        assert set(bucket.objects()) == {"first", "second"}
+    finally:
+        pool_is_full(False)
+    # Until it has answered once more the store counts as away, which a wait would tell at once.
+    wait_for(lambda: client.act("status")[0]["dirty_files"] == 0, "nothing more arrives", 120)
+    wait(client, seconds=180)
+    time.sleep(10)
+    assert set(bucket.objects()) == {"first", "second", "kept", "overwritten", "moved"}
+    assert all_same(client, bucket) == 5
+    assert bucket.objects()["overwritten"] == b"anew" and bucket.objects()["moved"] == contents["renamed"]
 
 
 def test_wrong_keys_block_visibly_and_lose_nothing(tmp_path, bucket):

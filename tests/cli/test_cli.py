@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.conftest import forebay
 from tests.harness import BINARY
+from tests.stores import wait_for
 
 STATUS_KEYS = {
     "dirty_bytes", "dirty_files", "oldest_dirty_seconds", "persisted_bytes", "cached_bytes", "queued", "uploading", "blocked",
@@ -28,7 +29,7 @@ def tree_of(folder):
 
 def test_every_verb_teaches_itself():
     top = forebay("--help").stdout.decode()
-    for verb in "serve put get cat ls stat mkdir mv cp rm mount unmount status persist load pin unpin free sync policy dataset under doctor fsck cluster user completions".split():
+    for verb in "serve put get cat ls stat mkdir mv cp rm mount unmount status persist load pin unpin free sync policy dataset under doctor fsck disk cluster user completions".split():
         assert f"\n  {verb} " in top, verb
         shown = forebay(verb, "--help")
         assert shown.returncode == 0 and b"Usage: " in shown.stdout, verb
@@ -251,19 +252,97 @@ def test_load_and_free(cli, lake):
     assert cli.run("cat", "/kept/cold") == b"c" * 100_000
 
 
-@pytest.mark.parametrize("line", [["sync", "/kept", "--wait"], ["pin", "/kept"], ["unpin", "/kept"], ["policy", "set", "/kept", "versions_kept=4"], ["policy", "get", "/kept"], ["policy", "explain", "/kept"]])
-def test_verbs_that_a_server_may_lack_work_or_say_so(cli, line):
-    done = forebay(*line, "--json", FOREBAY_ADDR=cli.server.flight)
-    assert done.returncode in (0, 1), done.stderr
-    if done.returncode == 0:
-        json.loads(done.stdout)
-    else:
-        assert done.stdout == b"" and done.stderr.startswith(b"forebay: ")
+def test_pinned_data_stays_until_it_is_unpinned(cli, lake):
+    (lake / "pinned").mkdir()
+    for name in "ab":
+        (lake / "pinned" / name).write_bytes(b"p" * 50_000)
+    told = cli.json("pin", "/kept/pinned", "--wait")
+    assert (told["files"], told["bytes"], told["full"]) == (2, 100_000, False)
+    assert cli.json("policy", "get", "/kept/pinned") == {"pin": True}
+    told = cli.json("free", "/kept/pinned")
+    assert (told["freed_bytes"], told["pinned_bytes"]) == (0, 100_000)
+    assert "pinned left" in cli.text("free", "/kept/pinned")
+    assert cli.json("stat", "/kept/pinned/a")["cached_bytes"] == 50_000
+    cli.run("unpin", "/kept/pinned")
+    assert cli.json("policy", "get", "/kept/pinned") == {}
+    assert cli.json("free", "/kept/pinned")["freed_bytes"] == 100_000
+    cli.refused(3, "pin", "/kept/no-such-thing")
+    cli.json("pin", "/kept/pinned", "--until", "2099-12-31T13:00:00+01:00")
+    assert cli.json("policy", "get", "/kept/pinned") == {"pin": "2099-12-31T12:00:00Z"}
+    cli.json("unpin", "/kept/pinned")
+    assert "is over already" in cli.refused(2, "pin", "/kept/pinned", "--until", "2001-01-01T00:00:00Z")
+    assert "as in" in cli.refused(2, "pin", "/kept/pinned", "--until", "soon")
+    assert cli.json("policy", "get", "/kept/pinned") == {}
+    cli.json("pin", "/kept/pinned", "--until", "1s")
+    wait_for(lambda: cli.json("policy", "get", "/kept/pinned") == {}, "the pin does not end")
+
+
+def test_many_paths_are_loaded_as_one_job(cli, lake, tmp_path):
+    (lake / "many").mkdir()
+    for n in range(20):
+        (lake / "many" / f"{n:02}").write_bytes(b"m" * 1000)
+    paths = tmp_path / "paths"
+    paths.write_text("# half of them\n" + "".join(f"/kept/many/{n:02}\n" for n in range(0, 20, 2)) + "\n/kept/many/none\n")
+    told = cli.json("load", "--from", paths, "--wait", "--parallel", "3")
+    assert (told["files"], told["bytes"]) == (10, 10_000)
+    assert "20 files" in cli.text("load", "/kept/many", "--wait")
+    job = cli.json("status")["loads"][-1]
+    assert (job["path"], job["state"], job["files"], job["files_total"], job["bytes_total"], job["found_all"]) == ("/kept/many", "loaded", 20, 20, 20_000, True)
+    assert "loaded" in cli.text("status")
+    cli.refused(3, "load", "/kept/many", "--cancel")
+    cli.refused(3, "load", "/kept/none", "--wait")
+    cli.refused(2, "load", "/kept/many", "--parallel", "0")
+
+
+def test_sync(cli):
+    assert cli.json("sync", "/kept", "--wait") == {}
+
+
+def test_policies_are_set_explained_and_taken_away(cli):
+    cli.run("policy", "set", "/pol/a", "versions_kept=4", "revalidate_ttl=90s")
+    cli.run("policy", "set", "/pol/a/b", "versions_kept=2")
+    assert cli.json("policy", "get", "/pol/a") == {"versions_kept": 4, "revalidate_ttl": "90s"}
+    assert cli.json("policy", "get", "/pol/a/b/c") == {}
+    listed = [line for line in cli.json("policy", "list") if line["path"].startswith("/pol/")]
+    assert listed == cli.json("policy", "list", "/pol") == [
+        {"path": "/pol/a", "set": {"revalidate_ttl": "90s", "versions_kept": 4}},
+        {"path": "/pol/a/b", "set": {"versions_kept": 2}},
+    ]
+    explained = {line["key"]: line for line in cli.json("policy", "explain", "/pol/a/b/c")}
+    assert len(explained) == 20
+    assert explained["versions_kept"] == {"key": "versions_kept", "value": 2, "from": "/pol/a/b"}
+    assert explained["revalidate_ttl"] == {"key": "revalidate_ttl", "value": "90s", "from": "/pol/a"}
+    assert explained["ack"] == {"key": "ack", "value": "local", "from": "default"}
+    cli.run("policy", "set", "/pol/a/b", "versions_kept=")
+    assert cli.json("policy", "get", "/pol/a/b") == {}
+    assert "versions_kept=4" in cli.text("policy", "get", "/pol/a").splitlines()
+    assert ["versions_kept", "4", "/pol/a"] in [line.split() for line in cli.text("policy", "explain", "/pol/a/b").splitlines()]
 
 
 def test_a_policy_is_key_and_value(cli):
     cli.refused(2, "policy", "set", "/kept", "no-equals-sign")
-    cli.refused(2, "policy", "set", "/kept", "no_such_policy=1")
+    assert "versions_kept" in cli.refused(2, "policy", "set", "/kept", "no_such_policy=1")
+    said = cli.refused(2, "policy", "set", "/kept", "revalidate=never", "versions_kept=0")
+    assert "versions_kept: 0 is not allowed" in said and "from 1 to 1000" in said
+    assert cli.json("policy", "get", "/kept") == {}
+    for line in ["replicas=2", "ack=replicated(2)", "tier=nvme"]:
+        assert "not offered" in cli.refused(1, "policy", "set", "/kept", line)
+
+
+def test_what_a_trace_would_have_hit_is_told_for_people_and_machines(cli, tmp_path):
+    trace = tmp_path / "trace"
+    reads = [f"{epoch * 100 + n},1000000,{n % 4},/train/part-{n // 4}\n" for epoch in range(10) for n in range(100)]
+    trace.write_text("# forebay trace 1: time_us,bytes,block,path\n" + "".join(reads))
+    told = cli.json("policy", "simulate", trace, "--cache-max", "50MB", "--cache-max", "1GB")
+    assert (told["reads"], told["distinct_bytes"], told["unlimited"]["hit_ratio"]) == (1000, 100_000_000, 0.9)
+    half, all_of_it = told["sizes"]
+    assert half["cache_max"] == 50_000_000
+    assert abs(half["epoch"]["hit_ratio"] - 0.45) < 0.001 and half["lru"]["hit_ratio"] == 0 and half["auto"]["hit_ratio"] > 0.3
+    assert all(all_of_it[order]["hit_ratio"] == 0.9 for order in ["auto", "epoch", "s3fifo", "lru"])
+    lines = cli.text("policy", "simulate", trace).splitlines()
+    assert len(lines) == 6 and lines[1].split() == ["cache", "auto", "epoch", "s3fifo", "lru"]
+    trace.write_text("no trace\n")
+    assert "line 1" in cli.refused(2, "policy", "simulate", trace)
 
 
 # ---- under-stores
@@ -330,6 +409,20 @@ def test_named_tasks_are_published(cli, server):
     cli.run("dataset", "publish", session, "--task", "j/0/0/0")
     assert cli.text("dataset", "follow", "/ds/tasks", "--rows").split() == ["id", "0"]
     cli.refused(2, "dataset", "publish", session, "--task", "nonsense")
+
+
+def test_sessions_are_published_together(cli, server):
+    paths = [f"/ds/together/day={day}" for day in (1, 2)]
+    sessions = [cli.json("dataset", "begin", path)["session"] for path in paths]
+    with server.client() as client:
+        for path, session in zip(paths, sessions):
+            client.put(path, batch(0, 3), session=session)
+    cli.refused(3, "dataset", "publish", sessions[0], "--with", sessions[1], "--with", "nosuchsession")
+    assert cli.json("dataset", "list", "/ds/together") == []
+    told = cli.text("dataset", "publish", sessions[0], "--with", sessions[1])
+    assert told.split() == ["v1", paths[0], "v1", paths[1]]
+    answer = cli.json("dataset", "publish", sessions[1], "--with", sessions[0])
+    assert answer["version"] == 1 and [made["path"] for made in answer["versions"]] == paths[::-1]
 
 
 # ---- the server's health

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tests.crash.workload import Crew, Mismatch
-from tests.harness import LoopDisk, Server, StartFailed
+from tests.harness import LoopDisk, LoopDisks, Server, StartFailed
 
 POINTS = {  # name → the latest hit at which to abort: the further the rarer
     "data-written-not-synced": 40,
@@ -24,32 +24,38 @@ POINTS = {  # name → the latest hit at which to abort: the further the rarer
     "sealed-not-committed": 30,
     "committed-not-acked": 30,
     "part-sealed-not-published": 5,
+    "part-encoded-not-replaced": 5,
+    "part-replaced-not-freed": 5,
     "published-not-acked": 5,
     "intent-written": 10,
     "visible-not-recorded": 10,
     "recorded-not-trimmed": 10,
+    "pack-visible-not-told": 10,
+    "pack-rewritten-not-deleted": 1,
 }
 RECOVERY_POINTS = ["recovery-replay", "recovery-scanned"]
 
 
 class Bench:
-    """One data folder and one under-store, through many faults."""
+    """One data folder or several, and one under-store, through many faults."""
 
     points = POINTS
+    packed_folder = "/w0"  # What the first worker writes goes into packs.
 
-    def __init__(self, seed, home=None, disk=None, workers=4, **flags):
+    def __init__(self, seed, home=None, disk=None, workers=4, more_data=(), **flags):
         self.random = random.Random(f"{seed}/bench")
         self.home = home or tempfile.mkdtemp(prefix="forebay-crash-")
         self.disk = disk
         root = disk.mount if disk else self.home
         self.lake = f"{root}/lake"
         os.makedirs(self.lake, exist_ok=True)
+        self.more_data = more_data
         self.server, self.crew = self.put_up(root, workers, seed, **flags)
         self.hits = {}
 
     def put_up(self, root, workers, seed, **flags):
         """The server, not yet started, and those who write to it."""
-        return Server(f"{root}/data", under={"/": f"file://{self.lake}"}, **flags), Crew(workers, seed)
+        return Server([f"{root}/data", *self.more_data], under={"/": f"file://{self.lake}"}, **flags), Crew(workers, seed)
 
     def let_go(self):
         """What keeps the disk busy although server and writers are gone."""
@@ -59,8 +65,8 @@ class Bench:
         expected = {}
         for worker in self.crew.workers:
             expected |= worker.state.files
-            if client.exists(worker.dataset):
-                expected |= {p: client.file(p) for p in client.names(worker.dataset)}
+            for dataset in filter(client.exists, (worker.dataset, worker.beside)):
+                expected |= {p: client.file(p) for p in client.names(dataset)}
         return expected
 
     def hit(self, what):
@@ -68,7 +74,14 @@ class Bench:
 
     def begin(self, **env):
         self.server.start(**env)
+        self.set_policies()
         self.crew.start(self.server)
+
+    def set_policies(self):
+        """Small files of one worker go into packs, and its dataset becomes Parquet, on their way to the under-store."""
+        with self.server.client() as client:
+            client.act("policy_set", path=self.packed_folder, pack=True)
+            client.act("policy_set", path=self.crew.workers[0].dataset, persist_format="parquet")
 
     def under_load(self, seconds):
         """Runs the load for `seconds`, and on until something was acknowledged."""
@@ -172,7 +185,7 @@ class Bench:
 
     def compare_under_store(self):
         """Waits until all is persisted; then the under-store holds exactly what was acknowledged, and nothing beside it."""
-        self.server.start()
+        self.start_and_clear_up()
         with self.server.client() as client:
             [answer] = client.act("wait_persisted", path="/", timeout="120s")
             if answer["state"] not in ("persisted", "clean"):
@@ -180,11 +193,38 @@ class Bench:
             expected = self.expected(client)
         self.server.term()
         found = {f"/{p.relative_to(self.lake)}": p.read_bytes() for p in Path(self.lake).rglob("*") if p.is_file()}
+        found = {p: content for p, content in found.items() if not p.startswith("/.forebay-packs/")}
+        if self.packed_folder:
+            found |= self.packed()
         wrong = sorted(p for p in expected.keys() | found.keys() if expected.get(p) != found.get(p))
         if wrong:
             raise Mismatch(f"under-store: {len(wrong)} differ: " + "; ".join(
                 f"{p}: acknowledged {'bytes ' + str(len(expected[p])) if p in expected else 'nothing'}, found {'bytes ' + str(len(found[p])) if p in found else 'nothing'}" for p in wrong[:5]))
         return len(found)
+
+    def start_and_clear_up(self, timeout=60):
+        """Starts the server and waits until it has taken away what the one before left in its under-store; nobody else waits for that."""
+        before, end = self.ready(), time.monotonic() + timeout
+        self.server.start()
+        while self.ready() == before:
+            if time.monotonic() > end:
+                raise Mismatch(f"the under-store is not ready in {timeout} s: {self.server.log()[-2000:]}")
+            time.sleep(0.01)
+
+    def ready(self):
+        """How often a server has said that its under-store is ready."""
+        return self.server.log().count("under-store ready")
+
+    def packed(self):
+        """{path: content} of what packs hold, as a server shows it that has nothing but the under-store."""
+        with tempfile.TemporaryDirectory(prefix="forebay-crash-") as empty, Server(f"{empty}/data", under={"/": f"file://{self.lake}"}) as server:
+            with server.client() as client:
+                paths = client.names(self.packed_folder, recursive=True) if client.exists(self.packed_folder) else []
+                return {p: client.file(p) for p in paths if client.act("stat", path=p)[0]["kind"] == "file"}
+
+    def bytes_in(self, folder):
+        """Of segments."""
+        return sum(p.stat().st_size for p in Path(folder).iterdir() if p.suffix in (".shared", ".data"))
 
     def close(self):
         self.server.kill()
@@ -194,10 +234,17 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(seed, kind=None, make=Bench, **flags):
-    """A bench on the machine's own disk, or on a loop file of `kind` (ext4, xfs) that can lose power."""
+def bench(seed, kind=None, make=Bench, second=False, **flags):
+    """A bench on the machine's own disk, or on a loop file of `kind` (ext4, xfs) that can lose power; with `second`, another data folder, and another
+    loop file."""
     home = tempfile.mkdtemp(prefix="forebay-crash-")
     disk = LoopDisk(home, kind) if kind else None
+    if second:
+        os.makedirs(f"{home}/second")
+        if disk:
+            other = LoopDisk(f"{home}/second", "xfs" if kind == "ext4" else "ext4")
+            disk = LoopDisks(disk, other)
+        flags["more_data"] = [f"{other.mount if kind else home + '/second'}/data"]
     it = make(seed, home, disk, **flags)
     try:
         yield it

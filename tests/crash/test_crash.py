@@ -56,6 +56,27 @@ def test_power_cuts_lose_nothing(kind):
         assert b.hits == {f"cut {kind}": 15}, b.hits
 
 
+def test_kills_lose_nothing_in_two_data_folders():
+    with bench(f"{SEED}/two", second=True) as b:
+        for _ in range(8):
+            b.kill()
+            b.hit("both") if all(b.bytes_in(folder) > 0 for folder in (b.server.data, *b.more_data)) else None
+        missed = b.crash_points()
+        b.crash_recovery(depth=3)
+        b.compare_under_store()
+        assert b.hits["kill"] == 8 and b.hits.get("both", 0) > 0 and not missed, (b.hits, missed)
+
+
+@needs_loop
+def test_power_cuts_lose_nothing_on_two_disks():
+    with bench(f"{SEED}/two-cut", "ext4", second=True) as b:
+        for _ in range(10):
+            b.cut()
+            b.hit("both") if all(b.bytes_in(folder) > 0 for folder in (b.server.data, *b.more_data)) else None
+        b.compare_under_store()
+        assert b.hits["cut ext4+xfs"] == 10 and b.hits.get("both", 0) > 0, b.hits
+
+
 @needs_loop
 def test_the_harness_sees_the_loss_when_fsync_is_off():
     """The negative control: the same cuts with acknowledgements that lie must be reported."""

@@ -1,6 +1,6 @@
 """Writers whose every acknowledgement is remembered, and the comparison of what a restart brings back with it.
 
-A worker owns a folder of files and one dataset, and does one operation at a time. `state` is what was acknowledged. When the
+A worker owns a folder of files, a dataset and a second one beside it, and does one operation at a time. `state` is what was acknowledged. When the
 server dies under an operation, the worker keeps two states: without and with it. What a restart shows must be one of the two,
 whole; then that one is the state.
 """
@@ -24,16 +24,17 @@ def digest(content):
 
 @dataclass
 class State:
-    """What a worker's folder and dataset hold."""
+    """What a worker's folder and datasets hold."""
 
     files: dict = field(default_factory=dict)  # path → content
     ids: list = field(default_factory=list)  # ids of the dataset, in order
+    beside: list = field(default_factory=list)  # and of the one beside it
 
     def copy(self):
-        return State(dict(self.files), list(self.ids))
+        return State(dict(self.files), list(self.ids), list(self.beside))
 
     def described(self):
-        return {p: digest(c) for p, c in sorted(self.files.items())}, self.ids
+        return {p: digest(c) for p, c in sorted(self.files.items())}, self.ids, self.beside
 
 
 class Mismatch(AssertionError):
@@ -44,7 +45,7 @@ class Worker:
     """One writer. `run` works until `stop` is set or the server is gone."""
 
     def __init__(self, number, seed):
-        self.folder, self.dataset = f"/w{number}", f"/set{number}"
+        self.folder, self.dataset, self.beside = f"/w{number}", f"/set{number}", f"/set{number}-beside"
         self.random = random.Random(seed)
         self.state, self.attempt = State(), None
         self.history = deque([(0.0, self.state)], maxlen=64)  # (acknowledged at, state), the last ones
@@ -65,10 +66,9 @@ class Worker:
             self.error = (time.monotonic(), e)
 
     def step(self, client):
-        kind = self.random.choices(
-            [self.put, self.append, self.delete, self.rename, self.rename_folder, self.truncate, self.grow_dataset, self.publish_session],
-            [10, 4, 2, 3, 1, 2, 5, 2],
-        )[0]
+        of_files = [self.put, self.append, self.delete, self.rename, self.rename_folder, self.truncate]
+        of_datasets = [self.grow_dataset, self.publish_session, self.publish_both]
+        kind = self.random.choices(of_files + of_datasets, [10, 4, 2, 3, 1, 2, 5, 2, 2])[0]
         after = self.state.copy()
         call = kind(after)
         if call is None:
@@ -159,6 +159,21 @@ class Worker:
 
         return call
 
+    def publish_both(self, after):
+        """A session of each dataset, the second of which is written anew, in one step."""
+        (batches, ids), (others, after.beside) = self.batches(2), self.batches(1)
+        after.ids += ids
+
+        def call(client):
+            sessions = []
+            for path, parts, mode in ((self.dataset, batches, "append"), (self.beside, others, "overwrite")):
+                [begun] = client.act("begin", deadline=60, path=path, mode=mode)
+                client.put(path, *parts, session=begun["session"], timeout=60)
+                sessions.append(begun["session"])
+            client.act("publish", deadline=60, session=sessions[0], **{"with": sessions[1:]})
+
+        return call
+
     # ---- comparing
 
     def observe(self, client):
@@ -167,11 +182,12 @@ class Worker:
             for entry in client.act("list", path=self.folder, recursive=True):
                 if entry["kind"] == "file":
                     files[entry["path"]] = client.file(entry["path"])
-        ids = []
-        if client.exists(self.dataset):
-            for batch in client.batches(self.dataset):
-                ids += batch.column("id").to_pylist()
-        return State(files, ids)
+        return State(files, *(self.ids_of(client, path) for path in (self.dataset, self.beside)))
+
+    def ids_of(self, client, path):
+        if not client.exists(path):
+            return []
+        return [id for batch in client.batches(path) for id in batch.column("id").to_pylist()]
 
     def doubt_after(self, cut_at):
         """No process acknowledges anything after a power cut, but ours lives on for the moment that it takes us to end it, and an
@@ -210,6 +226,8 @@ class Worker:
                 out.append(f"{path}: acknowledged {size(expected)}, found {size(got)}")
         if seen.ids != self.state.ids:
             out.append(f"{self.dataset}: acknowledged {len(self.state.ids)} ids, found {len(seen.ids)}")
+        if seen.beside != self.state.beside:
+            out.append(f"{self.beside}: acknowledged {self.state.beside[:3]}…, found {seen.beside[:3]}…")
         out.append(f"(under way: {self.attempt is not None})")
         return "; ".join(out[:8])
 

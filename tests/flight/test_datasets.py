@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.flight as fl
@@ -69,6 +70,23 @@ class TestReading:
     ])
     def test_filter(self, client, twenty, condition, expected):
         assert ids(client, twenty, filter=condition) == expected
+
+    @pytest.mark.parametrize(("condition", "expected"), [
+        ("arrow_cast(id, 'Utf8') = '7'", [7]), ("arrow_cast('3', 'Int64') = id", [3]), ("id = arrow_cast(2.0, 'Int64') + 1", [3]),
+    ])
+    def test_a_filter_may_name_arrow_types(self, client, twenty, condition, expected):
+        assert ids(client, twenty, filter=condition) == expected
+
+    @pytest.mark.parametrize(("condition", "expected"), [
+        ("t > TIMESTAMP '2900-01-01'", [2]), ("t > TIMESTAMP '2024-01-01'", [1, 2]), ("t < TIMESTAMP '2024-01-01 00:00:01'", [0]),
+        ("t = TIMESTAMP '3000-01-01'", [2]), ("t < CAST('9999-12-31' AS TIMESTAMP)", [0, 1, 2]),
+        ("t BETWEEN TIMESTAMP '1600-01-01' AND TIMESTAMP '2500-01-01'", [0, 1]), ("t IN (TIMESTAMP '3000-01-01')", [2]),
+    ])
+    @pytest.mark.parametrize("unit", ["s", "ms", "us"])
+    def test_a_filter_may_name_times_that_nanoseconds_do_not_hold(self, client, path, unit, condition, expected):
+        times = pa.array([datetime(1999, 1, 1), datetime(2030, 1, 1), datetime(3000, 1, 1)], pa.timestamp(unit))
+        client.put(path, pa.record_batch([pa.array(range(3)), times], names=["id", "t"]))
+        assert ids(client, path, filter=condition) == expected
 
     @pytest.mark.parametrize("limit", [0, 1, 10, 13, 20, 1000])
     def test_limit_holds_over_all_endpoints_together(self, client, twenty, limit):

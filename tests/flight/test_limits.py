@@ -168,7 +168,6 @@ class TestPatience:
     def test_unknown_calls_and_methods(self, client):
         assert client.call("DoNothing", b"")[0] == "UNIMPLEMENTED"
         assert client.call("DoExchange", b"")[0] == "UNIMPLEMENTED"
-        assert client.call("DoAction", protobuf(_1=b"pin", _2=b'{"path": "/x"}'))[0] == "UNIMPLEMENTED"
 
 
 class TestDrain:

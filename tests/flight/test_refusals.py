@@ -47,6 +47,16 @@ def test_keys_of_a_read(client, path, keys):
     assert answer[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), answer
 
 
+@pytest.mark.parametrize("condition", [
+    "t > TIMESTAMP '3000-01-01'", "t = '3000-01-01'", "to_timestamp('3000-01-01') > t", "arrow_cast(id, 'Nothing') = 1", "id = 1 / 0",
+    "CAST('x' AS BIGINT) = id", "t < now()",
+])
+def test_a_filter_that_can_not_be_carried_out_is_told_before_the_read(client, path, condition):
+    """Also where nothing but the rows is missing: the plan of a read says so, and not its stream."""
+    client.put(path, pa.record_batch([pa.array([1]), pa.array([0], pa.timestamp("ns"))], names=["id", "t"]))
+    refused(client.call("GetFlightInfo", descriptor(path, filter=condition).serialize()), "INVALID_ARGUMENT")
+
+
 def schema_message(schema):
     return ipc_messages([], schema)[0]
 

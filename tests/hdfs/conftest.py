@@ -62,6 +62,9 @@ class Folder:
     def status(self, path):
         return json.loads(self.call(path, op="GETFILESTATUS"))["FileStatus"]
 
+    def delete(self, path):
+        self.call(path, "DELETE", op="DELETE")
+
     def put(self, path, content):
         """Somebody else writes a file: WebHDFS answers where to send it."""
         query = urllib.parse.urlencode({"user.name": os.environ.get("USER", "root"), "op": "CREATE", "overwrite": "true", "noredirect": "true"})

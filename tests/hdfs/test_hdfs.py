@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tests.hdfs.conftest import node
-from tests.stores import a_changed_target_is_kept_and_reported, same, wait
+from tests.stores import a_changed_target_is_kept_and_reported, changes_outside_are_seen, same, wait
 
 LARGE = random.Random(7).randbytes(20 << 20)
 
@@ -55,6 +55,10 @@ def test_what_others_wrote_is_read_through(client, folder):
     assert client.file("/lake/theirs/x.bin") == LARGE
     assert client.file("/lake/theirs/x.bin", offset=5_000_000, length=100) == LARGE[5_000_000:5_000_100]
     assert client.act("stat", path="/lake/theirs/x.bin")[0]["state"] == "clean"
+
+
+def test_changes_outside_are_seen_by_time_and_length(client, folder):
+    changes_outside_are_seen(client, folder.put, folder.delete)
 
 
 def test_a_target_that_someone_else_changed_is_kept_and_reported(client, folder):

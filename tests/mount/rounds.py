@@ -24,9 +24,13 @@ class MountBench(rounds.Bench):
     power cut takes it away. `patient`: see `Worker`."""
 
     points = DRAFT_POINTS
+    packed_folder = None
 
     def put_up(self, root, workers, seed, patient=not PLAIN, **flags):
         return Mount(self.home, self.disk, **flags), Crew(workers, seed, patient)
+
+    def set_policies(self):
+        """Plain files stay as they are."""
 
     def let_go(self):
         self.server.unmount_dead()

@@ -5,6 +5,7 @@ import errno
 import mmap
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -265,6 +266,67 @@ def test_a_full_disk_is_told_as_such_and_room_comes_back(tmp_path):
         disk.close()
 
 
+def test_attributes_travel_with_the_bytes_and_a_cache_that_begins_anew_finds_them(own):
+    def attributes(path):
+        there = os.stat(path)
+        xattrs = {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("user.forebay.")}
+        return there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns // 1000, xattrs
+
+    with opened(own.folder / "ours", os.O_WRONLY | os.O_CREAT) as fd:
+        write_all(fd, b"bytes")
+        os.fchown(fd, 1000, 1001)
+        os.fchmod(fd, 0o2640)
+        os.setxattr(fd, "user.colour", b"blue\0\xff")
+        os.utime(fd, ns=(10**18, 10**18 + 123_456_000))
+    (own.lake / "theirs").mkdir(mode=0o700)
+    (own.lake / "theirs/file").write_bytes(b"theirs")
+    os.chown(own.lake / "theirs/file", 1002, 0)
+    (own.lake / "theirs/file").chmod(0o400)
+    os.setxattr(own.lake / "theirs/file", "user.origin", b"elsewhere")
+    with own.client() as client:
+        client.act("wait_persisted", path="/", timeout="30s")
+    before = attributes(own.folder / "ours")
+    assert before == attributes(own.lake / "ours") and before[1:3] == (1000, 1001) and before[4] == {"user.colour": b"blue\0\xff"}
+    assert own.term() == 0
+    shutil.rmtree(own.data)
+    own.start()
+    assert attributes(own.folder / "ours") == before and (own.folder / "ours").read_bytes() == b"bytes"
+    for name in ("theirs", "theirs/file"):
+        assert attributes(own.folder / name) == attributes(own.lake / name)
+    # What is listed says the same as what is looked up; and what is written anew goes on with it.
+    listed = {entry.name: entry.stat().st_mode for entry in os.scandir(own.folder)}
+    assert listed["ours"] == before[0] and listed["theirs"] == os.stat(own.lake / "theirs").st_mode
+    with opened(own.folder / "ours", os.O_WRONLY) as fd:
+        os.pwrite(fd, b"more bytes", 5)
+    os.rename(own.folder / "theirs/file", own.folder / "moved")
+    assert attributes(own.folder / "ours")[1:3] == (1000, 1001) and attributes(own.folder / "ours")[4] == before[4]
+    assert attributes(own.folder / "moved")[:3] == (0o100400, 1002, 0) and attributes(own.folder / "moved")[4] == {"user.origin": b"elsewhere"}
+
+
+def test_a_full_quota_is_a_full_disk_to_programs(own):
+    (own.folder / "q").mkdir()
+    with own.client() as client:
+        client.act("policy_set", path="/q", quota_bytes="3MiB")
+    (own.folder / "q/a").write_bytes(b"a" * (2 << 20))
+    for size in (1 << 20, 2 << 20):  # In memory, and in a file of its own.
+        with pytest.raises(OSError) as no_room:
+            (own.folder / "q/b").write_bytes(b"b" * (size + 1))
+        assert no_room.value.errno == errno.ENOSPC, no_room.value
+        # The kernel lets go of a file a moment after its close has answered.
+        wait_until(lambda: os.listdir(own.folder / "q") == ["a"], "what found no room is gone", 5)
+        assert not (own.folder / "q/b").exists()
+    with pytest.raises(OSError) as no_room, open(own.folder / "q/a", "ab") as file:
+        file.write(b"c" * (2 << 20))
+    assert no_room.value.errno == errno.ENOSPC and (own.folder / "q/a").read_bytes() == b"a" * (2 << 20)
+    with open(own.folder / "outside", "wb") as file:
+        file.write(b"d" * (4 << 20))
+    with pytest.raises(OSError) as no_room:
+        os.rename(own.folder / "outside", own.folder / "q/outside")
+    assert no_room.value.errno == errno.ENOSPC
+    (own.folder / "q/a").unlink()
+    (own.folder / "q/b").write_bytes(b"b" * (2 << 20))
+
+
 @needs_loop
 def test_what_we_have_is_served_while_the_store_is_away(own, tmp_path):
     store = LoopDisk(str(tmp_path), size="256M")
@@ -284,6 +346,23 @@ def test_what_we_have_is_served_while_the_store_is_away(own, tmp_path):
             assert (Path(store.mount) / "dirty").read_bytes() == b"d" * 100_000
     finally:
         store.close()
+
+
+def test_a_rename_from_one_store_to_another_is_a_copy_to_programs(own, tmp_path):
+    """A program that renames sees another device, as between any two file systems; `mv` copies then."""
+    with own.client() as client:
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            client.act("under_add", path=f"/{name}", url=f"file://{tmp_path}/{name}")
+        (own.folder / "one/d").mkdir()
+        (own.folder / "one/d/f").write_bytes(b"moves")
+        with pytest.raises(OSError) as refusal:
+            os.rename(own.folder / "one/d/f", own.folder / "two/f")
+        assert refusal.value.errno == errno.EXDEV
+        subprocess.run(["mv", own.folder / "one/d", own.folder / "two/d"], check=True)
+        assert (own.folder / "two/d/f").read_bytes() == b"moves" and os.listdir(own.folder / "one") == []
+        client.act("wait_persisted", path="/", timeout="60s")
+    assert (tmp_path / "two/d/f").read_bytes() == b"moves" and not (tmp_path / "one/d").exists()
 
 
 @pytest.mark.xfail(reason="the allocator's heaps grow by some 60 MB with 5,000 names, by pages of 2 MiB, before they are flat", strict=False)

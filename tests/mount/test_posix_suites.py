@@ -138,7 +138,7 @@ def test_fsx_finds_every_byte_where_it_was_written(folder, tmp_path):
 
 @contextlib.contextmanager
 def freed(mount, path):
-    """Persists and frees a path over and over, so that it is evicted while it is in use."""
+    """Persists and frees a path over and over, so that it is evicted while it is in use. Gives the bytes of each round."""
     stop, rounds = threading.Event(), []
 
     def turn():
@@ -146,7 +146,7 @@ def freed(mount, path):
             while not stop.wait(0.05):
                 with contextlib.suppress(Exception):  # It is busy, or not there yet.
                     client.act("persist", path=path, wait=True)
-                    rounds.append(client.act("free", path=path)[0])
+                    rounds.append(client.act("free", path=path)[0]["freed_bytes"])
 
     thread = threading.Thread(target=turn, daemon=True)
     if not PLAIN:
@@ -155,14 +155,17 @@ def freed(mount, path):
     stop.set()
     if not PLAIN:
         thread.join(30)
-        assert sum(r["freed_bytes"] for r in rounds) > 0, f"nothing was evicted in {len(rounds)} rounds"
+        assert sum(rounds) > 0, f"nothing was evicted in {len(rounds)} rounds"
 
 
 @pytest.mark.parametrize("seed", seeds(20, 5) if LONG else seeds(1, 1))
 def test_fsx_finds_every_byte_while_it_is_evicted(tight, tmp_path, seed):
     print("fsx seed", seed)
-    with freed(tight, f"/fsx-{seed}"):
-        fsx(tight.folder, tmp_path, seed, operations=20_000 if LONG else 5_000)
+    with freed(tight, f"/fsx-{seed}") as rounds:
+        for _ in range(20):
+            fsx(tight.folder, tmp_path, seed, operations=20_000 if LONG else 5_000)
+            if PLAIN or sum(rounds) > 0:
+                break  # On a fast machine all may be over before an eviction finds the file closed.
 
 
 # ---- fio

@@ -76,7 +76,7 @@ impl Cache {
     pub async fn xattrs(&self, path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
         match self.inner.look(path).await? {
             Some(Node::Row { inode, .. }) => Ok(inode.xattrs),
-            Some(Node::Base { .. }) => Ok(BTreeMap::new()),
+            Some(Node::Base { entry, .. }) => Ok(entry.xattrs()),
             None => Err(Error::not_found(format!("{path}: not found"))),
         }
     }

@@ -4,15 +4,17 @@
 //! and only then the tasks that change things by themselves.
 
 use crate::{
-    AckLevel, Cache, Error, Result, Settings,
+    AckLevel, Cache, Result, Settings,
     cache::Inner,
     changes::Observers,
     clean::Clean,
     collect::Collector,
     dataset::Datasets,
+    disks::Disks,
     file::{Dirty, Files},
     mounts::Mounts,
     persist::Persist,
+    policy::{Policies, Quotas},
     rows,
     stats::Stats,
 };
@@ -59,29 +61,28 @@ impl Cache {
         let cluster = cluster_id(&components).await?;
         let (segments, recovered) = SegmentStore::open(open_segments(&settings, &components, cluster)).await?;
         recovered.notes.iter().for_each(|note| tracing::info!(note, "segments"));
-        let space = components.disk.space(&settings.data).map_err(|error| {
-            Error::unavailable(format!(
-                "{}: can not ask for its size: {error}",
-                settings.data.display()
-            ))
-        })?;
-        let mounts = Mounts::open(&settings, &components).await?;
+        let disks = Disks::new(components.disk.clone(), segments.folders());
+        let space = disks.space()?;
+        let policies = Arc::new(Policies::open(&settings, &components).await?);
+        let (mounts, added) = Mounts::open(&settings, &components, &policies).await?;
         let names = Namespace::open(components.meta.clone(), mounts.base(), components.clock.clone()).await?;
         let inner = Arc::new(Inner {
-            clean: Clean::new(&settings, &components, limit(settings.cache_max, space, 4)),
+            clean: Clean::new(&components, &segments, &policies, limit(settings.cache_max, space, 4)),
+            quotas: Quotas::of(&policies.table()),
+            policies,
             persist: Persist::new(&settings, &components, &mounts),
             dirty: Dirty::new(
                 limit(settings.dirty_max, space, 2),
                 settings.stall_max,
                 components.clock.clone(),
-                components.disk.clone(),
-                settings.data.clone(),
+                disks.clone(),
             ),
+            disks,
             files: Files::default(),
             datasets: Datasets::default(),
             collector: Collector::default(),
             observers: Observers::default(),
-            stats: Stats::default(),
+            stats: Stats::new(&segments),
             tasks: Tasks::new("cache"),
             settings,
             components,
@@ -92,8 +93,17 @@ impl Cache {
         inner.recover(recovered.streams).await?;
         inner.start_collector();
         inner.start_persist().await?;
+        for path in added {
+            inner.queue_below(&path).await?;
+        }
         inner.start_clean().await?;
+        inner.start_sync();
         inner.start_datasets().await?;
+        inner.start_ttl();
+        inner.start_pins();
+        if let Err(error) = inner.resume_loads().await {
+            tracing::warn!(%error, "loads that were cut off do not go on");
+        }
         inner.start_stats();
         Ok(Cache { inner })
     }
@@ -103,7 +113,7 @@ fn open_segments(settings: &Settings, components: &Components, cluster: [u8; 16]
     Open {
         disk: components.disk.clone(),
         clock: components.clock.clone(),
-        folder: settings.data.clone(),
+        folders: settings.data.clone(),
         identity: Identity {
             cluster,
             node: settings.node.clone(),
@@ -113,7 +123,7 @@ fn open_segments(settings: &Settings, components: &Components, cluster: [u8; 16]
     }
 }
 
-/// A limit as set, or a share of the file system.
+/// A limit as set, or a share of the file systems.
 fn limit(set: Option<ByteSize>, space: Space, share: u64) -> u64 {
     set.map_or(space.total / share, |size| size.0)
 }

@@ -9,9 +9,11 @@ use crate::{
     clean::Clean,
     collect::Collector,
     dataset::Datasets,
+    disks::Disks,
     file::{Dirty, Files},
     mounts::Mounts,
     persist::Persist,
+    policy::{Policies, Quotas},
     stats::Stats,
 };
 use forebay_namespace::{Namespace, Path};
@@ -31,9 +33,9 @@ impl Cache {
         self.inner.components.clock.now()
     }
 
-    /// Level of a write that names none.
-    pub fn ack_level(&self) -> AckLevel {
-        self.inner.settings.ack
+    /// Level of a write at `path` that names none: what the policies say there.
+    pub fn ack_level_at(&self, path: &Path) -> AckLevel {
+        self.inner.ack_level_at(path)
     }
 
     /// Whether names at `path` may be changed. Denied below a read-only mount.
@@ -46,13 +48,9 @@ impl Cache {
         self.inner.mounts.resolve(path).is_some()
     }
 
-    /// Total and free bytes of the disk that holds the data folder.
+    /// Total and free bytes of the disks that hold the data folders.
     pub fn space(&self) -> Result<(u64, u64)> {
-        let Inner {
-            components, settings, ..
-        } = &*self.inner;
-        let space = components.disk.space(&settings.data);
-        let space = space.map_err(|error| Error::unavailable(format!("{}: {error}", settings.data.display())))?;
+        let space = self.inner.disks.space()?;
         Ok((space.total, space.free))
     }
 }
@@ -66,8 +64,11 @@ pub(crate) struct Inner {
     pub(crate) segments: SegmentStore,
     pub(crate) mounts: Mounts,
     pub(crate) clean: Clean,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) quotas: Quotas,
     pub(crate) persist: Persist,
     pub(crate) dirty: Dirty,
+    pub(crate) disks: Disks,
     pub(crate) files: Files,
     pub(crate) datasets: Datasets,
     pub(crate) collector: Collector,

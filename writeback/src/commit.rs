@@ -100,7 +100,7 @@ impl Inner {
     }
 
     fn disk_is_full(&self) -> bool {
-        let space = self.components.disk.space(&self.settings.data);
+        let space = self.components.disk.space(self.segments.home());
         space.is_ok_and(|space| space.free < ROOM_MIN)
     }
 }

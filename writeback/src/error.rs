@@ -49,6 +49,8 @@ pub enum Mismatch {
     NotEmpty,
     /// It would be larger than a file can be here.
     TooLarge,
+    /// The two names lie in different under-stores.
+    OtherStore,
 }
 
 /// An error of the engine.
@@ -203,6 +205,8 @@ impl From<SegmentError> for Error {
             SegmentError::Poisoned { .. } | SegmentError::Closed | SegmentError::Disk(_) => ErrorKind::Unavailable,
             SegmentError::Corrupt { .. } | SegmentError::Missing { .. } => ErrorKind::DataLoss,
             SegmentError::Foreign { .. }
+            | SegmentError::FolderMissing { .. }
+            | SegmentError::Misplaced { .. }
             | SegmentError::Locked { .. }
             | SegmentError::NotDurable { .. }
             | SegmentError::NewerFormat { .. } => ErrorKind::Precondition,

@@ -5,28 +5,44 @@
 
 mod ages;
 mod base;
+mod freshness;
 mod health;
 mod listings;
+mod sync;
 
 pub(crate) use self::health::named;
 use self::{
     base::{MountedBase, Remembered},
+    freshness::Freshness,
     health::Health,
     listings::Listings,
+    sync::Synced,
 };
 use crate::{
     Cache, Components, Error, Result, Settings,
     cache::Inner,
+    persist::Waiting,
+    policy::Policies,
     rows::{self, Content, table},
     settings::MountSpec,
 };
 use forebay_metastore::{Check, MetaStoreRef, Op, Tx, prefix_end};
 use forebay_namespace::{Base, Node, Path};
-use forebay_runtime::clock::ClockRef;
-use forebay_understore::{StoreError, UnderStoreRef, limit::Limited};
-use parking_lot::RwLock;
+use forebay_runtime::clock::{ClockRef, Timestamp};
+use forebay_understore::{
+    StoreError, UnderStoreRef,
+    limit::{Limited, Limits},
+    packs::Packed,
+};
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 /// Tries of a call that fails in passing.
 const TRIES_MAX: u32 = 4;
@@ -36,6 +52,8 @@ const TRY_PAUSE: Duration = Duration::from_millis(50);
 const MOUNTS_MAX: usize = 256;
 /// Longest wait of a removal that drains.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Pause between two looks at what a mount still waits for.
+const DRAIN_PAUSE: Duration = Duration::from_millis(200);
 /// Entries of one page of a walk.
 const WALK_PAGE: usize = 500;
 
@@ -51,6 +69,7 @@ struct Shared {
     table: RwLock<Arc<Vec<Arc<Mount>>>>,
     remembered: Remembered,
     listings: Listings,
+    policies: Arc<Policies>,
     clock: ClockRef,
 }
 
@@ -63,9 +82,19 @@ pub(crate) struct Mount {
     pub(crate) url: String,
     pub(crate) read_only: bool,
     pub(crate) store: UnderStoreRef,
-    /// The same store behind the bandwidth limit of the persister.
+    /// The same store behind the limits of the persister.
     pub(crate) upload: UnderStoreRef,
+    /// Its packs, through `upload`. None where nothing can be written.
+    pub(crate) packs: Option<Packed>,
     pub(crate) health: Health,
+    /// Whether its store refuses a second object under a name; false until that is known.
+    exclusive: AtomicBool,
+    /// Set while it is about to be removed: it takes no more changes.
+    draining: AtomicBool,
+    /// How often what was remembered of it was forgotten.
+    epoch: AtomicU64,
+    /// How the last comparison with what others may have changed went.
+    synced: Mutex<Synced>,
 }
 
 /// A mount's row.
@@ -87,9 +116,32 @@ pub struct MountInfo {
     pub read_only: bool,
     /// `ready`, or what is wrong with the store.
     pub state: String,
+    /// When the last comparison with what others may have changed ended well.
+    pub synced: Option<Timestamp>,
+    /// Why the one after that failed.
+    pub sync_error: Option<String>,
 }
 
 impl Mount {
+    /// Whether it is about to be removed.
+    /// Whether its store is known to refuse a second object under a name.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// A number that differs once everything that was remembered of it is to be forgotten.
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    fn forget_answers(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Whether asking is cheap.
     pub(crate) fn is_local(&self) -> bool {
         self.url.starts_with("file:")
@@ -118,13 +170,19 @@ impl Mount {
 }
 
 impl Mounts {
-    /// Reads the table and adds what the settings name. Stores need not be reachable. Precondition when the settings bind a
-    /// prefix to another store than the table does.
-    pub(crate) async fn open(settings: &Settings, components: &Components) -> Result<Mounts> {
+    /// Reads the table and adds what the settings name; also answers the prefixes that were added. Stores need not be reachable.
+    /// Precondition when the settings bind a prefix to another store than the table does.
+    pub(crate) async fn open(
+        settings: &Settings,
+        components: &Components,
+        policies: &Arc<Policies>,
+    ) -> Result<(Mounts, Vec<Path>)> {
+        let mut added = Vec::new();
         let shared = Shared {
             table: RwLock::default(),
             remembered: Remembered::new(),
             listings: Listings::new(),
+            policies: Arc::clone(policies),
             clock: components.clock.clone(),
         };
         let mounts = Mounts {
@@ -132,6 +190,9 @@ impl Mounts {
         };
         let mut rows = read_rows(&components.meta).await?;
         for spec in &settings.mounts {
+            // What is refused is written nowhere: a URL may hold what must not be kept.
+            let opened = components.stores.open(&spec.url).await;
+            opened.map_err(|error| Error::invalid(format!("{}: {error}", spec.path)))?;
             let known = rows.iter_mut().find(|(_, row)| row.path == spec.path.as_bytes());
             match known {
                 Some((id, row)) if same_store(&row.url, &spec.url) => {
@@ -148,6 +209,7 @@ impl Mounts {
                     let id = fresh_id(&components.meta).await?;
                     write_row(&components.meta, id, &row_of(spec), Some(Check::Absent(row_key(id)))).await?;
                     rows.push((id, row_of(spec)));
+                    added.push(spec.path.clone());
                 }
             }
         }
@@ -155,7 +217,7 @@ impl Mounts {
             let mount = open_mount(settings, components, id, &row).await?;
             mounts.insert(mount);
         }
-        Ok(mounts)
+        Ok((mounts, added))
     }
 
     /// What the stores show, for the namespace.
@@ -217,6 +279,16 @@ impl Mounts {
         }
     }
 
+    /// Whether a persisted file at `path` is taken to be in the store as it was written, until a sync says otherwise.
+    pub(crate) fn believes_rows(&self, mount: &Mount, path: &Path) -> bool {
+        self.shared.freshness(mount, path) == Freshness::UntilSync
+    }
+
+    /// Listings that are under way begin anew.
+    pub(crate) fn listings_changed(&self) {
+        self.shared.listings.changed_all();
+    }
+
     /// Everything may have changed.
     pub(crate) fn changed_all(&self) {
         self.shared.remembered.forget_all();
@@ -240,6 +312,10 @@ impl Mounts {
 impl Shared {
     fn table(&self) -> Arc<Vec<Arc<Mount>>> {
         Arc::clone(&self.table.read())
+    }
+
+    fn freshness(&self, mount: &Mount, path: &Path) -> Freshness {
+        Freshness::of(&self.policies.effective(path), mount.is_local())
     }
 
     fn resolve(&self, path: &Path) -> Option<(Arc<Mount>, Option<String>)> {
@@ -309,18 +385,30 @@ async fn open_mount(settings: &Settings, components: &Components, id: u32, row: 
     let path = Path::parse(&row.path)?;
     let opened = components.stores.open(&row.url).await;
     let store = opened.map_err(|error| Error::invalid(format!("{path}: {error}")))?;
-    let upload: UnderStoreRef = match settings.persist.bandwidth {
-        Some(rate) => Arc::new(Limited::new(Arc::clone(&store), rate.0)),
-        None => Arc::clone(&store),
+    let limits = Limits {
+        bytes_per_second: settings.persist.bandwidth.map(|rate| rate.0),
+        requests_per_second: settings.persist.requests_per_second,
+    };
+    let upload = Limited::wrap(Arc::clone(&store), limits);
+    let packs =
+        (!store.read_only()).then(|| Packed::new(Arc::clone(&store), Arc::clone(&upload), components.clock.clone()));
+    let (store, upload): (UnderStoreRef, UnderStoreRef) = match &packs {
+        Some(packs) => (Arc::new(packs.clone()), Arc::new(packs.for_uploads())),
+        None => (store, upload),
     };
     Ok(Mount {
         id,
         path,
         url: store.url().to_owned(),
-        read_only: row.read_only,
+        read_only: row.read_only || store.read_only(),
         store,
         upload,
+        packs,
         health: Health::new(components.clock.clone(), settings.under_timeout),
+        exclusive: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        epoch: AtomicU64::new(0),
+        synced: Mutex::default(),
     })
 }
 
@@ -362,32 +450,84 @@ impl Cache {
     /// The mounts, by path.
     pub fn under_list(&self) -> Vec<MountInfo> {
         let mounts = self.inner.mounts.all();
-        let info = |mount: &Arc<Mount>| MountInfo {
-            path: mount.path.clone(),
-            url: mount.url.clone(),
-            read_only: mount.read_only,
-            state: mount.health.problem().unwrap_or_else(|| "ready".into()),
+        let info = |mount: &Arc<Mount>| {
+            let synced = mount.synced.lock().clone();
+            MountInfo {
+                path: mount.path.clone(),
+                url: mount.url.clone(),
+                read_only: mount.read_only,
+                state: mount.health.problem().unwrap_or_else(|| "ready".into()),
+                synced: synced.last,
+                sync_error: synced.failed,
+            }
         };
         let mut infos: Vec<MountInfo> = mounts.iter().map(info).collect();
         infos.sort_by(|a, b| a.path.cmp(&b.path));
         infos
     }
 
-    /// Unbinds a prefix. Precondition while anything under it is dirty, unless `drain`, which waits for it to be persisted.
+    /// Unbinds a prefix. Precondition while anything in its store's keeping is not there yet. With `drain` it waits for that, while
+    /// the mount takes no more changes; whoever drops the wait leaves the mount as it was.
     pub async fn under_remove(&self, path: &Path, drain: bool) -> Result<()> {
-        let inner = &self.inner;
-        let mounts = inner.mounts.all();
+        let mounts = self.inner.mounts.all();
         let mount = mounts.iter().find(|mount| mount.path == *path);
-        let mount = mount.ok_or_else(|| Error::not_found(format!("{path}: no under-store is bound there")))?;
-        if drain {
-            self.wait_persisted(path, DRAIN_MAX).await?;
+        let mount =
+            Arc::clone(mount.ok_or_else(|| Error::not_found(format!("{path}: no under-store is bound there")))?);
+        let _draining = match drain {
+            true => Some(self.drain(&mount).await?),
+            false => None,
+        };
+        let inner = Arc::clone(&self.inner);
+        let remove = async move { inner.under_remove(&mount).await };
+        self.inner.to_the_end("under-remove", remove).await
+    }
+
+    /// Waits until everything of this mount is in its store. Precondition when staging names are left, which go nowhere by themselves.
+    async fn drain(&self, mount: &Arc<Mount>) -> Result<Draining> {
+        let inner = &self.inner;
+        if mount.draining.swap(true, Ordering::Relaxed) {
+            return Err(Error::precondition(format!("{}: is being drained already", mount.path)));
         }
-        let _entered = inner.enter()?;
-        let waiting = inner.persist.waiting_on(mount.id);
-        if waiting > 0 {
+        let draining = Draining(Arc::clone(mount));
+        self.persist(&mount.path).await?;
+        let ended = inner.components.clock.monotonic() + DRAIN_MAX;
+        while inner.waiting_on(mount.id).await?.goes > 0 {
+            if inner.components.clock.monotonic() > ended {
+                return Err(Error::deadline(format!(
+                    "{}: not drained within {DRAIN_MAX:?}",
+                    mount.path
+                )));
+            }
+            inner.components.clock.sleep(DRAIN_PAUSE).await;
+        }
+        Ok(draining)
+    }
+}
+
+/// A mount takes no changes while this lives.
+#[derive(Debug)]
+struct Draining(Arc<Mount>);
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.0.draining.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    async fn under_remove(&self, mount: &Mount) -> Result<()> {
+        let _entered = self.enter()?;
+        let Waiting { goes, held } = self.waiting_on(mount.id).await?;
+        let (path, url) = (&mount.path, &mount.url);
+        if goes > 0 {
             return Err(Error::precondition(format!(
-                "{path}: {waiting} changes are not yet in {}; wait for them (`under rm --drain`), or resolve what is blocked",
-                mount.url
+                "{path}: {goes} changes are not in {url} yet; wait for them (`forebay under rm {path} --drain`), or resolve what \
+                 `forebay status` shows as blocked or in conflict"
+            )));
+        }
+        if held > 0 {
+            return Err(Error::precondition(format!(
+                "{path}: {held} staging files wait for the commit of their job and are not in {url}; commit the job, or delete them"
             )));
         }
         let tx = Tx {
@@ -395,15 +535,13 @@ impl Cache {
             checks: Vec::new(),
             ops: vec![Op::Delete(row_key(mount.id))],
         };
-        inner.forget_below(path, mount.id).await?;
-        inner.components.meta.commit(tx).await?;
-        inner.mounts.remove(mount.id);
-        inner.mounts.changed_all();
+        self.forget_rows(mount.id).await?;
+        self.components.meta.commit(tx).await?;
+        self.mounts.remove(mount.id);
+        self.mounts.changed_all();
         Ok(())
     }
-}
 
-impl Inner {
     /// Asks a store what it honours, so that its state is known; a store that is away is asked again by whoever needs it.
     pub(crate) async fn probe(&self, mount: u32) -> bool {
         let Some(mount) = self.mounts.by_id(mount) else {
@@ -415,6 +553,7 @@ impl Inner {
         }
         match mount.health.ask(mount.store.probe()).await {
             Ok(capabilities) => {
+                mount.exclusive.store(capabilities.put_if_absent, Ordering::Release);
                 tracing::info!(path = %mount.path, url = mount.url, ?capabilities, "under-store ready");
                 true
             }
@@ -456,22 +595,28 @@ impl Inner {
         Ok(found)
     }
 
-    /// Takes rows away that only say what a store has, before the store goes.
-    async fn forget_below(&self, path: &Path, mount: u32) -> Result<()> {
+    /// Takes rows away that only say what a store has, before the store goes. It is asked nothing: it may be away for good.
+    async fn forget_rows(&self, mount: u32) -> Result<()> {
         self.mounts.changed_all();
-        for (path, node) in self.rows_below(path).await? {
-            let Node::Row { ino, inode, .. } = &node else { continue };
-            let persisted =
-                matches!(Content::decode(&inode.content), Ok(Content::Persisted { at, .. }) if at.mount == mount);
-            if !inode.is_dir()
-                && persisted
-                && let Some(plan) = self.names.plan_forget(*ino, &path).await?
-            {
-                self.commit(plan).await?;
-                self.discard_node(&node);
+        let mut after = None;
+        loop {
+            let page = self.names.inodes(after, WALK_PAGE).await?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            after = Some(*last);
+            for (ino, inode) in page {
+                let content = Content::decode(&inode.content);
+                if inode.is_dir() || !matches!(content, Ok(Content::Persisted { at, .. }) if at.mount == mount) {
+                    continue;
+                }
+                let (path, row) = (self.names.path_of(ino).await?, self.names.inode(ino).await?);
+                if let (Some(path), Some((inode, version))) = (path, row)
+                    && let Some(plan) = self.names.plan_forget(ino, &path).await?
+                {
+                    self.commit(plan).await?;
+                    self.discard_node(&Node::Row { ino, inode, version });
+                }
             }
         }
-        Ok(())
     }
 }
 

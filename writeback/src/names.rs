@@ -5,9 +5,11 @@
 //! (`dataset`). Every change is one commit: a recursive delete cuts the directory off, and `collect` frees what lies under it.
 
 use crate::{
-    Cache, Error, Result, cache::Inner, changes::Change, clean::CleanReader, dataset::DatasetGone, list, rows::Content,
+    Cache, Error, Mismatch, Result, cache::Inner, changes::Change, clean::CleanReader, dataset::DatasetGone, list,
+    mounts::Mount, rows::Content,
 };
 use crc_fast::CrcAlgorithm;
+use forebay_metastore::Check;
 use forebay_namespace::{BaseEntry, Create, Ino, Inode, Kind, Node, NsError, Path, Plan, RenameHow, Unlinked};
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::Validator;
@@ -205,8 +207,19 @@ impl Inner {
         }
     }
 
-    /// Denied below a read-only mount.
+    /// Denied below a read-only mount, Precondition below one that is about to go.
     pub(crate) fn check_writable(&self, path: &Path) -> Result<()> {
+        match self.mounts.resolve(path) {
+            Some((mount, _)) if mount.is_draining() => Err(Error::precondition(format!(
+                "{path}: the mount {} is about to be removed (`under rm --drain`) and takes no more changes",
+                mount.path
+            ))),
+            _ => self.check_not_read_only(path),
+        }
+    }
+
+    /// Denied below a read-only mount.
+    pub(crate) fn check_not_read_only(&self, path: &Path) -> Result<()> {
         match self.mounts.resolve(path) {
             Some((mount, _)) if mount.read_only => Err(Error::denied(format!(
                 "{path}: the under-store {} is mounted read-only at {}; mount it writable, or write elsewhere",
@@ -224,6 +237,28 @@ impl Inner {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// A rename moves names, not bytes: what lies in one store does not get into another, nor out of all of them, by it. What lies
+    /// in none yet goes to the one whose name it gets.
+    fn check_one_store(&self, from: &Path, to: &Path, how: Rename) -> Result<()> {
+        let of = |path: &Path| self.mounts.resolve(path).map(|(mount, _)| mount);
+        let (source, target) = (of(from), of(to));
+        let id = |mount: &Option<Arc<Mount>>| mount.as_ref().map(|mount| mount.id);
+        if id(&source) == id(&target) || source.is_none() && !how.exchange {
+            return Ok(());
+        }
+        let lies = |mount: &Option<Arc<Mount>>| match mount {
+            Some(mount) => format!("in {} (mounted at {})", mount.url, mount.path),
+            None => "in no under-store".to_owned(),
+        };
+        Err(Error::precondition(format!(
+            "{from} lies {} and {to} {}; a rename does not go from one under-store to another: copy it with `forebay cp -r`, or \
+             `forebay mv`, which copies and then deletes",
+            lies(&source),
+            lies(&target)
+        ))
+        .because(Mismatch::OtherStore))
     }
 
     async fn make(&self, path: &Path, make: &Make) -> Result<()> {
@@ -284,6 +319,8 @@ impl Inner {
         self.check_writable(to)?;
         self.check_no_mount_below(from)?;
         self.check_no_mount_below(to)?;
+        self.check_one_store(from, to, how)?;
+        let share = self.take_share_of_move(from, to).await?;
         let mut attempts = self.attempts(format!("rename {from} to {to}"));
         loop {
             match self.try_rename(from, to, how).await {
@@ -291,6 +328,9 @@ impl Inner {
                 Err(error) => attempts.after(error).await?,
             }
         }
+        share.keep();
+        [from, to].iter().for_each(|path| self.quotas.gone(path));
+        self.clean.renamed(from, to, how.exchange);
         self.tell(Change::Renamed {
             from: from.clone(),
             to: to.clone(),
@@ -336,19 +376,42 @@ impl Inner {
         self.check_no_mount_below(path)?;
         let mut attempts = self.attempts(format!("delete {path}"));
         loop {
-            match self.try_delete(path, recursive).await {
-                Ok(()) => break,
+            match self.try_delete(path, recursive, None).await {
+                Ok(_) => break,
                 Err(error) => attempts.after(error).await?,
             }
         }
+        self.deleted(path, recursive).await;
+        Ok(())
+    }
+
+    /// Deletes what is at `path`, a directory with everything under it, when it is still `only` and `check` holds. Whether it was.
+    pub(crate) async fn delete_only(&self, path: &Path, only: &Node, check: Option<Check>) -> Result<bool> {
+        let _entered = self.enter()?;
+        self.check_writable(path)?;
+        self.check_no_mount_below(path)?;
+        let mut attempts = self.attempts(format!("delete {path}"));
+        loop {
+            match self.try_delete(path, only.is_dir(), Some((only, check.clone()))).await {
+                Ok(true) => break,
+                Ok(false) => return Ok(false),
+                Err(error) => attempts.after(error).await?,
+            }
+        }
+        self.deleted(path, only.is_dir()).await;
+        Ok(true)
+    }
+
+    async fn deleted(&self, path: &Path, recursive: bool) {
+        self.quotas.gone(path);
         self.tell(Change::Name(path.clone())).await;
         if recursive {
             self.collect_soon().await;
         }
-        Ok(())
     }
 
-    async fn try_delete(&self, path: &Path, recursive: bool) -> Result<()> {
+    /// With `only`: false when something else is there.
+    async fn try_delete(&self, path: &Path, recursive: bool, only: Option<(&Node, Option<Check>)>) -> Result<bool> {
         let node = self.names.resolve(path).await?;
         let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
         let Unlinked {
@@ -360,6 +423,14 @@ impl Inner {
             (true, false) => self.names.plan_rmdir(path).await?,
             (true, true) => self.names.plan_detach(path).await?,
         };
+        if let Some((only, check)) = only {
+            if !is_still(&node, only) {
+                return Ok(false);
+            }
+            if let Some(check) = check {
+                plan.check(check);
+            }
+        }
         self.persist
             .plan_removed(&mut plan, &node, path, whiteout.as_ref())
             .await?;
@@ -374,7 +445,7 @@ impl Inner {
             self.discard_node(&node);
         }
         self.after_removal(gone);
-        Ok(())
+        Ok(true)
     }
 
     /// The dataset rows of a directory that goes.
@@ -457,25 +528,26 @@ impl Inner {
     }
 
     fn stat_of_base(&self, path: Path, node: &Node, at: &Path, entry: &BaseEntry) -> Result<Stat> {
-        let (kind, mode, size) = if entry.is_dir {
-            (StatKind::Dir, 0o755, 0)
+        let (kind, size) = if entry.is_dir {
+            (StatKind::Dir, 0)
         } else {
-            (StatKind::File, 0o644, entry.size)
+            (StatKind::File, entry.size)
         };
+        let (uid, gid) = entry.owner();
         let place = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &at.as_bytes());
         Ok(Stat {
             path,
             kind,
             size,
             mtime: entry.mtime,
-            mode,
+            mode: entry.mode(),
             state: State::Clean,
             cached_bytes: if entry.is_dir { 0 } else { self.held_of(at, entry) },
             version: None,
             etag: self.identity_of(node),
             id: place | 1 << 63,
-            uid: 0,
-            gid: 0,
+            uid,
+            gid,
             ctime: entry.mtime,
             atime: entry.mtime,
             target: None,
@@ -493,6 +565,7 @@ impl Inner {
             key,
             size: entry.size,
             validator: Validator(entry.validator.clone()),
+            changed: entry.mtime,
         })
     }
 
@@ -518,12 +591,37 @@ impl Inner {
                             key: at.key,
                             size: inode.size,
                             validator,
+                            changed: inode.mtime,
                         })
                     });
                     (State::Persisted, held.unwrap_or(0))
                 }
             }),
         }
+    }
+}
+
+/// Whether what is there now is what was looked at, unchanged.
+fn is_still(now: &Node, before: &Node) -> bool {
+    match (now, before) {
+        (
+            Node::Row { ino, inode, .. },
+            Node::Row {
+                ino: ino_before,
+                inode: inode_before,
+                ..
+            },
+        ) => {
+            let same_times = (inode.mtime, inode.ctime) == (inode_before.mtime, inode_before.ctime);
+            ino == ino_before && (inode.is_dir() || same_times)
+        }
+        (
+            Node::Base { entry, .. },
+            Node::Base {
+                entry: entry_before, ..
+            },
+        ) => entry.validator == entry_before.validator,
+        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! All rows are postcard behind one format byte. The persist queue holds *work*, in the order of its sequence number:
 //! written in the same transaction as the change that made it necessary, deleted when the under-store shows it.
 
-use crate::{Error, Result};
+use crate::{Error, Result, owners::OwnerKind};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_metastore::Key;
@@ -276,6 +276,76 @@ pub fn token_key(scope: &[u8], token: &str) -> Result<Key> {
     Ok(key.into())
 }
 
+/// What is set at a path, as JSON texts: a row that a newer version wrote names the key that this one does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The path.
+    pub path: Vec<u8>,
+    /// Keys and values.
+    pub set: Vec<(String, String)>,
+}
+
+/// What was acknowledged at or under a path until then was asked for, whatever policies keep back there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskedRow {
+    /// The path.
+    pub path: Vec<u8>,
+    /// When, microseconds since the epoch.
+    pub at: i64,
+}
+
+/// A load that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRow {
+    /// The paths.
+    pub paths: Vec<Vec<u8>>,
+    /// Files fetched at once, when the caller named a number.
+    pub parallel: Option<u64>,
+    /// When it began, microseconds since the epoch.
+    pub since: i64,
+}
+
+/// Bytes of a path that go into a key as they are: keys of the metastore are shorter than paths.
+const KEYED_PATH_BYTES: usize = 900;
+
+/// Key of the policies of a path.
+pub fn policy_key(path: &[u8]) -> Key {
+    keyed_by_path(table::POLICY, path)
+}
+
+/// Key of what was asked for at a path.
+pub fn asked_key(path: &[u8]) -> Key {
+    keyed_by_path(table::ASKED, path)
+}
+
+/// A path has no NUL, so a long one is never taken for a short one.
+fn keyed_by_path(table: u8, path: &[u8]) -> Key {
+    let mut key = vec![table];
+    match path.split_at_checked(KEYED_PATH_BYTES) {
+        None => key.extend_from_slice(path),
+        Some((first, _)) => {
+            key.extend_from_slice(first);
+            key.push(0);
+            key.extend_from_slice(&crc_fast::checksum(CrcAlgorithm::Crc64Nvme, path).to_be_bytes());
+        }
+    }
+    key.into()
+}
+
+/// Key of the number that was given to an owner's name.
+pub fn owner_number_key(kind: OwnerKind, name: &str) -> Key {
+    let mut key = vec![table::OWNER, kind.byte(), b'n'];
+    key.extend_from_slice(name.as_bytes());
+    key.into()
+}
+
+/// Key of the name to which an owner's number was given.
+pub fn owner_name_key(kind: OwnerKind, number: u32) -> Key {
+    let mut key = vec![table::OWNER, kind.byte(), b'i'];
+    key.extend_from_slice(&number.to_be_bytes());
+    key.into()
+}
+
 /// Key of a row of the whole store.
 pub fn meta_key(name: &str) -> Key {
     let mut key = vec![table::META];
@@ -521,7 +591,7 @@ pub mod table {
     pub const TOKEN: u8 = 0x87;
     /// Settings of the whole store: cluster id, format.
     pub const META: u8 = 0x88;
-    /// `path bytes` → policy.
+    /// `path bytes` (of a long path the first and a sum of all) → [`super::PolicyRow`].
     pub const POLICY: u8 = 0x89;
     /// `directory ino u64` → nothing: versions of this dataset wait to be dropped.
     pub const SWEEP: u8 = 0x8a;
@@ -531,6 +601,12 @@ pub mod table {
     pub const UPLOAD: u8 = 0x8c;
     /// `stream's inode number u64` → [`super::DraftRow`].
     pub const DRAFT: u8 = 0x8d;
+    /// `path bytes` (of a long path the first and a sum of all) → [`super::AskedRow`].
+    pub const ASKED: u8 = 0x8e;
+    /// `u | g, n, name` → the owner's number; `u | g, i, number u32` → its name.
+    pub const OWNER: u8 = 0x90;
+    /// `job u64` → [`super::LoadRow`].
+    pub const LOAD: u8 = 0x91;
 }
 
 #[cfg(test)]

@@ -30,15 +30,15 @@ impl AckLevel {
 /// Plain settings of a cache.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The data folder.
-    pub data: PathBuf,
+    /// The data folders, in any order, each on a disk of its own.
+    pub data: Vec<PathBuf>,
     /// This node's name.
     pub node: String,
     /// Level of a write that names none. Default `local`.
     pub ack: AckLevel,
-    /// Most dirty bytes. Default: half of the file system.
+    /// Most dirty bytes, in all folders together. Default: half of their file systems.
     pub dirty_max: Option<ByteSize>,
-    /// Most clean bytes kept locally. Default: a quarter of the file system.
+    /// Most clean bytes kept locally, in all folders together. Default: a quarter of their file systems.
     pub cache_max: Option<ByteSize>,
     /// How long a writer is slowed at the dirty limit without any progress before it is refused. Default 60 s.
     pub stall_max: Duration,
@@ -50,6 +50,12 @@ pub struct Settings {
     pub versions_kept: u32,
     /// Mounts given at start.
     pub mounts: Vec<MountSpec>,
+    /// Policies set at start, by path; beside them stay those that were set before.
+    pub policies: Vec<(Path, forebay_policy::Set)>,
+    /// Where every read of clean data is written down for `policy simulate`; none: nowhere.
+    pub trace_file: Option<PathBuf>,
+    /// Most bytes of that file. Default 256 MiB.
+    pub trace_bytes_max: ByteSize,
     /// The persister's.
     pub persist: PersistSettings,
     /// The segment store's.
@@ -60,7 +66,7 @@ impl Settings {
     /// The defaults, on this data folder.
     pub fn new(data: impl Into<PathBuf>) -> Self {
         Self {
-            data: data.into(),
+            data: vec![data.into()],
             node: "local".into(),
             ack: AckLevel::default(),
             dirty_max: None,
@@ -70,6 +76,9 @@ impl Settings {
             session_timeout: Duration::from_secs(600),
             versions_kept: 3,
             mounts: Vec::new(),
+            policies: Vec::new(),
+            trace_file: None,
+            trace_bytes_max: ByteSize(256 << 20),
             persist: PersistSettings::default(),
             segment: forebay_segment::Settings::default(),
         }
@@ -81,7 +90,7 @@ impl Settings {
 pub struct MountSpec {
     /// The prefix.
     pub path: Path,
-    /// `file:///dir`, `s3://bucket/prefix?endpoint=…`, `hdfs://namenode:port/folder`.
+    /// As [`forebay_understore::open`] takes it.
     pub url: String,
     /// Refuses writes under the prefix.
     pub read_only: bool,
@@ -100,6 +109,8 @@ pub struct PersistSettings {
     pub single_put_bytes_max: ByteSize,
     /// Bytes per second and mount; none: unlimited.
     pub bandwidth: Option<ByteSize>,
+    /// Requests per second and mount; none: unlimited.
+    pub requests_per_second: Option<u64>,
 }
 
 impl Default for PersistSettings {
@@ -110,6 +121,7 @@ impl Default for PersistSettings {
             part_bytes: ByteSize(16 << 20),
             single_put_bytes_max: ByteSize(8 << 20),
             bandwidth: None,
+            requests_per_second: None,
         }
     }
 }

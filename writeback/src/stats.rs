@@ -7,10 +7,14 @@
 //! | `forebay_reserved_bytes` | gauge | dirty, and taken by what is being written |
 //! | `forebay_oldest_dirty_seconds` | gauge | age of the oldest piece of work |
 //! | `forebay_cached_bytes` | gauge | clean bytes held locally |
+//! | `forebay_pinned_bytes` | gauge | of those, what never makes room |
+//! | `forebay_block_reads`, `forebay_block_hits` | gauge | blocks of clean data that readers asked for since start, and those that were held |
 //! | `forebay_persisted_bytes` | gauge | brought to under-stores since start |
-//! | `forebay_queued`, `forebay_uploading`, `forebay_blocked`, `forebay_conflicts` | gauge | pieces of work |
+//! | `forebay_queued`, `forebay_withheld`, `forebay_uploading`, `forebay_blocked`, `forebay_conflicts` | gauge | pieces of work |
+//! | `forebay_unconverted_parts` | gauge | parts that went to stores as they are since start, although a policy wants another form |
 //! | `forebay_sessions` | gauge | open sessions |
-//! | `forebay_segment_file_bytes`, `forebay_segment_live_bytes`, `forebay_disk_free_bytes` | gauge | the data folder |
+//! | `forebay_segment_file_bytes`, `forebay_segment_live_bytes`, `forebay_disk_free_bytes` | gauge | the data folders together |
+//! | `forebay_folder_total_bytes`, `forebay_folder_free_bytes`, `forebay_folder_used_bytes` | gauge | each data folder, label `folder` |
 
 use crate::{
     AckLevel, Cache, Result,
@@ -18,9 +22,15 @@ use crate::{
     file::COMMIT_DRAIN_MAX,
     mounts::MountInfo,
     persist::{Blocked, Conflict},
+    policy::value::Tier,
 };
+use forebay_segment::{FolderUsage, SegmentStore};
 use metrics::{Gauge, gauge};
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 /// How often the gauges are set.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
@@ -36,19 +46,44 @@ pub(crate) struct Stats {
     reserved_bytes: Gauge,
     oldest_dirty_seconds: Gauge,
     cached_bytes: Gauge,
+    pinned_bytes: Gauge,
+    block_reads: Gauge,
+    block_hits: Gauge,
     persisted_bytes: Gauge,
     queued: Gauge,
+    withheld: Gauge,
     uploading: Gauge,
     blocked: Gauge,
     conflicts: Gauge,
+    unconverted_parts: Gauge,
     sessions: Gauge,
     segment_file_bytes: Gauge,
     segment_live_bytes: Gauge,
     disk_free_bytes: Gauge,
+    folders: Vec<FolderGauges>,
 }
 
-impl Default for Stats {
-    fn default() -> Self {
+/// Gauges of one data folder.
+#[derive(Debug)]
+struct FolderGauges {
+    total_bytes: Gauge,
+    free_bytes: Gauge,
+    used_bytes: Gauge,
+}
+
+impl FolderGauges {
+    fn new(folder: &Path) -> Self {
+        let label = [("folder", folder.display().to_string())];
+        Self {
+            total_bytes: gauge!("forebay_folder_total_bytes", &label),
+            free_bytes: gauge!("forebay_folder_free_bytes", &label),
+            used_bytes: gauge!("forebay_folder_used_bytes", &label),
+        }
+    }
+}
+
+impl Stats {
+    pub(crate) fn new(segments: &SegmentStore) -> Self {
         Self {
             dirty_bytes: gauge!("forebay_dirty_bytes"),
             dirty_files: gauge!("forebay_dirty_files"),
@@ -56,15 +91,21 @@ impl Default for Stats {
             reserved_bytes: gauge!("forebay_reserved_bytes"),
             oldest_dirty_seconds: gauge!("forebay_oldest_dirty_seconds"),
             cached_bytes: gauge!("forebay_cached_bytes"),
+            pinned_bytes: gauge!("forebay_pinned_bytes"),
+            block_reads: gauge!("forebay_block_reads"),
+            block_hits: gauge!("forebay_block_hits"),
             persisted_bytes: gauge!("forebay_persisted_bytes"),
             queued: gauge!("forebay_queued"),
+            withheld: gauge!("forebay_withheld"),
             uploading: gauge!("forebay_uploading"),
             blocked: gauge!("forebay_blocked"),
             conflicts: gauge!("forebay_conflicts"),
+            unconverted_parts: gauge!("forebay_unconverted_parts"),
             sessions: gauge!("forebay_sessions"),
             segment_file_bytes: gauge!("forebay_segment_file_bytes"),
             segment_live_bytes: gauge!("forebay_segment_live_bytes"),
             disk_free_bytes: gauge!("forebay_disk_free_bytes"),
+            folders: segments.folders().map(|folder| FolderGauges::new(&folder)).collect(),
         }
     }
 }
@@ -84,6 +125,8 @@ pub struct Status {
     pub cached_bytes: u64,
     /// Pieces of work that wait.
     pub queued: u64,
+    /// Pieces of work that a policy keeps back.
+    pub withheld: u64,
     /// Pieces of work under way.
     pub uploading: u64,
     /// What can not go.
@@ -100,6 +143,23 @@ pub struct Status {
     pub cache_bytes_max: u64,
     /// Sessions that are open.
     pub sessions: u64,
+    /// The data folders.
+    pub disks: Vec<DiskStatus>,
+}
+
+/// A data folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskStatus {
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Its tier.
+    pub tier: &'static str,
+    /// Size of its file system; 0 when that does not answer.
+    pub total_bytes: u64,
+    /// What others may still write there.
+    pub free_bytes: u64,
+    /// What the cache has there: segments and clean blocks.
+    pub used_bytes: u64,
 }
 
 impl Cache {
@@ -115,6 +175,7 @@ impl Cache {
             persisted_bytes: work.persisted_bytes,
             cached_bytes: inner.clean.cached_bytes(),
             queued: work.queued,
+            withheld: work.withheld,
             uploading: work.uploading,
             blocked: work.blocked,
             conflicts: work.conflicts,
@@ -123,6 +184,7 @@ impl Cache {
             dirty_bytes_max: inner.dirty.limit(),
             cache_bytes_max: inner.clean.limit(),
             sessions: inner.session_count(),
+            disks: inner.disk_status(),
         })
     }
 
@@ -161,6 +223,22 @@ impl Cache {
 }
 
 impl Inner {
+    fn disk_status(&self) -> Vec<DiskStatus> {
+        let folders = self
+            .segments
+            .usage_by_folder()
+            .into_iter()
+            .zip(self.clean.bytes_by_folder());
+        let status = |(folder, blocks): (FolderUsage, u64)| DiskStatus {
+            folder: folder.folder,
+            tier: Tier::DISK,
+            total_bytes: folder.total_bytes,
+            free_bytes: folder.usage.free_bytes,
+            used_bytes: folder.usage.file_bytes + blocks,
+        };
+        folders.map(status).collect()
+    }
+
     /// Sets the gauges now and then.
     pub(crate) fn start_stats(self: &Arc<Self>) {
         let inner = Arc::clone(self);
@@ -192,14 +270,25 @@ impl Inner {
             .oldest_dirty_seconds
             .set(work.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
         stats.cached_bytes.set(self.clean.cached_bytes() as f64);
+        stats.pinned_bytes.set(self.clean.pinned_bytes() as f64);
+        let (reads, hits) = self.clean.reads();
+        stats.block_reads.set(reads as f64);
+        stats.block_hits.set(hits as f64);
         stats.persisted_bytes.set(work.persisted_bytes as f64);
         stats.queued.set(work.queued as f64);
+        stats.withheld.set(work.withheld as f64);
         stats.uploading.set(work.uploading as f64);
         stats.blocked.set(work.blocked.len() as f64);
         stats.conflicts.set(work.conflicts.len() as f64);
+        stats.unconverted_parts.set(self.parts_left() as f64);
         stats.sessions.set(self.session_count() as f64);
         stats.segment_file_bytes.set(usage.file_bytes as f64);
         stats.segment_live_bytes.set(usage.live_bytes as f64);
         stats.disk_free_bytes.set(usage.free_bytes as f64);
+        for (gauges, disk) in stats.folders.iter().zip(self.disk_status()) {
+            gauges.total_bytes.set(disk.total_bytes as f64);
+            gauges.free_bytes.set(disk.free_bytes as f64);
+            gauges.used_bytes.set(disk.used_bytes as f64);
+        }
     }
 }

@@ -17,6 +17,7 @@ use forebay_writeback::{
         PutTarget, Resume, SessionId, SessionSpec, Task,
     },
     file::WriteMode,
+    policy::Change,
 };
 use futures::{StreamExt, TryStreamExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -419,6 +420,44 @@ fn versions_append_overwrite_travel_and_are_kept_by_number() {
             cache.status().await.unwrap().dirty_files,
             3,
             "what no version needs is free"
+        );
+    });
+}
+
+#[test]
+fn the_policy_of_a_path_says_how_many_versions_are_kept() {
+    once(3, async |cache| {
+        let keep = async |path: &str, count: u32| {
+            let change = Change::parse("versions_kept", Some(&count.into())).unwrap();
+            cache.policy_set(&at(path), vec![change]).await.unwrap();
+        };
+        let kept = async |path: &str| {
+            let listed = cache.versions(&at(path)).await.unwrap();
+            listed.iter().map(|v| v.version).collect::<Vec<_>>()
+        };
+        keep("/many", 6).await;
+        keep("/many/one", 1).await;
+        for path in ["/many/d", "/many/one/d", "/three/d"] {
+            for n in 0..8 {
+                put(cache, with_mode(path, WriteMode::Overwrite), &[rows(n..n + 1)])
+                    .await
+                    .unwrap();
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(kept("/many/d").await, [3, 4, 5, 6, 7, 8]);
+        assert_eq!(kept("/many/one/d").await, [8]);
+        assert_eq!(kept("/three/d").await, [6, 7, 8]);
+        assert_eq!(cache.status().await.unwrap().dirty_files, 6 + 1 + 3);
+        keep("/many", 2).await;
+        put(cache, with_mode("/many/d", WriteMode::Overwrite), &[rows(9..10)])
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            kept("/many/d").await,
+            [8, 9],
+            "a lower number holds from the next publish on"
         );
     });
 }

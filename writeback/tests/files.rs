@@ -10,6 +10,7 @@ use forebay_writeback::{
     AckLevel, ErrorKind, Path,
     file::{WriteFile, WriteMode},
     names::{List, Rename, StatKind, State},
+    owners::{OWNER_NUMBERS, OwnerKind},
 };
 use futures::TryStreamExt;
 use std::time::Duration;
@@ -710,4 +711,156 @@ fn files_below(world: &World, folder: &std::path::Path, found: &mut Vec<(std::pa
             found.push((path, entry.len));
         }
     }
+}
+
+#[test]
+fn joined_files_are_one_file_and_the_others_are_gone_in_one_commit() {
+    let mut world = World::new(71);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for (path, seed, len) in [
+            ("/local/a", 1, 1000),
+            ("/local/b", 2, 300_000),
+            ("/local/d/c", 3, 0),
+            ("/local/e", 4, 5),
+        ] {
+            put(&cache, path, &pattern(seed, len)).await.unwrap();
+        }
+        let old = cache.read_file(&at("/local/b")).await.unwrap();
+        let others = [at("/local/b"), at("/local/d/c"), at("/local/e")];
+        cache.concat(&at("/local/a"), &others).await.unwrap();
+        let whole = [pattern(1, 1000), pattern(2, 300_000), pattern(4, 5)].concat();
+        assert_eq!(get(&cache, "/local/a").await.unwrap(), whole);
+        assert_eq!(
+            old.read(0..10).await.unwrap().concat(),
+            pattern(2, 300_000)[..10],
+            "who reads keeps it"
+        );
+        let status = cache.status().await.unwrap();
+        assert_eq!((status.dirty_files, status.dirty_bytes), (1, whole.len() as u64));
+        assert_eq!(kind(cache.stat(&at("/local/d/c")).await), ErrorKind::NotFound);
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        assert_eq!(get(&cache, "/local/a").await.unwrap().len(), 301_005);
+        assert_eq!(kind(cache.stat(&at("/local/b")).await), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn what_can_not_be_joined_is_refused_and_left_as_it_is() {
+    let mut world = World::new(72);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/local/a", b"a").await.unwrap();
+        put(&cache, "/local/d/b", b"b").await.unwrap();
+        let join = async |target: &str, others: &[&str]| {
+            let others: Vec<Path> = others.iter().map(|path| at(path)).collect();
+            kind(cache.concat(&at(target), &others).await)
+        };
+        assert_eq!(join("/local/a", &[]).await, ErrorKind::Invalid);
+        assert_eq!(join("/local/a", &["/local/a"]).await, ErrorKind::Invalid);
+        assert_eq!(
+            join("/local/a", &["/local/d/b", "/local/d/b"]).await,
+            ErrorKind::Invalid
+        );
+        assert_eq!(join("/local/a", &["/local/no"]).await, ErrorKind::NotFound);
+        assert_eq!(join("/local/no", &["/local/a"]).await, ErrorKind::NotFound);
+        assert_eq!(join("/local/a", &["/local/d"]).await, ErrorKind::Precondition);
+        let many: Vec<String> = (0..300).map(|k| format!("/local/{k}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(join("/local/a", &many).await, ErrorKind::Invalid);
+        assert_eq!(get(&cache, "/local/a").await.unwrap(), b"a");
+        assert_eq!(get(&cache, "/local/d/b").await.unwrap(), b"b");
+    });
+}
+
+#[test]
+fn a_write_that_needs_its_directory_makes_none() {
+    let mut world = World::new(73);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let how = || WriteFile {
+            needs_directory: true,
+            ..mode(WriteMode::Create)
+        };
+        let refused = write(&cache, "/local/no/f", b"x", how()).await;
+        assert_eq!(kind(refused), ErrorKind::NotFound);
+        cache.mkdir(&at("/local/d"), true).await.unwrap();
+        let late = cache.write_file(&at("/local/d/late"), how()).await.unwrap();
+        write(&cache, "/local/d/f", b"x", how()).await.unwrap();
+        cache.delete(&at("/local/d"), true).await.unwrap();
+        assert_eq!(kind(late.commit().await), ErrorKind::NotFound, "it went meanwhile");
+        assert_eq!(kind(cache.stat(&at("/local/d")).await), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_name_keeps_the_number_that_it_was_given() {
+    let mut world = World::new(74);
+    let names: Vec<String> = (0..300).map(|k| format!("user-{k}")).collect();
+    let given = world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let mut given = Vec::new();
+        for name in &names {
+            let number = cache.owner_number(OwnerKind::User, name).await.unwrap();
+            assert!(OWNER_NUMBERS.contains(&number));
+            given.push(number);
+        }
+        assert_eq!(kind(cache.owner_number(OwnerKind::User, "").await), ErrorKind::Invalid);
+        assert_eq!(cache.owner_name(OwnerKind::User, 0).await.unwrap(), None);
+        given
+    });
+    assert_eq!(given.iter().collect::<std::collections::BTreeSet<_>>().len(), 300);
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for (name, number) in names.iter().zip(given) {
+            assert_eq!(cache.owner_number(OwnerKind::User, name).await.unwrap(), number);
+            assert_eq!(
+                cache.owner_name(OwnerKind::User, number).await.unwrap().as_ref(),
+                Some(name)
+            );
+            assert_eq!(cache.owner_name(OwnerKind::Group, number).await.unwrap(), None);
+        }
+    });
+}
+
+#[test]
+fn an_append_follows_its_file_and_ends_with_it() {
+    let mut world = World::new(75);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let begin = async |path: &str| {
+            let how = WriteFile {
+                needs_file: true,
+                ..mode(WriteMode::Append)
+            };
+            let mut writer = cache.write_file(&at(path), how).await?;
+            writer.append(vec![Bytes::from_static(b" and more")]).await?;
+            Ok::<_, forebay_writeback::Error>(writer)
+        };
+        assert_eq!(begin("/local/no").await.unwrap_err().kind(), ErrorKind::NotFound);
+        put(&cache, "/local/d/a", b"much").await.unwrap();
+        let writer = begin("/local/d/a").await.unwrap();
+        cache
+            .rename(&at("/local/d"), &at("/local/e"), Rename::default())
+            .await
+            .unwrap();
+        cache
+            .rename(&at("/local/e/a"), &at("/local/b"), Rename::default())
+            .await
+            .unwrap();
+        writer.commit().await.unwrap();
+        assert_eq!(get(&cache, "/local/b").await.unwrap(), b"much and more");
+        assert_eq!(kind(cache.stat(&at("/local/d")).await), ErrorKind::NotFound);
+
+        let writer = begin("/local/b").await.unwrap();
+        cache.delete(&at("/local/b"), false).await.unwrap();
+        assert_eq!(kind(writer.commit().await), ErrorKind::NotFound);
+        assert_eq!(kind(cache.stat(&at("/local/b")).await), ErrorKind::NotFound);
+        let status = cache.status().await.unwrap();
+        assert_eq!((status.dirty_files, status.dirty_bytes), (0, 0));
+    });
 }

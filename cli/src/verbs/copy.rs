@@ -26,7 +26,7 @@ use tokio::fs;
 
 /// What a copy did.
 #[derive(Debug, Default, Serialize)]
-struct Copied {
+pub(super) struct Copied {
     path: String,
     files: u64,
     bytes: u64,
@@ -60,19 +60,19 @@ impl Copied {
 
 /// One file that was copied.
 #[derive(Debug, Default)]
-struct Done {
+pub(super) struct Done {
     bytes: u64,
     level: Option<String>,
 }
 
 impl Done {
-    fn of(bytes: u64) -> Self {
+    pub(super) fn of(bytes: u64) -> Self {
         Self { bytes, level: None }
     }
 }
 
 /// Says the totals: a line on stderr for people, the document for machines.
-fn tell(output: &mut Output, copied: &Copied) -> Outcome {
+pub(super) fn tell(output: &mut Output, copied: &Copied) -> Outcome {
     if output.json() {
         return output.document(copied);
     }
@@ -318,7 +318,7 @@ pub(super) async fn cp(cp: Cp, door: &Door, output: &mut Output) -> Outcome {
         cp_tree(&client, &cp, &from, &to).await?
     } else {
         let bar = progress::bytes(to.to_string(), Some(found.size));
-        let size = transfer::copy(&client, &from, &to, &bar).await?;
+        let size = transfer::copy(&client, &from, (&to, FileOptions::default()), &bar).await?;
         Copied {
             path: to.to_string(),
             ..Copied::default()
@@ -352,14 +352,14 @@ async fn cp_entry(
         client.mkdir(&target.to_string(), true).await?;
         return Ok(None);
     }
-    match transfer::copy(client, &entry.path, &target, bar).await {
+    match transfer::copy(client, &entry.path, (&target, FileOptions::default()), bar).await {
         Ok(size) => Ok(Some(Done::of(size))),
         Err(failure) => Err(failure.about(&entry.path)),
     }
 }
 
 /// Adds up what was copied; the first failure ends it.
-async fn total(done: impl Stream<Item = Outcome<Option<Done>>>, path: String) -> Outcome<Copied> {
+pub(super) async fn total(done: impl Stream<Item = Outcome<Option<Done>>>, path: String) -> Outcome<Copied> {
     let start = Copied {
         path,
         ..Copied::default()

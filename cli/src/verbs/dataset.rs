@@ -11,7 +11,7 @@ use arrow_array::RecordBatch;
 use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use forebay_client::{
     Client, Info, ReadOptions, Span, Task, WirePath,
-    action::{self, Begun, Published},
+    action::{self, Begun, Published, PublishedVersion, With},
 };
 use forebay_runtime::units::ByteSize;
 use futures::TryStreamExt;
@@ -26,9 +26,18 @@ pub(super) async fn dataset(dataset: Dataset, door: &Door, output: &mut Output) 
         Dataset::Begin(flags) => begin(flags, door, output).await,
         Dataset::Publish {
             session,
+            with,
             success_file,
             task,
-        } => publish(session, success_file, &task, door, output).await,
+        } => {
+            let body = action::Publish {
+                session,
+                with: with.into_iter().map(With::Session).collect(),
+                tasks: tasks(&task)?,
+                success_file,
+            };
+            publish(&body, door, output).await
+        }
         Dataset::Abort { session } => {
             connect::connect(door).await?.abort_session(&session).await?;
             output.one(&json!({ "session": session }), |_| String::new())
@@ -152,27 +161,28 @@ async fn begin(flags: Begin, door: &Door, output: &mut Output) -> Outcome {
         ack,
         timeout: timeout.map(Span),
         job,
+        token: None,
     };
     // The client's own session would be aborted when this process ends.
     let begun: Begun = one(&client, "begin", &body).await?;
     output.one(&begun, |begun| begun.session.clone())
 }
 
-async fn publish(session: String, success_file: bool, tasks: &[String], door: &Door, output: &mut Output) -> Outcome {
+async fn publish(body: &action::Publish, door: &Door, output: &mut Output) -> Outcome {
     let client = connect::connect(door).await?;
-    let tasks = tasks.iter().map(|text| task(text)).collect::<Outcome<Vec<Task>>>()?;
-    let tasks = (!tasks.is_empty()).then_some(tasks);
-    let published: Published = one(
-        &client,
-        "publish",
-        &action::Publish {
-            session,
-            tasks,
-            success_file,
-        },
-    )
-    .await?;
-    output.one(&published, |published| published.version.to_string())
+    let published: Published = one(&client, "publish", body).await?;
+    output.one(&published, |published| match &published.versions[..] {
+        [] => published.version.to_string(),
+        versions => {
+            let line = |made: &PublishedVersion| format!("v{:<4} {}", made.version, made.path);
+            versions.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+    })
+}
+
+fn tasks(texts: &[String]) -> Outcome<Option<Vec<Task>>> {
+    let tasks = texts.iter().map(|text| task(text)).collect::<Outcome<Vec<Task>>>()?;
+    Ok((!tasks.is_empty()).then_some(tasks))
 }
 
 /// `JOB/STAGE/TASK/ATTEMPT`; a job's name may hold slashes.

@@ -9,6 +9,7 @@ use crate::{
     output::Output,
 };
 use forebay_client::Status;
+use forebay_runtime::units::ByteSize;
 use serde::Serialize;
 use std::time::Instant;
 
@@ -16,6 +17,9 @@ use std::time::Instant;
 const OPEN_FILES_WANTED: u64 = 65_536;
 /// A dirty file older than this, with a mount and nothing blocked, means that the under-store does not keep up.
 const OLDEST_DIRTY_SECONDS_WANTED: f64 = 3600.0;
+
+/// A disk with less than this share of it free is nearly full.
+const FREE_SHARE_WANTED: u64 = 20;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +55,7 @@ pub(super) async fn doctor(door: &Door, output: &mut Output) -> Outcome {
                 format!("{} answers in {millis:.1} ms, version {}", door.addr, status.version),
             ));
             findings.push(version(&status));
+            findings.extend(disks(&status));
             findings.extend(mounts(&status));
             findings.extend(stuck(&status));
             findings.push(lag(&status));
@@ -128,6 +133,19 @@ fn version(status: &Status) -> Finding {
             format!("this client is {ours}, the server {}", status.version),
         )
     }
+}
+
+fn disks(status: &Status) -> Vec<Finding> {
+    let finding = |disk: &forebay_client::action::Disk| {
+        let free = ByteSize(disk.free_bytes).rounded();
+        let (verdict, text) = match disk.free_bytes {
+            _ if disk.total_bytes == 0 => (Verdict::Failed, "does not answer; look at the disk".to_owned()),
+            left if left < disk.total_bytes / FREE_SHARE_WANTED => (Verdict::Warning, format!("only {free} free")),
+            _ => (Verdict::Ok, format!("{free} free")),
+        };
+        find("disk", verdict, format!("{}: {text}", disk.folder))
+    };
+    status.disks.iter().map(finding).collect()
 }
 
 fn mounts(status: &Status) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! `fsck`: the checksums of a data folder, while no server runs on it.
+//! `fsck`: the checksums of data folders, while no server runs on them.
 
 use crate::{
     args::Fsck,
@@ -7,12 +7,16 @@ use crate::{
     progress,
 };
 use forebay_runtime::{disk::RealDisk, task, units::ByteSize};
+use forebay_segment::{Finding, Report};
 use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// What was found.
 #[derive(Debug, Serialize)]
 struct Found {
+    /// The first folder.
     data: String,
+    folders: Vec<String>,
     segments: usize,
     streams: usize,
     bytes: u64,
@@ -30,27 +34,22 @@ struct Damage {
 
 /// Exit code 1 when something is damaged.
 pub(super) async fn fsck(flags: &Fsck, output: &mut Output) -> Outcome {
-    let data = flags.data.clone();
-    std::fs::metadata(&data).at(&data)?;
-    let bar = progress::words(format!("reading {}", data.display()));
-    let folder = data.clone();
-    let report = task::blocking(move || forebay_segment::fsck(&folder, &RealDisk::shared())).await;
-    bar.finish_and_clear();
-    let report = report.map_err(|error| Failure::failed(format!("{}: {error}", data.display())))?;
-    let damage = |finding: forebay_segment::Finding| Damage {
-        file: finding.file.display().to_string(),
-        offset: finding.range.start,
-        length: finding.range.end.saturating_sub(finding.range.start),
-        what: finding.what,
+    let names: Vec<String> = flags.data.iter().map(|folder| folder.display().to_string()).collect();
+    let mut found = Found {
+        data: names.first().cloned().unwrap_or_default(),
+        folders: names,
+        segments: 0,
+        streams: 0,
+        bytes: 0,
+        findings: Vec::new(),
+        notes: Vec::new(),
     };
-    let found = Found {
-        data: data.display().to_string(),
-        segments: report.segments,
-        streams: report.streams,
-        bytes: report.bytes,
-        findings: report.findings.into_iter().map(damage).collect(),
-        notes: report.notes,
-    };
+    for folder in &flags.data {
+        found.add(check(folder).await?);
+    }
+    if let Some(note) = incomplete(&flags.data).await {
+        found.notes.push(note);
+    }
     output.one(&found, text)?;
     if found.findings.is_empty() {
         Ok(())
@@ -59,11 +58,45 @@ pub(super) async fn fsck(flags: &Fsck, output: &mut Output) -> Outcome {
     }
 }
 
+async fn check(folder: &Path) -> Outcome<Report> {
+    std::fs::metadata(folder).at(folder)?;
+    let bar = progress::words(format!("reading {}", folder.display()));
+    let data = folder.to_owned();
+    let report = task::blocking(move || forebay_segment::fsck(&data, &RealDisk::shared())).await;
+    bar.finish_and_clear();
+    report.map_err(|error| Failure::failed(format!("{}: {error}", folder.display())))
+}
+
+/// Why the folders are not all of one store, if so: each may be sound all the same.
+async fn incomplete(folders: &[PathBuf]) -> Option<String> {
+    let folders = folders.to_vec();
+    let home = task::blocking(move || forebay_segment::home(&folders, &RealDisk::shared())).await;
+    home.err().map(|error| error.to_string())
+}
+
+impl Found {
+    fn add(&mut self, report: Report) {
+        let damage = |finding: Finding| Damage {
+            file: finding.file.display().to_string(),
+            offset: finding.range.start,
+            length: finding.range.end.saturating_sub(finding.range.start),
+            what: finding.what,
+        };
+        self.segments += report.segments;
+        self.streams += report.streams;
+        self.bytes += report.bytes;
+        self.findings.extend(report.findings.into_iter().map(damage));
+        self.notes.extend(report.notes);
+    }
+}
+
 fn text(found: &Found) -> String {
     let size = ByteSize(found.bytes).rounded();
     let mut lines = vec![format!(
         "{}: {} segments, {} streams, {size}",
-        found.data, found.segments, found.streams
+        found.folders.join(", "),
+        found.segments,
+        found.streams
     )];
     lines.extend(found.notes.iter().map(|note| format!("note     {note}")));
     lines.extend(found.findings.iter().map(|damage| {

@@ -1,13 +1,13 @@
 //! `ls`, `stat`, `mkdir`, `mv`, `rm`.
 
-use super::{at, between};
+use super::{at, between, relocate};
 use crate::{
     args::{Door, Ls, Mkdir, Mv, OnePath, Rm},
     failure::{Failure, Outcome},
     output::Output,
 };
 use forebay_client::{
-    Client, Entry, EntryKind, ErrorKind, WirePath,
+    Client, Entry, EntryKind, Error, ErrorKind, WirePath,
     action::{Delete, Rename},
 };
 use forebay_runtime::units::ByteSize;
@@ -97,8 +97,19 @@ pub(super) async fn mv(mv: Mv, door: &Door, output: &mut Output) -> Outcome {
         replace: force,
         parents,
     };
-    client.rename_with(rename).await?;
-    output.one(&json!({ "from": from, "to": to }), |_| String::new())
+    match client.rename_with(rename.clone()).await {
+        Ok(()) => output.one(&json!({ "from": from, "to": to }), |_| String::new()),
+        Err(error) if error.is_between_stores() => {
+            let copied = relocate::relocate(&client, rename).await?;
+            output.one(&json!({ "from": from, "to": to, "copied": copied }), |_| String::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether an error says that nothing is there.
+pub(super) fn is_absent(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound
 }
 
 /// The path that `from` gets at `to`: an existing directory takes it under its own name.

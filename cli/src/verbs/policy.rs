@@ -1,4 +1,6 @@
-//! `policy set|get|explain`.
+//! `policy set|get|list|explain|simulate`.
+
+mod simulate;
 
 use super::at;
 use crate::{
@@ -17,6 +19,7 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
             client.action("policy_set", Value::Object(body)).await?;
             output.one(&json!({ "path": path }), |_| String::new())
         }
+        Policy::Simulate { trace, cache_max } => simulate::simulate(&trace, &cache_max, output),
         Policy::Get(OnePath { path }) => {
             let (client, path) = at(door, &path).await?;
             let set = client
@@ -24,13 +27,18 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
                 .await?
                 .pop()
                 .unwrap_or_else(|| json!({}));
-            output.one(&set, |set| {
-                let pairs = set.as_object().into_iter().flatten();
-                pairs
-                    .map(|(key, value)| format!("{key}={}", plain(value)))
-                    .collect::<Vec<_>>()
-                    .join("\n")
-            })
+            output.one(&set, |set| pairs(set).join("\n"))
+        }
+        Policy::List { path } => {
+            let (client, path) = at(door, &path).await?;
+            let mut series = output.series();
+            for row in client.action("policy_list", json!({ "path": path })).await? {
+                series.push(&row, |row| {
+                    let path = row.get("path").map(plain).unwrap_or_default();
+                    format!("{path} {}", row.get("set").map(pairs).unwrap_or_default().join(" "))
+                })?;
+            }
+            series.end()
         }
         Policy::Explain(OnePath { path }) => {
             let (client, path) = at(door, &path).await?;
@@ -60,6 +68,12 @@ fn parse(set: &[String]) -> Outcome<Map<String, Value>> {
             Ok((key.to_owned(), value))
         })
         .collect()
+}
+
+/// `KEY=VALUE` of an object.
+fn pairs(set: &Value) -> Vec<String> {
+    let pairs = set.as_object().into_iter().flatten();
+    pairs.map(|(key, value)| format!("{key}={}", plain(value))).collect()
 }
 
 fn plain(value: &Value) -> String {

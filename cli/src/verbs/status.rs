@@ -40,7 +40,7 @@ fn text(said: &Value) -> String {
 pub(super) fn lines(status: &Status) -> String {
     let size = |bytes| ByteSize(bytes).rounded();
     let mut out = format!(
-        "version    {}\nack        {}\ndirty      {} in {} files, the oldest {:.1} s\npersisted  {} since the start\ncached     {}\nwork       {} queued, {} under way\n",
+        "version    {}\nack        {}\ndirty      {} in {} files, the oldest {:.1} s\npersisted  {} since the start\ncached     {}\nwork       {} queued, {} under way, {} kept back by policies\n",
         status.version,
         status.ack,
         size(status.dirty_bytes),
@@ -50,12 +50,47 @@ pub(super) fn lines(status: &Status) -> String {
         size(status.cached_bytes),
         status.queued,
         status.uploading,
+        status.withheld,
     );
     if status.mounts.is_empty() {
         out.push_str("mounts     none: everything stays in the cache\n");
     }
     for mount in &status.mounts {
         let _ = writeln!(out, "mount      {} = {} ({})", mount.path, mount.url, mount.state);
+        if let Some(error) = &mount.sync_error {
+            let _ = writeln!(out, "mount      {} is not compared with its store: {error}", mount.path);
+        }
+    }
+    for disk in &status.disks {
+        let _ = writeln!(
+            out,
+            "disk       {} ({}): {} used, {} free of {}",
+            disk.folder,
+            disk.tier,
+            size(disk.used_bytes),
+            size(disk.free_bytes),
+            size(disk.total_bytes),
+        );
+    }
+    for load in &status.loads {
+        let _ = writeln!(
+            out,
+            "load       {} {}: {} of {}, {} of {} files{}",
+            load.path,
+            load.state,
+            size(load.bytes),
+            size(load.bytes_total),
+            load.files,
+            load.files_total,
+            if load.found_all { "" } else { " so far" },
+        );
+    }
+    for left in &status.unconverted {
+        let _ = writeln!(
+            out,
+            "as it is   {} parts of {}, the last {}: {}",
+            left.parts, left.path, left.since, left.reason
+        );
     }
     for blocked in &status.blocked {
         let _ = writeln!(

@@ -1,7 +1,7 @@
 //! One file from here to there: local to cache, cache to local, cache to cache.
 
 use crate::failure::{AtFile, Outcome};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use forebay_client::{Client, FileOptions, PutDone, WirePath};
 use indicatif::ProgressBar;
 use std::{
@@ -92,9 +92,14 @@ fn part_of(to: &Path) -> Outcome<PathBuf> {
 }
 
 /// Copies within the server. The bytes pass through here: there is no server-side copy.
-pub(super) async fn copy(client: &Client, from: &WirePath, to: &WirePath, bar: &ProgressBar) -> Outcome<u64> {
+pub(super) async fn copy(
+    client: &Client,
+    from: &WirePath,
+    (to, options): (&WirePath, FileOptions),
+    bar: &ProgressBar,
+) -> Outcome<u64> {
     let mut read = client.read_file(&from.to_string(), None).await?;
-    let mut put = client.write_file(&to.to_string(), FileOptions::default()).await?;
+    let mut put = client.write_file(&to.to_string(), options).await?;
     let mut size = 0;
     loop {
         match read.next_bytes().await {
@@ -113,4 +118,31 @@ pub(super) async fn copy(client: &Client, from: &WirePath, to: &WirePath, bar: &
     }
     put.finish().await?;
     Ok(size)
+}
+
+/// Whether two files have the same content.
+pub(super) async fn equal(client: &Client, one: &WirePath, other: &WirePath) -> Outcome<bool> {
+    let (mut reads, mut left) = (
+        [
+            client.read_file(&one.to_string(), None).await?,
+            client.read_file(&other.to_string(), None).await?,
+        ],
+        [Bytes::new(), Bytes::new()],
+    );
+    loop {
+        for (read, left) in reads.iter_mut().zip(&mut left) {
+            while left.is_empty()
+                && let Some(bytes) = read.next_bytes().await?
+            {
+                *left = bytes;
+            }
+        }
+        let len = left[0].len().min(left[1].len());
+        if len == 0 {
+            return Ok(left[0].is_empty() && left[1].is_empty());
+        }
+        if left[0].split_to(len) != left[1].split_to(len) {
+            return Ok(false);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! As a file format it only writes: its tables are [`ForebayTable`]s, not listings of files.
 
-use crate::{ForebaySink, ForebayTable, ForebayUrl};
+use crate::{ForebayPartitioned, ForebaySink, ForebayTable, ForebayUrl, sink::Target, split::SplitSink};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
@@ -28,6 +28,8 @@ pub const FORMAT: &str = "FOREBAY";
 /// Makes tables for `CREATE EXTERNAL TABLE … STORED AS FOREBAY LOCATION 'forebay://host:port/path'`.
 ///
 /// With columns in the statement the dataset may not exist yet; without it must. `OPTIONS (version '3')` reads that version.
+/// `CREATE UNBOUNDED EXTERNAL TABLE` makes a table without an end, that follows what is written. With `PARTITIONED BY` the location is
+/// the directory of folders `key=value`, a [`ForebayPartitioned`].
 #[derive(Debug)]
 pub struct ForebayTableFactory {
     client: Client,
@@ -52,6 +54,28 @@ impl TableProviderFactory for ForebayTableFactory {
             ..ReadOptions::default()
         };
         let schema = cmd.schema.inner();
+        let keys = &cmd.table_partition_cols;
+        if !keys.is_empty() {
+            if cmd.unbounded || read.version.is_some() {
+                return plan_err!(
+                    "a table PARTITIONED BY folders is neither UNBOUNDED nor of one version: each folder has its own"
+                );
+            }
+            let client = self.client.clone();
+            return Ok(Arc::new(match schema.fields().is_empty() {
+                true => ForebayPartitioned::open(client, &path, keys).await?,
+                false => ForebayPartitioned::create(client, &path, schema, keys)?,
+            }));
+        }
+        if cmd.unbounded {
+            if read.version.is_some() {
+                return plan_err!("a version stands still; an UNBOUNDED table has none");
+            }
+            return Ok(Arc::new(match schema.fields().is_empty() {
+                true => ForebayTable::follow(self.client.clone(), &path, read).await?,
+                false => ForebayTable::create(self.client.clone(), &path, Arc::clone(schema)).following(),
+            }));
+        }
         if schema.fields().is_empty() {
             return Ok(Arc::new(ForebayTable::open(self.client.clone(), &path, read).await?));
         }
@@ -163,19 +187,33 @@ impl FileFormat for ForebayFormat {
         conf: FileSinkConfig,
         _order: Option<LexRequirement>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if !conf.table_partition_cols.is_empty() {
-            return not_impl_err!("PARTITIONED BY a FOREBAY dataset");
-        }
         let path = path_on(&self.client, &conf.original_url)?;
         let mode = match conf.insert_op {
             InsertOp::Append => Mode::Append,
             InsertOp::Overwrite | InsertOp::Replace => Mode::Overwrite,
         };
-        let options = SessionOptions {
-            mode: Some(mode),
-            ..SessionOptions::default()
+        let target = Target {
+            client: self.client.clone(),
+            path,
+            options: SessionOptions {
+                mode: Some(mode),
+                ..SessionOptions::default()
+            },
+            observer: None,
         };
-        let sink = ForebaySink::to(self.client.clone(), &path, Arc::clone(&conf.output_schema), options);
+        let schema = Arc::clone(&conf.output_schema);
+        if conf.table_partition_cols.is_empty() {
+            return Ok(Arc::new(DataSinkExec::new(
+                input,
+                Arc::new(ForebaySink::new(target, schema)),
+                None,
+            )));
+        }
+        if conf.keep_partition_by_columns {
+            return not_impl_err!("keep_partition_by_columns of a FOREBAY dataset: the names of its folders hold them");
+        }
+        let keys: Vec<String> = conf.table_partition_cols.iter().map(|(key, _)| key.clone()).collect();
+        let sink = SplitSink::new(target, schema, &keys)?;
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
 

@@ -1,7 +1,10 @@
 //! Forebay for DataFusion: paths as objects, datasets as tables, queries as writers.
 //!
 //! - [`ForebayStore`]: an `ObjectStore` over the files of a server; what DataFusion's own Parquet, CSV and Arrow readers and writers use
-//! - [`ForebayTable`]: a `TableProvider` over one dataset, with projection, filter and limit carried out by the server
+//! - [`ForebayTable`]: a `TableProvider` over one dataset, with projection, filter and limit carried out by the server, and the rows it
+//!   has as a statistic; or an unbounded one that follows what is written
+//! - [`ForebayPartitioned`]: a directory of folders `key=value` as one table: its conditions choose folders, an insert splits rows by them
+//! - [`ForebayCatalog`]: directories as schemas, datasets as tables, without a statement for each
 //! - [`ForebaySink`]: what `INSERT INTO` and `COPY … TO … STORED AS FOREBAY` write through: nothing is visible before the query
 //!   ends well, and everything at once then; meanwhile followers read batches as they are acknowledged
 //!
@@ -18,15 +21,24 @@
 //! # Ok(()) }
 //! ```
 
+mod catalog;
+mod exec;
 mod filter;
+mod folders;
+mod follow;
 mod format;
 mod object_store;
+mod partitioned;
 mod sink;
+mod split;
 mod table;
 mod url;
 
+pub use catalog::ForebayCatalog;
+pub use exec::{ForebayScan, Piece, Scanned, Slot};
 pub use format::{FORMAT, ForebayFormatFactory, ForebayTableFactory};
 pub use object_store::ForebayStore;
+pub use partitioned::ForebayPartitioned;
 pub use sink::ForebaySink;
 pub use table::ForebayTable;
 pub use url::{ForebayUrl, UrlError};

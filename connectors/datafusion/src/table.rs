@@ -1,27 +1,24 @@
-//! A dataset as a table: projection, filter and limit go to the server, a partition reads one endpoint after the other.
+//! A dataset as a table: projection, filter and limit go to the server. A scan reads one version, or follows without an end.
 
 use crate::{
-    ForebaySink, external, filter,
+    ForebaySink,
+    exec::{self, ForebayScan, Piece, Scanned, Slot},
+    external, filter,
+    follow::Following,
     sink::{Observer, Target},
 };
-use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DataFusionError, Result, SchemaExt, plan_err},
+    common::{Result, SchemaExt, plan_err, stats::Precision},
     datasource::{TableType, sink::DataSinkExec},
-    execution::{SendableRecordBatchStream, TaskContext},
     logical_expr::{Expr, TableProviderFilterPushDown, dml::InsertOp},
-    physical_plan::{
-        ExecutionPlan,
-        stream::RecordBatchStreamAdapter,
-        streaming::{PartitionStream, StreamingTableExec},
-    },
+    physical_plan::{ExecutionPlan, streaming::StreamingTableExec},
+    scalar::ScalarValue,
 };
-use forebay_client::{Client, Endpoint, ErrorKind, Info, Mode, Progress, ReadOptions, SessionOptions};
-use futures::{StreamExt, TryStreamExt, stream};
-use std::{fmt, sync::Arc};
+use forebay_client::{Client, ErrorKind, Info, Mode, Progress, ReadOptions, SessionOptions};
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// One dataset.
@@ -33,6 +30,7 @@ pub struct ForebayTable {
     read: ReadOptions,
     write: SessionOptions,
     observer: Option<Observer>,
+    follows: bool,
 }
 
 impl ForebayTable {
@@ -50,12 +48,29 @@ impl ForebayTable {
         let (read, write) = (ReadOptions::default(), SessionOptions::default());
         Self {
             observer: None,
+            follows: false,
             client,
             path: path.to_owned(),
             schema,
             read,
             write,
         }
+    }
+
+    /// The same without an end: a scan gives what is published and then what is written, batch by batch as it is acknowledged, session
+    /// after session. From [`ReadOptions::from`] on, if that was given.
+    #[must_use]
+    pub fn following(mut self) -> Self {
+        self.follows = true;
+        self
+    }
+
+    /// The dataset at `path`, to be followed, which may have nothing but a session that is still written. Waits for its schema, and
+    /// as [`ReadOptions::wait`] says for the dataset.
+    pub async fn follow(client: Client, path: &str, read: ReadOptions) -> Result<Self> {
+        let follow = client.follow(path, read.clone()).await.map_err(external)?;
+        let schema = Arc::clone(follow.schema());
+        Ok(Self::create(client, path, schema).reading(read).following())
     }
 
     /// What scans ask for, beside columns, filter and limit.
@@ -79,6 +94,47 @@ impl ForebayTable {
         self
     }
 
+    /// Whose it is.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What scans ask for, beside columns, filter and limit.
+    pub fn read_options(&self) -> &ReadOptions {
+        &self.read
+    }
+
+    /// How inserts are stored.
+    pub fn write_options(&self) -> &SessionOptions {
+        &self.write
+    }
+
+    /// How an insert of rows of `schema` is stored. An error: they do not fit, or rows are to be replaced by a key.
+    pub fn inserting(&self, op: InsertOp, schema: &SchemaRef) -> Result<SessionOptions> {
+        self.schema.logically_equivalent_names_and_types(schema)?;
+        let mode = match op {
+            InsertOp::Append => Mode::Append,
+            InsertOp::Overwrite => Mode::Overwrite,
+            InsertOp::Replace => {
+                return plan_err!("Forebay datasets have no keys to replace rows by; INSERT INTO or INSERT OVERWRITE");
+            }
+        };
+        Ok(SessionOptions {
+            mode: Some(mode),
+            ..self.write.clone()
+        })
+    }
+
+    /// Whether it has no end.
+    pub fn is_following(&self) -> bool {
+        self.follows
+    }
+
     async fn info(&self, read: &ReadOptions) -> Result<Option<Info>> {
         match self.client.info(&self.path, read).await {
             Ok(info) => Ok(Some(info)),
@@ -100,8 +156,9 @@ impl TableProvider for ForebayTable {
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let support = |filter: &&Expr| match filter::to_sql(filter) {
-            Some(_) => TableProviderFilterPushDown::Exact,
-            None => TableProviderFilterPushDown::Unsupported,
+            // Whoever follows goes on by the count of all batches, also of those that a filter would keep back.
+            Some(_) if !self.follows => TableProviderFilterPushDown::Exact,
+            _ => TableProviderFilterPushDown::Unsupported,
         };
         Ok(filters.iter().map(support).collect())
     }
@@ -123,22 +180,32 @@ impl TableProvider for ForebayTable {
             limit: limit.map(|l| l as u64),
             ..self.read.clone()
         };
-        let partitions = match self.info(&read).await? {
-            Some(info) => self.partitions(&info, &schema, state.config().target_partitions()),
-            None => Vec::new(),
+        if self.follows {
+            return self.scan_without_end(schema, read, limit);
+        }
+        let about = |about: String| limit.map_or_else(|| about.clone(), |limit| format!("{about}, limit={limit}"));
+        let Some(info) = self.info(&read).await? else {
+            return Ok(Arc::new(ForebayScan::new(
+                self.client.clone(),
+                nothing(schema, about("nothing".to_owned())),
+            )));
         };
-        let partitions = if partitions.is_empty() {
-            vec![Part::nothing(self, &schema)]
-        } else {
-            partitions
+        let is_part = read.filter.is_some() || read.limit.is_some() || read.from.is_some() || read.session.is_some();
+        let pieces: Vec<Piece> = pieces(&info, &Arc::from([])).collect();
+        let scanned = Scanned {
+            slots: (0..schema.fields().len()).map(Slot::Read).collect(),
+            partitions: exec::partitions(&pieces, state.config().target_partitions()),
+            rows: total(info.rows, is_part),
+            bytes: total(info.bytes, is_part).to_inexact(),
+            about: about(format!(
+                "path={}, version={}",
+                info.note.path,
+                info.note.version.unwrap_or(0)
+            )),
+            read: info.schema,
+            schema,
         };
-        let partitions = partitions
-            .into_iter()
-            .map(|p| Arc::new(p) as Arc<dyn PartitionStream>)
-            .collect();
-        Ok(Arc::new(StreamingTableExec::try_new(
-            schema, partitions, None, None, false, limit,
-        )?))
+        Ok(Arc::new(ForebayScan::new(self.client.clone(), scanned)))
     }
 
     async fn insert_into(
@@ -147,18 +214,7 @@ impl TableProvider for ForebayTable {
         input: Arc<dyn ExecutionPlan>,
         insert_op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.schema.logically_equivalent_names_and_types(&input.schema())?;
-        let mode = match insert_op {
-            InsertOp::Append => Mode::Append,
-            InsertOp::Overwrite => Mode::Overwrite,
-            InsertOp::Replace => {
-                return plan_err!("Forebay datasets have no keys to replace rows by; INSERT INTO or INSERT OVERWRITE");
-            }
-        };
-        let options = SessionOptions {
-            mode: Some(mode),
-            ..self.write.clone()
-        };
+        let options = self.inserting(insert_op, &input.schema())?;
         let (client, path, observer) = (self.client.clone(), self.path.clone(), self.observer.clone());
         let target = Target {
             client,
@@ -172,6 +228,24 @@ impl TableProvider for ForebayTable {
 }
 
 impl ForebayTable {
+    fn scan_without_end(
+        &self,
+        schema: SchemaRef,
+        read: ReadOptions,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        // The limit is of all that follows together, which no single request knows.
+        let read = ReadOptions { limit: None, ..read };
+        let following = Following {
+            client: self.client.clone(),
+            path: self.path.clone(),
+            read,
+            schema: Arc::clone(&schema),
+        };
+        let exec = StreamingTableExec::try_new(schema, vec![Arc::new(following)], None, None, true, limit)?;
+        Ok(Arc::new(exec))
+    }
+
     /// The columns to ask for; where none is needed, one to count its rows by.
     fn columns(&self, projected: &SchemaRef) -> Vec<String> {
         let fields = if projected.fields().is_empty() {
@@ -182,91 +256,34 @@ impl ForebayTable {
         let most = if projected.fields().is_empty() { 1 } else { fields.len() };
         fields.iter().take(most).map(|f| f.name().clone()).collect()
     }
+}
 
-    /// Endpoints in at most `most` groups of neighbours, so that each group keeps the dataset's order.
-    fn partitions(&self, info: &Info, schema: &SchemaRef, most: usize) -> Vec<Part> {
-        let size = info.endpoints.len().div_ceil(most.max(1)).max(1);
-        let groups = info.endpoints.chunks(size);
-        groups
-            .map(|endpoints| Part {
-                client: self.client.clone(),
-                info: Arc::new(Info {
-                    endpoints: Vec::new(),
-                    ..info.clone()
-                }),
-                endpoints: endpoints.to_vec(),
-                schema: Arc::clone(schema),
-            })
-            .collect()
+/// The scan of what has no rows.
+pub(crate) fn nothing(schema: SchemaRef, about: String) -> Scanned {
+    Scanned {
+        slots: Vec::new(),
+        partitions: exec::partitions(&[], 1),
+        rows: Precision::Exact(0),
+        bytes: Precision::Exact(0),
+        about,
+        read: Arc::clone(&schema),
+        schema,
     }
 }
 
-/// What one partition reads.
-struct Part {
-    client: Client,
-    info: Arc<Info>,
-    endpoints: Vec<Endpoint>,
-    schema: SchemaRef,
+/// What an info lets be read, with the values of its folder.
+pub(crate) fn pieces(info: &Info, folder: &Arc<[ScalarValue]>) -> impl Iterator<Item = Piece> {
+    info.endpoints.iter().map(|endpoint| Piece {
+        ticket: endpoint.ticket().clone(),
+        folder: Arc::clone(folder),
+    })
 }
 
-impl Part {
-    fn nothing(table: &ForebayTable, schema: &SchemaRef) -> Self {
-        let path = forebay_client::WirePath::root();
-        let note = forebay_client::InfoNote {
-            path,
-            version: None,
-            session: None,
-            state: String::new(),
-            parts: 0,
-            batches: 0,
-        };
-        let info = Info {
-            schema: Arc::clone(schema),
-            endpoints: Vec::new(),
-            rows: None,
-            bytes: None,
-            note,
-        };
-        Self {
-            client: table.client.clone(),
-            info: Arc::new(info),
-            endpoints: Vec::new(),
-            schema: Arc::clone(schema),
-        }
+/// A total of the server's as a statistic; where a filter or limit leaves less than it says, it is not exact.
+pub(crate) fn total(total: Option<u64>, is_part: bool) -> Precision<usize> {
+    match total.and_then(|total| usize::try_from(total).ok()) {
+        Some(total) if is_part => Precision::Inexact(total),
+        Some(total) => Precision::Exact(total),
+        None => Precision::Absent,
     }
-}
-
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} parts of {}",
-            self.endpoints.len(),
-            self.info.note.parts,
-            self.info.note.path
-        )
-    }
-}
-
-impl PartitionStream for Part {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (client, info, schema) = (self.client.clone(), Arc::clone(&self.info), Arc::clone(&self.schema));
-        let batches = stream::iter(self.endpoints.clone())
-            .flat_map(move |endpoint| client.scan_endpoint(&info, endpoint))
-            .map_err(external)
-            .and_then(move |batch| std::future::ready(shaped(&batch, &schema)));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
-    }
-}
-
-/// The batch under the table's own schema: names and types are the same, metadata and nullability may not be, and a column that
-/// was only asked for to count rows goes.
-fn shaped(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let columns = batch.columns()[..schema.fields().len().min(batch.num_columns())].to_vec();
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(DataFusionError::from)
 }

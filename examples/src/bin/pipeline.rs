@@ -1,6 +1,6 @@
 //! The main job: features by DataFusion into Forebay, a trainer that follows, the under-store filled meanwhile; then the old way.
 //!
-//! `pipeline --forebay target/release/forebay [--ceph] [--scale 1] [--json]`
+//! `pipeline --forebay target/release/forebay [--ceph] [--hdfs] [--scale 1] [--json]`
 
 use anyhow::{Result, ensure};
 use clap::Parser;
@@ -16,6 +16,10 @@ struct Args {
     /// Into the S3 that FOREBAY_S3_ENDPOINT, FOREBAY_S3_BUCKET and AWS_… name (tests/ceph/with.sh starts one).
     #[arg(long)]
     ceph: bool,
+    /// The HDFS that FOREBAY_TEST_HDFS names (tests/hdfs/with.sh starts one) as a second store: inputs come from there, a summary goes
+    /// there.
+    #[arg(long)]
+    hdfs: bool,
     /// TPC-H scale factor; 1 is six million rows.
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
@@ -32,6 +36,7 @@ async fn main() -> Result<()> {
     let Args {
         forebay,
         ceph,
+        hdfs,
         scale,
         work,
         json,
@@ -44,6 +49,7 @@ async fn main() -> Result<()> {
     let report = run(&Settings {
         forebay,
         ceph,
+        hdfs,
         scale,
         work,
     })

@@ -16,6 +16,23 @@ pub(super) struct Input {
     pub(super) orders: PathBuf,
 }
 
+/// The same as a query names them: paths or URLs.
+#[derive(Clone, Debug)]
+pub(super) struct Tables {
+    pub(super) lineitem: String,
+    pub(super) orders: String,
+}
+
+impl Input {
+    /// The files themselves.
+    pub(super) fn tables(&self) -> Tables {
+        Tables {
+            lineitem: self.lineitem.display().to_string(),
+            orders: self.orders.display().to_string(),
+        }
+    }
+}
+
 /// The tables at `scale`, from an earlier run or generated now.
 pub(super) fn prepare(work: &Path, scale: f64) -> Result<Input> {
     let folder = work.join(format!("tpch-{scale}"));

@@ -3,13 +3,13 @@
 //! Both tables are sorted by order key and say so, which lets the windows run in one pass: rows leave the query while it still reads.
 //! One partition keeps them in that order, and leaves a core to the server and the trainer.
 
-use super::{input::Input, live::Live};
+use super::{input::Tables, live::Live};
 use anyhow::{Context, Result};
 use datafusion::{
     arrow::datatypes::SchemaRef,
     prelude::{SessionConfig, SessionContext},
 };
-use forebay_client::Client;
+use forebay_client::{Client, ReadOptions};
 use forebay_datafusion::ForebayTable;
 use std::{sync::Arc, time::Instant};
 
@@ -39,6 +39,11 @@ const FEATURES: &str = "
         line AS (PARTITION BY l_orderkey ORDER BY l_linenumber),
         earlier AS (PARTITION BY l_orderkey ORDER BY l_linenumber ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)";
 
+/// Of each order how many lines it has and what they cost.
+const SUMMARY: &str = "
+    SELECT order_key, COUNT(*) AS lines, SUM(price) AS price, MAX(late_days) AS late_days_max
+    FROM written GROUP BY order_key ORDER BY order_key";
+
 /// The query over its inputs.
 #[derive(Clone)]
 pub(super) struct Job {
@@ -47,16 +52,18 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) async fn plan(input: &Input) -> Result<Self> {
+    /// The query over these tables; those at `forebay://` are read by `client`.
+    pub(super) async fn plan(tables: &Tables, client: &Client) -> Result<Self> {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(BATCH_ROWS);
         let ctx = SessionContext::new_with_config(config);
-        for (table, path, order) in [
-            ("lineitem", &input.lineitem, "l_orderkey ASC, l_linenumber ASC"),
-            ("orders", &input.orders, "o_orderkey ASC"),
+        forebay_datafusion::register(&ctx, client)?;
+        for (table, location, order) in [
+            ("lineitem", &tables.lineitem, "l_orderkey ASC, l_linenumber ASC"),
+            ("orders", &tables.orders, "o_orderkey ASC"),
         ] {
-            let location = path.display().to_string().replace('\'', "''");
+            let location = location.replace('\'', "''");
             ctx.sql(&format!(
                 "CREATE EXTERNAL TABLE {table} STORED AS PARQUET WITH ORDER ({order}) LOCATION '{location}'"
             ))
@@ -93,6 +100,22 @@ impl Job {
             .collect()
             .await?;
         acked.await.context("no batch was acknowledged")
+    }
+
+    /// Sums the features up, which were written before, into another dataset of Forebay. Answers its rows.
+    pub(super) async fn summarise(&self, client: &Client, features: &str, path: &str) -> Result<u64> {
+        let written = ForebayTable::open(client.clone(), features, ReadOptions::default()).await?;
+        self.ctx.register_table("written", Arc::new(written))?;
+        let schema = Arc::clone(self.ctx.sql(SUMMARY).await.context("the summary")?.schema().inner());
+        let table = ForebayTable::create(client.clone(), path, schema);
+        self.ctx.register_table("summary", Arc::new(table))?;
+        self.ctx
+            .sql(&format!("INSERT INTO summary {SUMMARY}"))
+            .await?
+            .collect()
+            .await?;
+        let summary = ForebayTable::open(client.clone(), path, ReadOptions::default()).await?;
+        Ok(self.ctx.read_table(Arc::new(summary))?.count().await? as u64)
     }
 
     /// Runs it into Parquet files at a URL.

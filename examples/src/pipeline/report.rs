@@ -1,6 +1,6 @@
 //! What a run found, as a short table or as JSON. Every number was measured in the run itself.
 
-use super::{Moments, Settings, old::Old, trainer::Trainer, verify::Compared};
+use super::{Moments, Settings, old::Old, trainer::Trainer, verify::Compared, warehouse::Warehoused};
 use serde::Serialize;
 use std::{fmt, time::Duration};
 
@@ -27,6 +27,9 @@ pub struct Report {
     pub old_way: OldWay,
     /// Mean log loss.
     pub loss: Loss,
+    /// The second store, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hdfs: Option<Warehoused>,
 }
 
 /// Seconds of the job with Forebay.
@@ -128,7 +131,13 @@ impl Report {
                 epoch_2: epochs[1].loss(),
                 old_way_epoch_2: old.trainer.epochs()[1].loss(),
             },
+            hdfs: None,
         }
+    }
+
+    /// With what happened at the second store.
+    pub(super) fn with_warehouse(self, hdfs: Option<Warehoused>) -> Self {
+        Self { hdfs, ..self }
     }
 
     /// Whether every epoch, of both ways, saw the same rows, and something was learned.
@@ -200,6 +209,16 @@ impl fmt::Display for Report {
             epoch_2,
             old_way_epoch_2,
         } = loss;
+        if let Some(hdfs) = &self.hdfs {
+            writeln!(
+                f,
+                "\nHDFS: {:.0} MB of tables read through; {} rows of summary persisted {:.3} s after their commit, {} files compared: equal",
+                hdfs.read_through_bytes as f64 / 1e6,
+                hdfs.summary_rows,
+                hdfs.commit_to_persisted,
+                hdfs.files_verified
+            )?;
+        }
         write!(
             f,
             "\nloss {before:.4} → {epoch_1:.4} → {epoch_2:.4} (old way {old_way_epoch_2:.4})"

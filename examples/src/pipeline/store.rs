@@ -1,8 +1,12 @@
 //! The under-store of a run, as Forebay is told of it and as others see it.
 
+use super::verify::{self, Objects};
 use anyhow::{Context, Result};
-use object_store::{DynObjectStore, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore};
-use std::{env, fs, path::Path, sync::Arc};
+use futures::TryStreamExt;
+use object_store::{
+    DynObjectStore, ObjectStore, ObjectStoreExt, aws::AmazonS3Builder, local::LocalFileSystem, prefix::PrefixStore,
+};
+use std::{collections::BTreeMap, env, fs, path::Path, sync::Arc};
 
 /// A folder or a bucket's prefix, with room for both ways of the job.
 #[derive(Clone, Debug)]
@@ -55,8 +59,21 @@ impl Store {
     }
 
     /// What Forebay persists, as its own keys.
-    pub(super) fn persisted(&self) -> PrefixStore<Arc<DynObjectStore>> {
+    fn persisted(&self) -> PrefixStore<Arc<DynObjectStore>> {
         PrefixStore::new(Arc::clone(&self.objects), NEW)
+    }
+}
+
+impl Objects for Store {
+    async fn sizes(&self, below: &str) -> Result<BTreeMap<String, u64>> {
+        let below = object_store::path::Path::from(below);
+        let found: Vec<_> = self.persisted().list(Some(&below)).try_collect().await?;
+        Ok(found.into_iter().map(|m| (m.location.to_string(), m.size)).collect())
+    }
+
+    async fn sha256(&self, key: &str) -> Result<[u8; 32]> {
+        let object = self.persisted().get(&object_store::path::Path::parse(key)?).await?;
+        Ok(verify::sha256(object.into_stream()).await?)
     }
 }
 

@@ -1,11 +1,9 @@
 //! Compares what Forebay serves with what its under-store has: the same names, and of each the same bytes by SHA-256.
 
-use super::store::Store;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use forebay_client::{Client, EntryKind};
 use futures::{Stream, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -16,8 +14,16 @@ pub(super) struct Compared {
     pub(super) bytes: u64,
 }
 
+/// What an under-store has of Forebay's, as others see it.
+pub(super) trait Objects {
+    /// Sizes of what lies below a folder, by key.
+    async fn sizes(&self, below: &str) -> Result<BTreeMap<String, u64>>;
+    /// Checksum of one.
+    async fn sha256(&self, key: &str) -> Result<[u8; 32]>;
+}
+
 /// Compares everything under `dataset`. The first difference is the error.
-pub(super) async fn compare(client: &Client, dataset: &str, store: &Store) -> Result<Compared> {
+pub(super) async fn compare(client: &Client, dataset: &str, objects: &impl Objects) -> Result<Compared> {
     let (mount, inside) = dataset[1..].split_once('/').context("a dataset under a mount")?;
     let prefix = format!("/{mount}/");
     let mut served = BTreeMap::new();
@@ -32,10 +38,7 @@ pub(super) async fn compare(client: &Client, dataset: &str, store: &Store) -> Re
             served.insert(key, entry.size);
         }
     }
-    let objects = store.persisted();
-    let inside = Path::from(inside);
-    let stored: Vec<_> = objects.list(Some(&inside)).try_collect().await?;
-    let stored: BTreeMap<String, u64> = stored.into_iter().map(|m| (m.location.to_string(), m.size)).collect();
+    let stored = objects.sizes(inside).await?;
     ensure!(!served.is_empty(), "nothing is served under {dataset}");
     ensure!(
         served == stored,
@@ -43,7 +46,7 @@ pub(super) async fn compare(client: &Client, dataset: &str, store: &Store) -> Re
     );
     for key in served.keys() {
         let ours = sha256(client.read_file(&format!("{prefix}{key}"), None).await?.into_stream()).await?;
-        let theirs = sha256(objects.get(&Path::parse(key)?).await?.into_stream()).await?;
+        let theirs = objects.sha256(key).await?;
         ensure!(ours == theirs, "{key} differs between Forebay and its under-store");
     }
     Ok(Compared {
@@ -52,7 +55,8 @@ pub(super) async fn compare(client: &Client, dataset: &str, store: &Store) -> Re
     })
 }
 
-async fn sha256<E>(bytes: impl Stream<Item = Result<Bytes, E>>) -> Result<[u8; 32], E> {
+/// Checksum of what comes.
+pub(super) async fn sha256<E>(bytes: impl Stream<Item = Result<Bytes, E>>) -> Result<[u8; 32], E> {
     let mut bytes = std::pin::pin!(bytes);
     let mut hash = Sha256::new();
     while let Some(piece) = bytes.try_next().await? {

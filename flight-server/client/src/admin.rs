@@ -3,8 +3,8 @@
 use crate::{Client, Error, ErrorKind, Result};
 use forebay_protocol::{
     action::{
-        At, Delete, Empty, Entry, Freed, List, Loaded, Mkdir, PersistState, Rename, Request, Status, Truncate, Version,
-        Wait, WaitPersisted,
+        At, Delete, Empty, Entry, Freed, List, Load, Loaded, Mkdir, PersistState, Rename, Request, Status, Truncate,
+        Version, Wait, WaitPersisted,
     },
     path::WirePath,
     span::Span,
@@ -141,9 +141,10 @@ impl Client {
 
     /// Brings what is under `path` into the cache.
     pub async fn load(&self, path: &str, wait: bool) -> Result<Loaded> {
-        let request = Request::Load(Wait {
-            path: WirePath::parse(path)?,
+        let request = Request::Load(Load {
+            path: Some(WirePath::parse(path)?),
             wait,
+            ..Load::default()
         });
         Ok(self
             .repeat(async || self.many::<Loaded>(request.clone()).await)

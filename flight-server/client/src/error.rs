@@ -44,6 +44,7 @@ struct Inner {
     text: String,
     token: Option<String>,
     retry_after: Option<Duration>,
+    reason: Option<String>,
 }
 
 /// Result of the client.
@@ -57,6 +58,7 @@ impl Error {
             text: text.into(),
             token: None,
             retry_after: None,
+            reason: None,
         }))
     }
 
@@ -73,6 +75,11 @@ impl Error {
     /// How long the server asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// Whether a rename was refused because its two names lie in different under-stores: copy instead.
+    pub fn is_between_stores(&self) -> bool {
+        self.0.reason.as_deref() == Some(info::REASON_OTHER_STORE)
     }
 
     /// Exit code of a command that failed so: 1 failed, 2 usage, 3 not found, 4 exists or conflict, 5 not allowed, 6 unavailable or
@@ -151,6 +158,7 @@ impl From<Status> for Error {
             .and_then(|v| v.parse().ok())
             .map(Duration::from_millis);
         let token = note(info::TRAILER_TOKEN).map(str::to_owned);
+        let reason = note(info::TRAILER_REASON).map(str::to_owned);
         let text = match status.message() {
             "" => status.code().description().to_owned(),
             text => text.to_owned(),
@@ -160,6 +168,7 @@ impl From<Status> for Error {
             text,
             token,
             retry_after,
+            reason,
         }))
     }
 }

@@ -3,6 +3,7 @@
 use crate::{Client, Error, ErrorKind, ReadOptions, Result};
 use arrow_flight::{FlightDescriptor, FlightInfo, Ticket};
 use arrow_schema::{Schema, SchemaRef};
+use bytes::Bytes;
 use forebay_protocol::{command::ReadCommand, info::InfoNote, path::WirePath};
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::Message;
@@ -41,6 +42,13 @@ pub struct Poll {
 /// Where to poll next.
 #[derive(Clone, Debug)]
 pub struct NextPoll(FlightDescriptor);
+
+impl Endpoint {
+    /// The ticket to read it with: opaque, signed, good for whom it was made and until it expires.
+    pub fn ticket(&self) -> &Bytes {
+        &self.ticket.ticket
+    }
+}
 
 impl Client {
     /// What is at `path`, without reading it.
@@ -132,7 +140,7 @@ fn read_info(info: FlightInfo) -> Result<Info> {
     })
 }
 
-fn read_schema(bytes: &bytes::Bytes) -> Result<SchemaRef> {
+fn read_schema(bytes: &Bytes) -> Result<SchemaRef> {
     Schema::try_from(arrow_flight::IpcMessage(bytes.clone()))
         .map(Arc::new)
         .map_err(|e| Error::new(ErrorKind::DataLoss, format!("the received schema is damaged: {e}")))

@@ -54,4 +54,4 @@ pub use info::{Endpoint, Info, NextPoll, Poll};
 pub use options::{FileOptions, Options, ReadOptions, SessionOptions, WriteOptions};
 pub use put::{Ack, Acks, Progress, Put, PutDone};
 pub use scan::Scan;
-pub use session::Session;
+pub use session::{Session, Staged};

@@ -207,6 +207,8 @@ pub struct SessionOptions {
     pub timeout: Option<Duration>,
     /// The job's name, for whoever looks.
     pub job: Option<String>,
+    /// Idempotency key: whoever begins with it on the path is in the same session, on whatever machine. None is made when left out.
+    pub token: Option<String>,
 }
 
 /// A token that nobody else has.

@@ -2,6 +2,7 @@
 
 use crate::{Client, Endpoint, Error, Info, ReadOptions, Result, call::Messages, wire::Decoder};
 use arrow_array::RecordBatch;
+use arrow_flight::Ticket;
 use arrow_schema::SchemaRef;
 use bytes::Bytes;
 use forebay_protocol::{
@@ -92,11 +93,13 @@ impl Position {
         self.settle();
     }
 
-    /// Past the version's last batch the session's first is next.
+    /// Past the version's last batch the session's first is next. A version that the token names may have been appended to since, and
+    /// then the count goes on in the newer one.
     fn settle(&mut self) {
+        let counts = matches!(self.at.of, Counted::Version(_));
         let whole = self
             .version
-            .is_some_and(|(version, batches)| self.at.of == Counted::Version(version) && self.at.batches >= batches);
+            .is_some_and(|(_, batches)| counts && self.at.batches >= batches);
         if let (true, Some(session)) = (whole, &self.session) {
             self.at = ResumeToken::session(session.clone(), 0);
         }
@@ -114,6 +117,12 @@ impl Client {
     /// Reads one endpoint of an [`Info`]; for readers that share the endpoints out.
     pub fn scan_endpoint(&self, info: &Info, endpoint: Endpoint) -> Scan {
         self.scan_of(info.schema.clone(), [endpoint].into(), None, None)
+    }
+
+    /// Reads by a ticket that someone else was given, of batches of `schema`; for readers on other machines.
+    pub fn scan_ticket(&self, schema: SchemaRef, ticket: Bytes) -> Scan {
+        let ticket = Ticket { ticket };
+        self.scan_of(schema, [Endpoint { ticket }].into(), None, None)
     }
 
     pub(crate) fn scan_info(&self, info: &Info, command: &ReadCommand) -> Scan {
@@ -162,6 +171,14 @@ impl Scan {
     /// The app_metadata of the batch given last.
     pub fn app_metadata(&self) -> &Bytes {
         &self.metadata
+    }
+
+    /// Counts on from another token for the same place; `None`: nobody knows one.
+    pub(crate) fn count_from(&mut self, token: Option<ResumeToken>) {
+        self.position = match (self.position.take(), token) {
+            (Some(position), Some(at)) => Some(Position { at, ..position }),
+            _ => None,
+        };
     }
 }
 
@@ -305,6 +322,11 @@ mod tests {
         assert_eq!(
             tokens(&info(Some(7), Some("abc"), 2), &resumed, 2),
             ["7:1", "abc:0", "abc:1"]
+        );
+        // The session behind version 7 is published meanwhile, as part of version 8, and another one is live.
+        assert_eq!(
+            tokens(&info(Some(8), Some("def"), 3), &resumed, 3),
+            ["7:1", "7:2", "def:0", "def:1"]
         );
         let later = ReadCommand {
             from: Some("abc:5".parse().unwrap()),

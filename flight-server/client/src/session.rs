@@ -2,7 +2,7 @@
 
 use crate::{Client, Error, ErrorKind, Put, Result, SessionOptions, WriteOptions};
 use forebay_protocol::{
-    action::{Begin, Begun, Publish, Published, Request, Session as SessionBody},
+    action::{Begin, Begun, Publish, Published, PublishedVersion, Request, Session as SessionBody, With, WithTasks},
     command::Task,
     path::WirePath,
     span::Span,
@@ -19,7 +19,7 @@ pub struct Session {
 }
 
 impl Client {
-    /// Begins a session on the dataset at `path`.
+    /// Begins a session on the dataset at `path`, or takes part in the one that [`SessionOptions::token`] names.
     pub async fn session(&self, path: &str, options: SessionOptions) -> Result<Session> {
         let path = WirePath::parse(path)?;
         let SessionOptions {
@@ -29,7 +29,9 @@ impl Client {
             ack,
             timeout,
             job,
+            token,
         } = options;
+        let repeatable = token.is_some();
         let begin = Begin {
             path: path.clone(),
             mode,
@@ -38,8 +40,13 @@ impl Client {
             ack,
             timeout: timeout.map(Span),
             job,
+            token,
         };
-        let Begun { session } = self.one(Request::Begin(begin)).await?;
+        let request = Request::Begin(begin);
+        let Begun { session } = match repeatable {
+            true => self.repeat(async || self.one(request.clone()).await).await?,
+            false => self.one(request).await?,
+        };
         Ok(Session {
             client: self.clone(),
             path,
@@ -74,21 +81,16 @@ impl Session {
     }
 
     /// Like [`Session::publish`], naming the attempts that count.
-    pub async fn publish_tasks(mut self, tasks: Option<Vec<Task>>, success_file: bool) -> Result<u64> {
-        let request = Request::Publish(Publish {
-            session: self.id.clone(),
-            tasks,
-            success_file,
-        });
-        let answer = self
-            .client
-            .repeat(async || self.client.one::<Published>(request.clone()).await)
-            .await;
-        // An unclear answer leaves the session to its timeout: aborting it could undo what was published.
-        if answer.as_ref().err().is_none_or(Error::is_transient) {
-            self.open = false;
-        }
-        Ok(answer?.version)
+    pub async fn publish_tasks(self, tasks: Option<Vec<Task>>, success_file: bool) -> Result<u64> {
+        let client = self.client.clone();
+        let staged = Staged { session: self, tasks };
+        Ok(client.publish(vec![staged], success_file).await?.version)
+    }
+
+    /// Leaves it open, for others who take part in it: they go on by its token. Answers its id.
+    pub fn leave(mut self) -> String {
+        self.open = false;
+        self.id.clone()
     }
 
     /// Ends it; nothing of it is ever visible.
@@ -98,7 +100,63 @@ impl Session {
     }
 }
 
+/// A session that is published with others.
+#[derive(Debug)]
+pub struct Staged {
+    /// The session.
+    pub session: Session,
+    /// Its attempts that count; `None`: of each task the first to end well.
+    pub tasks: Option<Vec<Task>>,
+}
+
+impl From<Session> for Staged {
+    fn from(session: Session) -> Self {
+        Self { session, tasks: None }
+    }
+}
+
 impl Client {
+    /// Publishes sessions of different datasets at one instant: readers see the versions of all of them or none. Where the answer was
+    /// lost it is asked for again: twice gives the same versions. Of at most a thousand sessions.
+    ///
+    /// # Errors
+    /// Then none of them is published, and all are aborted; unless the error [may pass](Error::is_transient), for then it is not known.
+    pub async fn publish_together(&self, staged: Vec<Staged>, success_file: bool) -> Result<Vec<PublishedVersion>> {
+        let Some(Staged { session, .. }) = staged.first() else {
+            return Ok(Vec::new());
+        };
+        let (path, session) = (session.path.clone(), session.id.clone());
+        let Published { version, versions } = self.publish(staged, success_file).await?;
+        if versions.is_empty() {
+            return Ok(vec![PublishedVersion { path, session, version }]);
+        }
+        Ok(versions)
+    }
+
+    async fn publish(&self, mut staged: Vec<Staged>, success_file: bool) -> Result<Published> {
+        let named = |staged: &mut Staged| (staged.session.id.clone(), staged.tasks.take());
+        let mut named = staged.iter_mut().map(named);
+        let (session, tasks) = named
+            .next()
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "a publish of no session"))?;
+        let with = named.map(|(session, tasks)| match tasks {
+            None => With::Session(session),
+            tasks => With::Tasks(WithTasks { session, tasks }),
+        });
+        let request = Request::Publish(Publish {
+            session,
+            with: with.collect(),
+            tasks,
+            success_file,
+        });
+        let answer = self.repeat(async || self.one::<Published>(request.clone()).await).await;
+        // An unclear answer leaves the sessions to their timeouts: aborting them could undo what was published.
+        if answer.as_ref().err().is_none_or(Error::is_transient) {
+            staged.iter_mut().for_each(|staged| staged.session.open = false);
+        }
+        answer
+    }
+
     /// Ends a session by its id; one that has ended already is no error.
     pub async fn abort_session(&self, id: &str) -> Result<()> {
         match self

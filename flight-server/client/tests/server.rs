@@ -7,7 +7,7 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use forebay_client::{
     AckLevel, Client, Compression, EntryKind, Error, ErrorKind, FileOptions, Format, Mode, Options, ReadOptions,
-    Result, Scan, SessionOptions, Task, WirePath, WriteOptions, action,
+    Result, ResumeToken, Scan, Session, SessionOptions, Staged, Task, WirePath, WriteOptions, action,
 };
 use futures::TryStreamExt;
 use std::{sync::Arc, time::Duration};
@@ -267,6 +267,48 @@ async fn a_session_publishes_all_of_its_puts_at_once() {
 }
 
 #[tokio::test]
+async fn sessions_of_several_datasets_are_published_at_one_instant() {
+    let server = Server::start(false);
+    let client = server.client().await;
+    let paths = ["/s/t/k=1", "/s/t/k=2"];
+    let begin = async || {
+        let mut staged = Vec::new();
+        for path in paths {
+            let session = client.session(path, SessionOptions::default()).await.unwrap();
+            stage(&session, 0..3).await;
+            staged.push(Staged::from(session));
+        }
+        staged
+    };
+    let read = async || scan(&client, "/s/t", ReadOptions::default()).await;
+    let mut refused = begin().await;
+    refused[1].tasks = Some(vec![Task {
+        job: "j".into(),
+        stage: 0,
+        task: 0,
+        attempt: 0,
+    }]);
+    let id = refused[0].session.id().to_owned();
+    let answer = client.publish_together(refused, false).await;
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::Precondition);
+    assert_eq!(kind_of(read()).await, Some(ErrorKind::NotFound));
+    let made = client.publish_together(begin().await, true).await.unwrap();
+    let made: Vec<_> = made.iter().map(|made| (made.path.to_string(), made.version)).collect();
+    assert_eq!(made, paths.map(|path| (path.to_owned(), 1)));
+    assert_eq!(numbers(&read().await.unwrap()), [0, 1, 2, 0, 1, 2]);
+    assert_eq!(client.publish_together(Vec::new(), true).await.unwrap(), []);
+    let alone = begin().await.swap_remove(0);
+    let made = client.publish_together(vec![alone], false).await.unwrap();
+    assert_eq!((made[0].path.to_string().as_str(), made[0].version), (paths[0], 2));
+    // What was refused is aborted, as a session is whose publish fails.
+    let body = serde_json::json!({ "session": id });
+    assert_eq!(
+        kind_of(client.action("publish", body)).await,
+        Some(ErrorKind::Precondition)
+    );
+}
+
+#[tokio::test]
 async fn a_dropped_session_is_aborted() {
     let server = Server::start(false);
     let client = server.client().await;
@@ -337,6 +379,130 @@ async fn a_follower_reads_while_it_is_written_and_resumes_by_token() {
         seen.extend(numbers(&[batch]));
     }
     assert_eq!(seen, (0..20).collect::<Vec<_>>());
+}
+
+/// Puts batches of one row each into a session, and ends the put.
+async fn stage(session: &Session, numbers: std::ops::Range<i64>) {
+    let mut put = session.put(WriteOptions::default()).await.unwrap();
+    for n in numbers {
+        put.send(&rows(n, n + 1)).await.unwrap();
+    }
+    put.finish().await.unwrap();
+}
+
+/// Reads one batch from a token on, and says where it stands then.
+async fn one_from(client: &Client, path: &str, from: Option<ResumeToken>) -> (i64, ResumeToken) {
+    let options = ReadOptions {
+        from,
+        ..ReadOptions::default()
+    };
+    let mut follow = client.follow(path, options).await.unwrap();
+    let batch = follow.next_batch().await.unwrap().expect("more is to come");
+    (numbers(&[batch])[0], follow.token().unwrap())
+}
+
+/// A follower that asks anew after every batch, while the session it is in is published and another one is begun.
+#[tokio::test]
+async fn each_batch_comes_once_where_sessions_are_published_between_two_requests() {
+    let server = Server::start(false);
+    let client = server.client().await;
+    for in_session in [false, true] {
+        let path = format!("/between/{in_session}");
+        let first = client.session(&path, SessionOptions::default()).await.unwrap();
+        stage(&first, 0..2).await;
+        first.publish(false).await.unwrap();
+        let second = client.session(&path, SessionOptions::default()).await.unwrap();
+        stage(&second, 2..4).await;
+        // It stands in the version, or already in the session behind it.
+        let (mut seen, mut token) = (Vec::new(), None);
+        for _ in 0..if in_session { 3 } else { 1 } {
+            let (n, at) = one_from(&client, &path, token).await;
+            seen.push(n);
+            token = Some(at);
+        }
+        second.publish(false).await.unwrap();
+        let other = client.session(&path, SessionOptions::default()).await.unwrap();
+        let third = client.session(&path, SessionOptions::default()).await.unwrap();
+        stage(&other, 4..7).await;
+        while seen.len() < 6 {
+            let (n, at) = one_from(&client, &path, token).await;
+            seen.push(n);
+            token = Some(at);
+        }
+        // A session that began later is published before the one that is followed.
+        stage(&third, 10..13).await;
+        third.publish(false).await.unwrap();
+        let (n, at) = one_from(&client, &path, token).await;
+        seen.push(n);
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6], "began within a session: {in_session}");
+        assert_eq!(at.to_string(), format!("{}:3", other.id()));
+        other.publish(false).await.unwrap();
+    }
+}
+
+/// "Ends at its publish", also where that came while nobody was connected, and says where to go on.
+#[tokio::test]
+async fn a_follower_that_missed_the_publish_ends_at_it() {
+    let mut server = Server::start(false);
+    let client = server.client().await;
+    let session = client.session("/missed", SessionOptions::default()).await.unwrap();
+    stage(&session, 0..3).await;
+    let id = session.leave();
+    let follower = server.client().await;
+    let mut follow = follower.follow("/missed", ReadOptions::default()).await.unwrap();
+    assert_eq!(numbers(&[follow.next_batch().await.unwrap().unwrap()]), [0]);
+    server.kill();
+    server.restart();
+    let client = server.client().await;
+    client
+        .action("publish", serde_json::json!({"session": id}))
+        .await
+        .unwrap();
+    let other = client.session("/missed", SessionOptions::default()).await.unwrap();
+    stage(&other, 3..5).await;
+    let rest = async {
+        let mut seen = Vec::new();
+        while let Some(batch) = follow.next_batch().await.unwrap() {
+            seen.extend(numbers(&[batch]));
+        }
+        seen
+    };
+    let rest = tokio::time::timeout(Duration::from_secs(30), rest).await;
+    assert_eq!(
+        rest.expect("it ends, and does not go on into the other session"),
+        [1, 2]
+    );
+    assert_eq!(follow.token().unwrap().to_string(), "1:3");
+    let (next, at) = one_from(&client, "/missed", follow.token()).await;
+    assert_eq!((next, at.to_string()), (3, format!("{}:1", other.id())));
+}
+
+#[tokio::test]
+async fn a_session_is_shared_by_its_token() {
+    let server = Server::start(false);
+    let (client, other) = (server.client().await, server.client().await);
+    let options = SessionOptions {
+        token: Some("a query".to_owned()),
+        ..SessionOptions::default()
+    };
+    let session = client.session("/shared", options.clone()).await.unwrap();
+    let same = other.session("/shared", options.clone()).await.unwrap();
+    assert_eq!(session.id(), same.id());
+    stage(&same, 0..1).await;
+    same.leave();
+    stage(&session, 1..2).await;
+    assert_eq!(session.publish(false).await.unwrap(), 1);
+    // One that comes late is in the session too, which takes nothing more and is published as what it was.
+    let late = other.session("/shared", options).await.unwrap();
+    let mut put = late.put(WriteOptions::default()).await.unwrap();
+    let refused = async {
+        put.send(&rows(2, 3)).await?;
+        put.finish().await
+    };
+    assert_eq!(kind_of(refused).await, Some(ErrorKind::Precondition));
+    assert_eq!(late.publish(false).await.unwrap(), 1);
+    let all = scan(&client, "/shared", ReadOptions::default()).await.unwrap();
+    assert_eq!(numbers(&all), [0, 1]);
 }
 
 #[tokio::test]

@@ -79,26 +79,27 @@ actions! {
     "rename" Rename(Rename) "{from, to, replace, parents} renames a file or directory in one step; `replace` also over a file or an empty directory"
     "delete" Delete(Delete) "{path, recursive} deletes a file, an empty directory, or with `recursive` a whole tree"
     "truncate" Truncate(Truncate) "{path, size} cuts a file or extends it with zeros"
-    "begin" Begin(Begin) "{path, mode, format, compression, ack, timeout, job} begins a session that stages parts of a dataset: {session}"
-    "publish" Publish(Publish) "{session, tasks, success_file} makes the session's parts the dataset's next version: {version}; twice gives the same"
+    "begin" Begin(Begin) "{path, mode, format, compression, ack, timeout, job, token} begins a session that stages parts of a dataset: {session}; repeated with its token the same one"
+    "publish" Publish(Publish) "{session, with, tasks, success_file} makes the session's parts the dataset's next version: {version}; twice gives the same. `with`: up to 999 sessions of other datasets, each SESSION or {session, tasks}, whose versions appear in the same instant, all or none: {version, versions}, a list of {path, session, version} in the order of the sessions"
     "abort" Abort(Session) "{session} ends a session; nothing of it is ever visible"
     "versions" Versions(At) "{path} one result per version kept, oldest first: {version, session, published, rows, bytes, parts}"
     "persist" Persist(Wait) "{path, wait} brings what is under the path to the under-store now; with `wait` answers when it is there: {state}"
     "wait_persisted" WaitPersisted(WaitPersisted) "{path, timeout} waits until everything under the path, deletes and renames too, is in the under-store: {state}"
     "persist_resolve" PersistResolve(PersistResolve) "{path, how} decides a conflict or a blocked item: retry, keep-mine or keep-theirs"
-    "status" Status(Empty) "{} what is dirty, cached, queued, blocked and in conflict, the mounts, the ack level and the version"
-    "under_add" UnderAdd(UnderAdd) "{path, url} binds an under-store to a path"
-    "under_list" UnderList(Empty) "{} one result per mount: {path, url, state}"
-    "under_remove" UnderRemove(At) "{path} takes a mount away; refused while dirty data lies under it"
+    "status" Status(Empty) "{} what is dirty, cached, queued, blocked and in conflict, the mounts, the data folders, the ack level and the version"
+    "under_add" UnderAdd(UnderAdd) "{path, url, read_only} binds an under-store to a path"
+    "under_list" UnderList(Empty) "{} one result per mount: {path, url, read_only, state, synced, sync_error}"
+    "under_remove" UnderRemove(UnderRemove) "{path, drain} takes a mount away; refused while dirty data lies under it, unless `drain` waits until it is persisted"
     "mount" Mount(MountFolder) "{dir, mode, read_only} mounts the names at a folder of the server's machine; mode pipeline or dataset"
     "unmount" Unmount(UnmountFolder) "{dir} places what is changed there, and unmounts it"
-    "load" Load(Wait) "{path, wait} brings what is under the path into the cache: {bytes}"
-    "pin" Pin(Wait) "{path, wait} loads and keeps what is under the path in the cache"
+    "load" Load(Load) "{path, paths, parallel, wait, cancel} brings what is under the path, or the paths, into the cache; status shows how far it is: {job, files, bytes, full}; `cancel` ends the loads of the path instead"
+    "pin" Pin(PinPath) "{path, wait, until} sets the policy `pin` at the path, for ever or until a time or for a span, and loads what is under it: {job, files, bytes, full}"
     "unpin" Unpin(Wait) "{path, wait} lets what is under the path be evicted again"
-    "free" Free(Wait) "{path, wait} drops clean data under the path from the cache: {freed_bytes, dirty_bytes}"
+    "free" Free(Wait) "{path, wait} drops clean data under the path from the cache; dirty and pinned data stays: {freed_bytes, dirty_bytes, pinned_bytes}"
     "sync" Sync(Wait) "{path, wait} looks for changes made to the under-store by others, down the tree"
     "policy_set" PolicySet(PolicySet) "{path, KEY: value, …} sets policies for a path and what is under it; null takes one away"
     "policy_get" PolicyGet(At) "{path} the policies set at this very path, as one object"
+    "policy_list" PolicyList(PolicyList) "{path} one result per path at or under the path at which something is set, by path: {path, set}; without `path` all of them"
     "policy_explain" PolicyExplain(At) "{path} one result per key: {key, value, from}, where `from` is the path it comes from or \"default\""
 }
 
@@ -130,7 +131,7 @@ pub struct List {
     pub limit: Option<usize>,
 }
 
-/// `stat`, `versions`, `under_remove`, `policy_get`, `policy_explain`: a path and nothing else.
+/// `stat`, `versions`, `policy_get`, `policy_explain`: a path and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct At {
@@ -199,6 +200,9 @@ pub struct Begin {
     /// The job's name, for whoever looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Idempotency key: repeated with it, the answer is the session that was begun before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// `publish`.
@@ -207,12 +211,36 @@ pub struct Begin {
 pub struct Publish {
     /// The session.
     pub session: String,
+    /// Sessions of other datasets that are published in the same instant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<With>,
+    /// The session's attempts that count; when left out the first of a task to end well does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Vec<Task>>,
+    /// Also writes `_SUCCESS`, beside each version.
+    #[serde(default)]
+    pub success_file: bool,
+}
+
+/// A session that is published with another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "`with` is a list of SESSION or {session, tasks}")]
+pub enum With {
+    /// The first attempt of a task to end well counts.
+    Session(String),
+    /// These attempts count.
+    Tasks(WithTasks),
+}
+
+/// A session, and those of its attempts that count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithTasks {
+    /// The session.
+    pub session: String,
     /// The attempts that count; when left out the first of a task to end well does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Vec<Task>>,
-    /// Also writes `_SUCCESS`.
-    #[serde(default)]
-    pub success_file: bool,
 }
 
 /// `abort`.
@@ -223,7 +251,28 @@ pub struct Session {
     pub session: String,
 }
 
-/// `persist`, `load`, `pin`, `unpin`, `free`, `sync`.
+/// `load`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    /// The file, or the directory with everything under it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<WirePath>,
+    /// More of them, as one job. What is not there is passed over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<WirePath>,
+    /// Files fetched at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<usize>,
+    /// Answers only when it is done.
+    #[serde(default)]
+    pub wait: bool,
+    /// Ends the loads of the path that are under way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel: bool,
+}
+
+/// `persist`, `pin`, `unpin`, `free`, `sync`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wait {
@@ -232,6 +281,20 @@ pub struct Wait {
     /// Answers only when it is done.
     #[serde(default)]
     pub wait: bool,
+}
+
+/// `pin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PinPath {
+    /// The file, or the directory with everything under it.
+    pub path: WirePath,
+    /// Answers only when it is loaded.
+    #[serde(default)]
+    pub wait: bool,
+    /// Until when: a time in RFC 3339, or a span from now on as in `7d`. None: until it is unpinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
 }
 
 /// `wait_persisted`.
@@ -278,8 +341,22 @@ pub struct Empty {}
 pub struct UnderAdd {
     /// The path it is bound to.
     pub path: WirePath,
-    /// `file:///…`, `s3://bucket/prefix?endpoint=…`, `hdfs://namenode:port/folder`; without secrets.
+    /// `file:///…`, `s3://bucket/prefix?endpoint=…`, `gs://…`, `az://…`, `hdfs://namenode:port/folder`, `https://…`; without secrets.
     pub url: String,
+    /// Refuses writes under the path.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// `under_remove`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UnderRemove {
+    /// The path it is bound to.
+    pub path: WirePath,
+    /// Waits until everything is in the store; meanwhile the mount takes no more changes.
+    #[serde(default)]
+    pub drain: bool,
 }
 
 /// `mount`.
@@ -331,6 +408,9 @@ pub const POLICY_KEYS: &[&str] = &[
     "ack",
     "persist",
     "persist_format",
+    "parquet_compression",
+    "parquet_row_group",
+    "parquet_statistics",
     "pack",
     "versions_kept",
     "tier",
@@ -436,9 +516,23 @@ pub struct Begun {
 }
 
 /// Result of `publish`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
-    /// The version it made.
+    /// The version it made, of the session that was named first.
+    pub version: u64,
+    /// The versions of all sessions, in the order in which they were named; left out where there was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<PublishedVersion>,
+}
+
+/// A version that a `publish` made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedVersion {
+    /// The dataset.
+    pub path: WirePath,
+    /// The session whose parts it has.
+    pub session: String,
+    /// Its number.
     pub version: u64,
 }
 
@@ -474,6 +568,9 @@ pub struct Freed {
     pub freed_bytes: u64,
     /// Left, because the cache holds the only copy.
     pub dirty_bytes: u64,
+    /// Left, because they are pinned.
+    #[serde(default)]
+    pub pinned_bytes: u64,
 }
 
 /// Result of `load` and `pin`.
@@ -481,6 +578,15 @@ pub struct Freed {
 pub struct Loaded {
     /// Bytes under the path that the cache now holds; 0 when it was not waited for.
     pub bytes: u64,
+    /// Their files.
+    #[serde(default)]
+    pub files: u64,
+    /// The job, as `status` names it.
+    #[serde(default)]
+    pub job: u64,
+    /// The cache had no room for more.
+    #[serde(default)]
+    pub full: bool,
 }
 
 /// Result of `status`, also `forebay status --json` and `/api/v1/status`.
@@ -498,6 +604,9 @@ pub struct Status {
     pub cached_bytes: u64,
     /// Pieces of work that wait.
     pub queued: u64,
+    /// Pieces of work that a policy keeps back.
+    #[serde(default)]
+    pub withheld: u64,
     /// Pieces of work under way.
     pub uploading: u64,
     /// What cannot go.
@@ -510,6 +619,68 @@ pub struct Status {
     pub ack: String,
     /// The program's version.
     pub version: String,
+    /// Loads that are under way, and those that ended lately.
+    #[serde(default)]
+    pub loads: Vec<LoadJob>,
+    /// Datasets of which parts went to the under-store as they are since the start, although the policy `persist_format` is another one.
+    #[serde(default)]
+    pub unconverted: Vec<Unconverted>,
+    /// The data folders.
+    #[serde(default)]
+    pub disks: Vec<Disk>,
+}
+
+/// A data folder of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Where it is.
+    pub folder: String,
+    /// Its tier.
+    pub tier: String,
+    /// Size of its file system; 0 when that does not answer.
+    pub total_bytes: u64,
+    /// What is left there.
+    pub free_bytes: u64,
+    /// What the cache has there.
+    pub used_bytes: u64,
+}
+
+/// Parts of a dataset that went to the under-store as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconverted {
+    /// The dataset.
+    pub path: String,
+    /// Why, of the last one.
+    pub reason: String,
+    /// When that was, RFC 3339 in UTC.
+    pub since: String,
+    /// How many.
+    pub parts: u64,
+}
+
+/// A load.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadJob {
+    /// Its number.
+    pub job: u64,
+    /// Its first path.
+    pub path: String,
+    /// How many paths it has.
+    pub paths: u64,
+    /// When it began, RFC 3339 in UTC.
+    pub since: String,
+    /// `running`, `loaded`, `full`, `cancelled`, or `failed: ` and why.
+    pub state: String,
+    /// Files that are loaded.
+    pub files: u64,
+    /// Files that were found.
+    pub files_total: u64,
+    /// Bytes that are loaded.
+    pub bytes: u64,
+    /// Bytes of the files that were found.
+    pub bytes_total: u64,
+    /// Whether all files are found, so that the totals are.
+    pub found_all: bool,
 }
 
 /// An item that cannot go to the under-store for now.
@@ -547,8 +718,35 @@ pub struct Mount {
     pub path: WirePath,
     /// Its URL, without secrets.
     pub url: String,
+    /// Refuses writes.
+    #[serde(default)]
+    pub read_only: bool,
     /// `ready`, or why not.
     pub state: String,
+    /// When the last comparison with what others may have changed ended well, RFC 3339 in UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub synced: Option<String>,
+    /// Why the one after that failed; it is made again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sync_error: Option<String>,
+}
+
+/// `policy_list`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyList {
+    /// Only what is set here and below; none: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<WirePath>,
+}
+
+/// A result of `policy_list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyAt {
+    /// The path.
+    pub path: WirePath,
+    /// Keys and values that are set at this very path.
+    pub set: Map<String, Value>,
 }
 
 /// A result of `policy_explain`.
@@ -581,11 +779,15 @@ mod tests {
             ("truncate", r#"{"path":"/d","size":4}"#),
             (
                 "begin",
-                r#"{"path":"/d","mode":"overwrite","format":"parquet","compression":"lz4","ack":"local","timeout":"10min","job":"j"}"#,
+                r#"{"path":"/d","mode":"overwrite","format":"parquet","compression":"lz4","ack":"local","timeout":"10min","job":"j","token":"t"}"#,
             ),
             (
                 "publish",
                 r#"{"session":"s","tasks":[{"job":"j","stage":0,"task":1,"attempt":2}],"success_file":true}"#,
+            ),
+            (
+                "publish",
+                r#"{"session":"s","with":["t",{"session":"u","tasks":[{"job":"j","stage":0,"task":1,"attempt":2}]}],"success_file":false}"#,
             ),
             ("abort", r#"{"session":"s"}"#),
             ("versions", r#"{"path":"/d"}"#),
@@ -593,18 +795,24 @@ mod tests {
             ("wait_persisted", r#"{"path":"/d","timeout":"30s"}"#),
             ("persist_resolve", r#"{"path":"/d","how":"keep-mine"}"#),
             ("status", "{}"),
-            ("under_add", r#"{"path":"/d","url":"file:///x"}"#),
+            ("under_add", r#"{"path":"/d","url":"file:///x","read_only":true}"#),
             ("under_list", "{}"),
-            ("under_remove", r#"{"path":"/d"}"#),
+            ("under_remove", r#"{"path":"/d","drain":true}"#),
             ("mount", r#"{"dir":"/mnt/x","mode":"dataset","read_only":true}"#),
             ("unmount", r#"{"dir":"/mnt/x"}"#),
             ("load", r#"{"path":"/d","wait":false}"#),
+            (
+                "load",
+                r#"{"paths":["/d","/e"],"parallel":8,"wait":true,"cancel":true}"#,
+            ),
             ("pin", r#"{"path":"/d","wait":false}"#),
             ("unpin", r#"{"path":"/d","wait":false}"#),
             ("free", r#"{"path":"/d","wait":false}"#),
             ("sync", r#"{"path":"/d","wait":true}"#),
             ("policy_set", r#"{"path":"/d","pin":true,"ttl":null}"#),
             ("policy_get", r#"{"path":"/d"}"#),
+            ("policy_list", r#"{"path":"/d"}"#),
+            ("policy_list", "{}"),
             ("policy_explain", r#"{"path":"/d"}"#),
         ] {
             let request = Request::parse(name, body.as_bytes()).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -612,7 +820,7 @@ mod tests {
             let told: Value = serde_json::from_slice(&request.to_body()).unwrap();
             assert_eq!(told, serde_json::from_str::<Value>(body).unwrap(), "{name}");
         }
-        assert_eq!(ACTIONS.len(), 27);
+        assert_eq!(ACTIONS.len(), 28);
     }
 
     #[test]

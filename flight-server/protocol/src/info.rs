@@ -13,6 +13,10 @@ pub const TRAILER_LEVEL: &str = "forebay-level";
 pub const TRAILER_TOKEN: &str = "forebay-token";
 /// Trailer of RESOURCE_EXHAUSTED and UNAVAILABLE: how long to wait, milliseconds.
 pub const TRAILER_RETRY_AFTER: &str = "retry-after-ms";
+/// Trailing metadata of an error: a reason that a program may act on, where the code alone does not tell.
+pub const TRAILER_REASON: &str = "forebay-reason";
+/// The [reason](TRAILER_REASON) of a rename whose two names lie in different under-stores: copy instead.
+pub const REASON_OTHER_STORE: &str = "other-store";
 
 /// `app_metadata` of a FlightInfo. For a file `version` and `session` are null and the counts 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +36,16 @@ pub struct InfoNote {
     pub parts: u64,
     /// Batches described; with `follow`, those of the head version.
     #[serde(default)]
+    pub batches: u64,
+}
+
+/// `app_metadata` of a FlightEndpoint that is one whole part of what is published, without a filter: so readers can share a dataset out
+/// by rows, and find a row's part, without reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointNote {
+    /// Rows of the part.
+    pub rows: u64,
+    /// Batches of the part.
     pub batches: u64,
 }
 
@@ -60,6 +74,14 @@ mod tests {
         let json = r#"{"batch":3,"stable":2,"level":"local"}"#;
         assert_eq!(serde_json::to_string(&note).unwrap(), json);
         assert_eq!(serde_json::from_str::<PutNote>(json).unwrap(), note);
+    }
+
+    #[test]
+    fn an_endpoint_note_reads_as_documented() {
+        let note = EndpointNote { rows: 9, batches: 2 };
+        let json = r#"{"rows":9,"batches":2}"#;
+        assert_eq!(serde_json::to_string(&note).unwrap(), json);
+        assert_eq!(serde_json::from_str::<EndpointNote>(json).unwrap(), note);
     }
 
     #[test]

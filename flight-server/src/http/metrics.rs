@@ -7,9 +7,12 @@ use crate::service::calls::Method;
 use ::metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
-use axum::{http::header, response::IntoResponse};
+use axum::{
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use std::sync::OnceLock;
+use std::{sync::OnceLock, time::Duration};
 use tonic::Code;
 
 /// gRPC codes run from 0 to this.
@@ -102,6 +105,51 @@ impl Calls {
         self.ended[code as usize]
             .get_or_init(|| counter!("forebay_flight_calls_total", "method" => method, "code" => format!("{code:?}")))
     }
+}
+
+/// The WebHDFS door's own handles.
+pub(crate) struct WebHdfsHandles {
+    pub(crate) received_bytes: Counter,
+    pub(crate) sent_bytes: Counter,
+}
+
+impl WebHdfsHandles {
+    fn new() -> Self {
+        describe_counter!(
+            "forebay_webhdfs_received_bytes_total",
+            Unit::Bytes,
+            "file bytes received over WebHDFS"
+        );
+        describe_counter!(
+            "forebay_webhdfs_sent_bytes_total",
+            Unit::Bytes,
+            "file bytes sent over WebHDFS"
+        );
+        describe_counter!(
+            "forebay_webhdfs_calls_total",
+            "WebHDFS requests answered, by HTTP status"
+        );
+        describe_histogram!(
+            "forebay_webhdfs_call_seconds",
+            Unit::Seconds,
+            "how long WebHDFS requests took until their answer began"
+        );
+        Self {
+            received_bytes: counter!("forebay_webhdfs_received_bytes_total"),
+            sent_bytes: counter!("forebay_webhdfs_sent_bytes_total"),
+        }
+    }
+
+    /// Counts a request that was answered. Names of operations and statuses are few, whatever clients send.
+    pub(crate) fn answered(&self, op: &'static str, status: StatusCode, took: Duration) {
+        counter!("forebay_webhdfs_calls_total", "op" => op, "status" => status.as_str().to_owned()).increment(1);
+        histogram!("forebay_webhdfs_call_seconds", "op" => op).record(took.as_secs_f64());
+    }
+}
+
+pub(crate) fn webhdfs() -> &'static WebHdfsHandles {
+    static HANDLES: OnceLock<WebHdfsHandles> = OnceLock::new();
+    HANDLES.get_or_init(WebHdfsHandles::new)
 }
 
 pub(crate) fn handles() -> &'static Handles {

@@ -3,11 +3,16 @@
 //! A connection without a call under way costs little, but descriptors are finite: at the limit the one that has been idle longest
 //! is told to go away (gRPC clients come back by themselves), and so is each after [`IDLE_MAX`]. One with calls is never closed.
 
+use axum::body::Body;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use metrics::Gauge;
 use parking_lot::Mutex;
 use std::{
     collections::HashMap,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 use tokio_util::sync::CancellationToken;
@@ -156,6 +161,39 @@ impl Calls {
             id: self.id,
             connections: self.connections.clone(),
         }
+    }
+}
+
+impl Call {
+    /// A body with which the call ends.
+    pub(super) fn until_sent(self, body: Body) -> Sent {
+        Sent { body, _call: self }
+    }
+}
+
+/// The body of an answer, and the call that it is of.
+pub(super) struct Sent {
+    body: Body,
+    _call: Call,
+}
+
+impl http_body::Body for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

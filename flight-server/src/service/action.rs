@@ -1,6 +1,9 @@
 //! DoAction and ListActions: everything that is neither reading nor writing batches. Bodies and results are the protocol's; here
 //! is who may, and which call of the engine it is.
 
+mod policy;
+mod residence;
+
 use super::{Answer, Call, Door, engine};
 use crate::{
     FolderMode,
@@ -10,13 +13,13 @@ use crate::{
 };
 use arrow_flight::{Action, ActionType, Result as ActionResult};
 use forebay_protocol::{
-    action::{self, ACTIONS, Done, How, Request},
+    action::{self, ACTIONS, Done, How, Request, With, WithTasks},
     command::Compression,
     path::WirePath,
 };
 use forebay_writeback::{
     Error, ErrorKind, Path,
-    dataset::{Publish, SessionId, SessionSpec},
+    dataset::{Member, PUBLISH_SESSIONS_MAX, SessionId, SessionSpec},
     names::{List, Rename},
     persist::Resolve,
 };
@@ -123,7 +126,7 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             by.must_be_admin("bind an under-store")?;
             let path = engine::path(&body.path)?;
             done(&door, "under_add", |cache| async move {
-                cache.under_add(&path, &body.url, false).await
+                cache.under_add(&path, &body.url, body.read_only).await
             })
             .await
         }
@@ -134,10 +137,9 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
         Request::UnderRemove(body) => {
             by.must_be_admin("take an under-store away")?;
             let path = engine::path(&body.path)?;
-            done(&door, "under_remove", |cache| async move {
-                cache.under_remove(&path, false).await
-            })
-            .await
+            let removed = async { door.cache.under_remove(&path, body.drain).await.map_err(error::engine) };
+            door.unless_draining(removed).await?;
+            one(&Done {})
         }
         Request::Mount(body) => {
             by.must_be_admin("mount a folder")?;
@@ -153,14 +155,11 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             let (folders, dir) = (Arc::clone(&door.folders), folder(body.dir)?);
             done(&door, "unmount", |_| async move { folders.unmount(&dir).await }).await
         }
-        Request::Load(body) => {
-            let path = readable(&by, &body.path)?;
-            door.cache.load(&path, body.wait).await.map_err(error::engine)?;
-            let bytes = match body.wait {
-                true => door.cache.stat(&path).await.map_err(error::engine)?.cached_bytes,
-                false => 0,
-            };
-            one(&action::Loaded { bytes })
+        Request::Load(body) => residence::load(&door, &by, body).await,
+        Request::Pin(body) => residence::pin(&door, &by, body).await,
+        Request::Unpin(body) => {
+            let path = writable(&by, &body.path)?;
+            done(&door, "unpin", |cache| async move { cache.unpin(&path).await }).await
         }
         Request::Free(body) => {
             let path = writable(&by, &body.path)?;
@@ -171,6 +170,7 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             one(&action::Freed {
                 freed_bytes: freed.freed_bytes,
                 dirty_bytes: freed.dirty_bytes,
+                pinned_bytes: freed.pinned_bytes,
             })
         }
         Request::Sync(body) => {
@@ -178,8 +178,10 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
             door.cache.sync(&path, body.wait).await.map_err(error::engine)?;
             one(&Done {})
         }
-        Request::Pin(_) | Request::Unpin(_) => Err(not_offered(&name)),
-        Request::PolicySet(_) | Request::PolicyGet(_) | Request::PolicyExplain(_) => Err(not_offered(&name)),
+        Request::PolicySet(body) => policy::set(&door, &by, body).await,
+        Request::PolicyGet(body) => policy::get(&door, &by, &body),
+        Request::PolicyList(body) => policy::list(&door, &by, &body),
+        Request::PolicyExplain(body) => policy::explain(&door, &by, &body),
     }
 }
 
@@ -191,11 +193,6 @@ fn folder(dir: String) -> Result<PathBuf, Status> {
     }
     let text = format!("{}: name the folder in full, from / on", folder.display());
     Err(error::status(Code::InvalidArgument, &text))
-}
-
-fn not_offered(name: &str) -> Status {
-    let text = format!("{name} is not offered by this version: there are no policies yet; nothing was changed");
-    error::status(Code::Unimplemented, &text)
 }
 
 fn readable(by: &Principal, path: &WirePath) -> Result<Path, Status> {
@@ -286,6 +283,7 @@ async fn begin(door: &Door, by: &Principal, body: action::Begin) -> Result<Answe
         ack,
         timeout,
         job,
+        token,
     } = body;
     let path = writable(by, &path)?;
     let spec = SessionSpec {
@@ -295,7 +293,7 @@ async fn begin(door: &Door, by: &Principal, body: action::Begin) -> Result<Answe
         ack: ack.map(engine::ack).transpose()?,
         timeout: timeout.map(|span| span.0),
         job,
-        token: None,
+        token,
     };
     let cache = door.cache.clone();
     let begun = door
@@ -308,19 +306,50 @@ async fn begin(door: &Door, by: &Principal, body: action::Begin) -> Result<Answe
 }
 
 async fn publish(door: &Door, by: &Principal, body: action::Publish) -> Result<Answer, Status> {
-    let session = session(door, by, &body.session).await?;
-    let tasks = body.tasks.map(|tasks| tasks.into_iter().map(engine::task).collect());
-    let how = Publish {
+    let action::Publish {
+        session: first,
+        with,
         tasks,
-        success_file: body.success_file,
-    };
+        success_file,
+    } = body;
+    if with.len() >= PUBLISH_SESSIONS_MAX {
+        let text = format!(
+            "{} sessions beside the first; at most {PUBLISH_SESSIONS_MAX} are published at once",
+            with.len()
+        );
+        return Err(error::status(Code::InvalidArgument, &text));
+    }
+    let with = with.into_iter().map(|with| match with {
+        With::Session(session) => (session, None),
+        With::Tasks(WithTasks { session, tasks }) => (session, tasks),
+    });
+    let mut members = Vec::with_capacity(1 + with.len());
+    for (id, tasks) in std::iter::once((first, tasks)).chain(with) {
+        members.push(Member {
+            session: session(door, by, &id).await?,
+            tasks: tasks.map(|tasks| tasks.into_iter().map(engine::task).collect()),
+        });
+    }
     let cache = door.cache.clone();
     let published = door.finish("publish", async move {
-        cache.publish(&session, how).await.map_err(error::engine)
+        cache
+            .publish_together(members, success_file)
+            .await
+            .map_err(error::engine)
     });
-    one(&action::Published {
-        version: published.await?,
-    })
+    let mut versions = Vec::new();
+    for made in published.await? {
+        versions.push(action::PublishedVersion {
+            path: engine::wire_path(&made.path)?,
+            session: made.session.0,
+            version: made.version,
+        });
+    }
+    let version = versions[0].version;
+    if versions.len() == 1 {
+        versions.clear();
+    }
+    one(&action::Published { version, versions })
 }
 
 async fn versions(door: &Door, path: &Path) -> Result<Answer, Status> {

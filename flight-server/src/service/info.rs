@@ -12,7 +12,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, SchemaResult, T
 use bytes::Bytes;
 use forebay_protocol::{
     command::{PathKind, ReadCommand},
-    info::InfoNote,
+    info::{EndpointNote, InfoNote},
     path::WirePath,
     resume::{Counted, ResumeToken},
 };
@@ -91,10 +91,37 @@ impl Read {
             },
             PathKind::Dataset => find_dataset(door, &path, &command).await?,
         };
-        let read = Self { command, view, what };
+        let mut read = Self { command, view, what };
         // What is wrong with columns or a filter is told now and not at DoGet.
         read.shown_schema(door)?;
+        read.leave_folders_out(door)?;
         Ok(read)
+    }
+
+    /// Parts in folders of which the filter takes nothing are not read.
+    fn leave_folders_out(&mut self, door: &Door) -> Result<(), Status> {
+        let What::Dataset { plan, .. } = &mut self.what else {
+            return Ok(());
+        };
+        if plan.folders.is_empty() || self.view.filter.is_none() {
+            return Ok(());
+        }
+        let value = |part: &PartRef, key: &String| {
+            let of = part.partition.iter().find(|(name, _)| name == key);
+            of.and_then(|(_, value)| value.clone())
+        };
+        let folders: Vec<_> = plan
+            .parts
+            .iter()
+            .map(|part| plan.folders.iter().map(|key| value(part, key)).collect())
+            .collect();
+        let schema = get::stream_schema(plan).schema;
+        let mut left = door
+            .views
+            .folders(&self.view, &schema, &plan.folders, &folders)?
+            .into_iter();
+        plan.parts.retain(|_| left.next().unwrap_or(true));
+        Ok(())
     }
 
     /// A published dataset, as ListFlights tells it.
@@ -258,11 +285,26 @@ pub(super) fn endpoint(door: &Door, principal: &Principal, ticket: Ticket) -> Fl
         ticket: Some(Shown {
             ticket: door.office.ticket(principal.name(), &ticket),
         }),
+        app_metadata: part_note(&ticket),
         ..Default::default()
     };
     endpoint.expiration_time.get_or_insert_with(Default::default).seconds =
         i64::try_from(door.office.ticket_expires()).unwrap_or(i64::MAX);
     endpoint
+}
+
+/// What an endpoint says of its part; nothing where that is not known before it is read.
+fn part_note(ticket: &Ticket) -> Bytes {
+    match &ticket.piece {
+        Piece::Part { part, skip: 0, .. } if part.live.is_none() && ticket.view.filter.is_none() => {
+            let note = EndpointNote {
+                rows: part.rows,
+                batches: part.batches,
+            };
+            serde_json::to_vec(&note).expect("plain data has a JSON form").into()
+        }
+        _ => Bytes::new(),
+    }
 }
 
 pub(super) fn flight_info(

@@ -139,17 +139,18 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
     let mode = engine::mode(mode);
     if kind == PathKind::File {
         let column = file::column(&schema)?;
+        let level = ack.unwrap_or_else(|| door.cache.ack_level_at(&path));
         let how = WriteFile {
             mode,
             offset,
-            ack,
+            ack: Some(level),
             token,
             ..WriteFile::default()
         };
         let writer = door.cache.write_file(&path, how).await.map_err(error::engine)?;
         // One append per batch.
         let stable = Stable::new(WatchStream::new(writer.stable()).map(|stable| stable.appends));
-        return Ok((Sink::file(writer, column, ack.unwrap_or(door.ack)), stable));
+        return Ok((Sink::file(writer, column, level), stable));
     }
     let (schema, ids) = ids::canonical(schema)?;
     let target = PutTarget {

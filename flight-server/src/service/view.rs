@@ -1,17 +1,25 @@
 //! What of a dataset a read wants to see: columns in an order, rows by a condition, so many and no more.
 //!
 //! The condition is a SQL expression over the columns, understood by DataFusion; names are taken as they are written. It may use
-//! columns that are not asked for. It does not own decoding: batches come in decoded.
+//! columns that are not asked for. What of it needs no row is worked out when it is understood, and it is tried on no rows then: a
+//! condition that can not be carried out is told with the plan of a read and not in the middle of its stream. It does not own
+//! decoding: batches come in decoded.
 
 use crate::error;
-use arrow_array::{Array, BooleanArray, RecordBatch, cast::AsArray};
-use arrow_schema::{DataType, Schema, SchemaRef};
+use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, cast::AsArray};
+use arrow_schema::{DataType, Schema, SchemaRef, TimeUnit};
 use arrow_select::filter::filter_record_batch;
 use bytes::Bytes;
 use datafusion::{
-    common::DFSchema,
+    common::{
+        DFSchema,
+        tree_node::{Transformed, TreeNode},
+    },
+    logical_expr::{Cast, Expr, simplify::SimplifyContext, utils::split_conjunction_owned},
+    optimizer::simplify_expressions::ExprSimplifier,
     physical_plan::PhysicalExpr,
     prelude::{SessionConfig, SessionContext},
+    scalar::ScalarValue,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -163,7 +171,7 @@ impl Views {
     }
 
     /// The expression, and the columns it uses.
-    fn parse(&self, sql: &str, schema: &Schema) -> Result<(datafusion::prelude::Expr, Vec<usize>), Status> {
+    fn parse(&self, sql: &str, schema: &Schema) -> Result<(Expr, Vec<usize>), Status> {
         let columns = DFSchema::try_from(schema.clone()).map_err(|e| refuse(sql, e))?;
         let expression = self.sql.parse_sql_expr(sql, &columns).map_err(|e| refuse(sql, e))?;
         let used = expression
@@ -174,24 +182,92 @@ impl Views {
         Ok((expression, used))
     }
 
-    fn compile(
+    /// For which of these folders the filter may be true of a row: a part of it that uses nothing but the columns `keys`, which have one
+    /// value in each folder, is tried on that value. What can not be tried leaves the folder in.
+    pub(crate) fn folders(
         &self,
-        sql: &str,
-        expression: datafusion::prelude::Expr,
-        decoded: &Schema,
-    ) -> Result<Arc<dyn PhysicalExpr>, Status> {
+        view: &View,
+        schema: &SchemaRef,
+        keys: &[String],
+        folders: &[Vec<Option<String>>],
+    ) -> Result<Vec<bool>, Status> {
+        let mut left = vec![true; folders.len()];
+        let Some(sql) = &view.filter else { return Ok(left) };
+        let (expression, _) = self.parse(sql, schema)?;
+        let fields = keys.iter().map(|key| Ok(schema.field(column(schema, key)?).clone()));
+        let values = Arc::new(Schema::new(fields.collect::<Result<Vec<_>, Status>>()?));
+        let texts = (0..keys.len()).map(|at| folders.iter().map(move |values| values[at].as_deref()));
+        let texts = texts.map(|texts| Arc::new(texts.collect::<StringArray>()) as ArrayRef);
+        let Ok(values) = RecordBatch::try_new(values, texts.collect()) else {
+            return Ok(left);
+        };
+        for part in split_conjunction_owned(expression) {
+            let used = part.column_refs();
+            if used.is_empty() || used.iter().any(|column| !keys.contains(&column.name)) {
+                continue;
+            }
+            let condition = self.compile(sql, part, values.schema_ref());
+            if let Ok(truth) = condition.and_then(|condition| truth(condition.as_ref(), &values)) {
+                left.iter_mut()
+                    .zip(&truth)
+                    .for_each(|(left, is)| *left &= is == Some(true));
+            }
+        }
+        Ok(left)
+    }
+
+    fn compile(&self, sql: &str, expression: Expr, decoded: &Schema) -> Result<Arc<dyn PhysicalExpr>, Status> {
         let columns = DFSchema::try_from(decoded.clone()).map_err(|e| refuse(sql, e))?;
-        let condition = self
-            .sql
-            .create_physical_expr(expression, &columns)
+        let condition = settled(expression, &columns)
+            .and_then(|expression| self.sql.create_physical_expr(expression, &columns))
             .map_err(|e| refuse(sql, e))?;
         match condition.data_type(decoded).map_err(|e| refuse(sql, e))? {
-            DataType::Boolean => Ok(condition),
-            other => Err(refuse(
-                sql,
-                format!("it is of type {other}, not a condition that is true or false"),
-            )),
+            DataType::Boolean => {}
+            other => {
+                return Err(refuse(
+                    sql,
+                    format!("it is of type {other}, not a condition that is true or false"),
+                ));
+            }
         }
+        let no_rows = RecordBatch::new_empty(Arc::new(decoded.clone()));
+        condition.evaluate(&no_rows).map_err(|e| refuse(sql, e))?;
+        Ok(condition)
+    }
+}
+
+/// The expression with everything worked out that needs no row. Functions such as `arrow_cast` are there only before this step.
+///
+/// It is given no time of day: parts are read at different times, and `now()` would mean another instant in each.
+fn settled(expression: Expr, columns: &DFSchema) -> datafusion::error::Result<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(columns.clone()));
+    let simplifier = ExprSimplifier::new(context.build());
+    let expression = expression.transform_up(|expr| Ok(coarse_time(expr)))?.data;
+    simplifier.simplify(simplifier.coerce(expression, columns)?)
+}
+
+/// SQL's timestamps are of nanoseconds, which end in 2262. A literal beyond is taken in the finest unit that holds it.
+fn coarse_time(expr: Expr) -> Transformed<Expr> {
+    let Expr::Cast(Cast { expr: text, field }) = &expr else {
+        return Transformed::no(expr);
+    };
+    let (Expr::Literal(text @ ScalarValue::Utf8(_), _), DataType::Timestamp(TimeUnit::Nanosecond, zone)) =
+        (text.as_ref(), field.data_type())
+    else {
+        return Transformed::no(expr);
+    };
+    let units = [
+        TimeUnit::Nanosecond,
+        TimeUnit::Microsecond,
+        TimeUnit::Millisecond,
+        TimeUnit::Second,
+    ];
+    let mut times = units
+        .into_iter()
+        .map(|unit| text.cast_to(&DataType::Timestamp(unit, zone.clone())));
+    match times.find_map(Result::ok) {
+        Some(time) => Transformed::yes(Expr::Literal(time, None)),
+        None => Transformed::no(expr),
     }
 }
 
@@ -343,6 +419,9 @@ mod tests {
             ("id * 2 = 10 OR id = 1", &[1, 5]),
             ("true", &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
             ("NULL = 1", &[]),
+            ("arrow_cast(id, 'Utf8') = '7'", &[7]),
+            ("arrow_cast('3', 'Int64') = id", &[3]),
+            ("id = 4 AND TIMESTAMP '3000-01-01' > TIMESTAMP '2999-12-31'", &[4]),
         ] {
             assert_eq!(ids(&seen(&filter(sql)).unwrap()), expected, "{sql}");
         }
@@ -364,6 +443,11 @@ mod tests {
             "repeat('x', 1000000000) = 'x'",
             "id = 1; DROP TABLE x",
             "row_number() OVER () = 1",
+            "arrow_cast(id, 'Nothing') = 1",
+            "CAST('x' AS BIGINT) = id",
+            "to_timestamp('3000-01-01') IS NULL",
+            "now() < TIMESTAMP '2024-01-01' AND id = 1",
+            "id = 1 / 0",
         ] {
             let refused = seen(&filter(sql)).expect_err(sql);
             assert_eq!(refused.code(), Code::InvalidArgument, "{sql}: {refused}");

@@ -178,7 +178,7 @@ impl Volume {
             "state" => Some(state_name(stat.state).to_owned()),
             "level" if in_store => Some("persisted".to_owned()),
             "level" if stat.state == State::Open => Some("memory".to_owned()),
-            "level" => Some(self.cache.ack_level().name().to_owned()),
+            "level" => Some(self.cache.ack_level_at(&stat.path).name().to_owned()),
             "persisted" => Some(in_store.to_string()),
             "etag" => stat.etag.clone(),
             "dataset" | "version" => self.dataset_xattr(stat, name).await?,

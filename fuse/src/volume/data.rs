@@ -249,38 +249,94 @@ impl Volume {
         let Some((_, Handle { file, writes, how })) = self.handles.remove(&handle) else {
             return Err(Errno(libc::EBADF));
         };
-        let last = {
-            let mut opens = file.opens.lock();
-            opens.all -= 1;
-            opens.writers -= u32::from(writes);
-            opens.cached -= u32::from(matches!(how, OpenHow::Cached { .. }));
-            opens.backed -= u32::from(how == OpenHow::Backed);
-            opens.all == 0
-        };
-        if !last {
+        if !file.opens.lock().close(writes, how) {
             return Ok(());
         }
         let settled = self.settle(&file, Why::End).await;
-        self.let_go(&file, settled.is_ok()).await;
+        self.ended(&file, settled).await
+    }
+
+    /// The same where nothing has to be waited for: a descriptor that only read, of a file that nobody changes. False: it is not so, and
+    /// nothing was done.
+    pub fn release_unchanged(&self, handle: u64) -> bool {
+        let Ok(_moving) = self.moving.try_read() else {
+            return false;
+        };
+        let reads_only = |handle: &Handle| {
+            let unchanged = handle
+                .file
+                .content
+                .try_read()
+                .is_ok_and(|content| content.draft.is_none());
+            !handle.writes && unchanged && !handle.file.is_unlinked() && !handle.file.is_pending()
+        };
+        let Some((_, Handle { file, writes, how })) = self.handles.remove_if(&handle, |_, handle| reads_only(handle))
+        else {
+            return false;
+        };
+        if file.opens.lock().close(writes, how) {
+            self.forget_closed(&file);
+        }
+        true
+    }
+
+    /// What becomes of a file after its last close. Changes for which there is no room are lost, as their close has said, rather than
+    /// take room from others for as long as the mount lives; what an fsync has promised, and what failed in another way, stays until it can
+    /// be placed.
+    async fn ended(&self, file: &Arc<OpenFile>, settled: Result<()>) -> Result<()> {
+        match settled {
+            Ok(()) => self.let_go(file).await,
+            Err(Errno(libc::ENOSPC)) if !file.is_promised().await => self.give_up(file).await,
+            Err(_) => {}
+        }
         settled
     }
 
-    /// Forgets a file that nobody has open. One whose changes could not be placed stays until they can.
-    pub(super) async fn let_go(&self, file: &Arc<OpenFile>, settled: bool) {
-        {
-            let mut files = self.files.lock();
-            if file.opens.lock().all > 0 || !settled {
-                return;
-            }
-            if files.get(&file.node).is_some_and(|known| Arc::ptr_eq(known, file)) {
-                files.remove(&file.node);
-            }
-        }
-        if file.is_unlinked()
+    /// Forgets a file, unless somebody has it open.
+    pub(super) async fn let_go(&self, file: &Arc<OpenFile>) {
+        if self.forget_closed(file)
+            && file.is_unlinked()
             && let Some(draft) = file.content.write().await.draft.take()
         {
             draft.discard().await;
         }
+    }
+
+    /// Forgets a file and its changes, unless somebody has it open: its name leads to what it led to before, if to anything.
+    async fn give_up(&self, file: &Arc<OpenFile>) {
+        if !self.forget_closed(file) {
+            return;
+        }
+        let name = self
+            .tree
+            .lock()
+            .get(file.node)
+            .map(|node| (node.parent, Arc::clone(&node.name)));
+        tracing::warn!(
+            node = file.node,
+            "there is no room for the changes of a file; they are given up"
+        );
+        if file.is_pending() {
+            self.lost(Some(file.node), Some(Arc::clone(file))).await;
+        } else if let Some(draft) = file.content.write().await.draft.take() {
+            draft.discard().await;
+        }
+        // Nobody waits until the kernel has looked the name up again: it may hold the directory for a rename, which waits for us.
+        if let (Some(kernel), Some(name)) = (self.kernel.get(), name) {
+            kernel.forget(vec![name]);
+        }
+    }
+
+    /// Whether nobody has it open, and so it is not known as open any more.
+    fn forget_closed(&self, file: &Arc<OpenFile>) -> bool {
+        let mut files = self.files.lock();
+        if file.opens.lock().all > 0 {
+            return false;
+        }
+        if files.get(&file.node).is_some_and(|known| Arc::ptr_eq(known, file)) {
+            files.remove(&file.node);
+        }
+        true
     }
 
     /// Cuts the file of a node that need not be open: durable when this answers.
@@ -300,8 +356,7 @@ impl Volume {
             Ok(()) => self.settle(&file, Why::End).await,
             Err(error) => Err(error),
         };
-        self.let_go(&file, settled.is_ok()).await;
-        settled
+        self.ended(&file, settled).await
     }
 
     /// Places all that is open and changed: before the mount goes.

@@ -233,7 +233,7 @@ impl Volume {
                 stat.ctime = self.now();
             }
             file.unlinked.store(true, Ordering::Release);
-            self.let_go(&file, true).await;
+            self.let_go(&file).await;
         }
         if let Some(node) = node {
             self.tree.lock().unlink(node);

@@ -5,7 +5,8 @@
 //! 3. *Placed*, by close or fsync: the name leads to the draft's content. A small draft stays and can be changed again; a large one has
 //!    become the content, and the next change begins with a copy.
 //! 4. *Apart*: a file whose name is not in the cache, because it was never placed or is gone. Its attributes are here alone.
-//! 5. *Released*: the last one who had it open has let go. Changes that were never placed are placed now, or given up with the name.
+//! 5. *Released*: the last one who had it open has let go. Changes that were never placed are placed now, or given up with the name; and those for
+//!    which there is no room, unless an fsync has promised them.
 
 use super::{NodeId, Volume};
 use crate::{Errno, Result};
@@ -72,6 +73,17 @@ pub(super) struct Opens {
     pub(super) writers: u32,
     pub(super) cached: u32,
     pub(super) backed: u32,
+}
+
+impl Opens {
+    /// One less. Answers whether it was the last.
+    pub(super) fn close(&mut self, writes: bool, how: OpenHow) -> bool {
+        self.all -= 1;
+        self.writers -= u32::from(writes);
+        self.cached -= u32::from(matches!(how, OpenHow::Cached { .. }));
+        self.backed -= u32::from(how == OpenHow::Backed);
+        self.all == 0
+    }
 }
 
 /// How the kernel shall read an opened file.
@@ -162,6 +174,14 @@ impl OpenFile {
                 ctime,
                 ..PlaceDraft::default()
             },
+        }
+    }
+
+    /// Whether an fsync vouched for changes that are not placed.
+    pub(super) async fn is_promised(&self) -> bool {
+        match self.content.read().await.draft.clone() {
+            Some(draft) => draft.is_promised().await,
+            None => false,
         }
     }
 

@@ -145,8 +145,9 @@ pub struct Limits {
 pub const LIMITS: Limits = Limits {
     key_bytes_max: 1024,
     value_bytes_max: 64 << 10,
-    tx_keys_max: 2048,
-    tx_bytes_max: 1 << 20,
+    // A thousand datasets with a new part each, published at one instant, are about 14,000 keys and 2 MiB.
+    tx_keys_max: 16_384,
+    tx_bytes_max: 4 << 20,
     scan_rows_max: 4096,
 };
 

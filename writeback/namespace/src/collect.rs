@@ -18,7 +18,7 @@ const KEYS_PER_ENTRY: usize = 5;
 /// A step of collecting.
 #[derive(Clone, Debug, Default)]
 pub struct Collected {
-    /// What to commit. The engine may merge its own checks and writes into it, 2048 keys in all.
+    /// What to commit. The engine may merge its own checks and writes into it, [`LIMITS`]`.tx_keys_max` keys in all.
     pub plan: Plan,
     /// Files and symlinks whose rows go with the plan: their content may be freed once it is committed.
     pub freed: Vec<(Ino, Inode)>,

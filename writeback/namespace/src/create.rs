@@ -215,7 +215,14 @@ impl Planner<'_> {
                 ..Create::default()
             }
         };
-        new_inode(create, self.now)
+        let (uid, gid) = entry.owner();
+        Inode {
+            mode: entry.mode(),
+            uid,
+            gid,
+            xattrs: entry.xattrs(),
+            ..new_inode(create, self.now)
+        }
     }
 
     async fn create_in(&mut self, dir: &Dir, name: &[u8], create: Create) -> Result<Planned> {

@@ -107,6 +107,20 @@ impl Inode {
     pub fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Dir { .. })
     }
+
+    /// Takes mode, owner and extended attributes of what it replaces.
+    pub fn inherit(&mut self, old: &Node) {
+        match old {
+            Node::Row { inode: old, .. } => {
+                (self.mode, self.uid, self.gid) = (old.mode, old.uid, old.gid);
+                self.xattrs.clone_from(&old.xattrs);
+            }
+            Node::Base { entry, .. } => {
+                (self.uid, self.gid) = entry.owner();
+                (self.mode, self.xattrs) = (entry.mode(), entry.xattrs());
+            }
+        }
+    }
 }
 
 /// Kinds of inode.
@@ -162,6 +176,39 @@ pub struct BaseEntry {
     pub mtime: Timestamp,
     /// Recognises a change; opaque here.
     pub validator: String,
+    /// What the base tells of it that is not as usual.
+    pub attributes: Option<Arc<BaseAttributes>>,
+}
+
+/// What a name of the base has that is not as usual: mode 644 (a directory: 755), user and group 0, no extended attributes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BaseAttributes {
+    /// Permission bits, 0o7777, if they are not the usual ones.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl BaseEntry {
+    /// Permission bits, 0o7777.
+    pub fn mode(&self) -> u32 {
+        let usual = if self.is_dir { 0o755 } else { 0o644 };
+        self.attributes.as_ref().and_then(|a| a.mode).unwrap_or(usual)
+    }
+
+    /// User and group.
+    pub fn owner(&self) -> (u32, u32) {
+        self.attributes.as_ref().map_or((0, 0), |a| (a.uid, a.gid))
+    }
+
+    /// Extended attributes.
+    pub fn xattrs(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        self.attributes.as_ref().map(|a| a.xattrs.clone()).unwrap_or_default()
+    }
 }
 
 /// The base could not answer: what the under-store said.

@@ -14,6 +14,8 @@ use std::{collections::BTreeSet, future::Future};
 
 /// Most entries of one page of [`Namespace::list`].
 pub const LIST_PAGE_MAX: usize = 1000;
+/// Times that a page of a listing is read again because names went and came meanwhile.
+const ANEW_MAX: u32 = 8;
 /// Times that a read is begun anew because rows changed between two of its steps.
 const READ_ATTEMPTS_MAX: u32 = 32;
 
@@ -105,6 +107,32 @@ impl Namespace {
         rows.iter().map(decode).collect()
     }
 
+    /// Up to `limit` entries of the directory that have rows, with names greater than `after`, in byte order: what the base alone
+    /// shows is not among them. None: the end.
+    pub async fn rows_in(&self, dir: Ino, after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, Ino, Inode)>> {
+        let mut after = after.map(<[u8]>::to_vec);
+        loop {
+            let dentries = self
+                .page(keys::dentries(dir), after.as_deref(), limit.clamp(1, LIST_PAGE_MAX))
+                .await?;
+            let Some((last, _)) = dentries.last() else {
+                return Ok(Vec::new());
+            };
+            after = Some(name_of(last).to_vec());
+            let rows = self.rows_of(dir, dentries).await?.into_iter();
+            let found: Vec<_> = rows
+                .filter_map(|(name, node)| match node {
+                    Some(Node::Row { ino, inode, .. }) => Some((name, ino, inode)),
+                    _ => None,
+                })
+                .collect();
+            // What went meanwhile does not end the page.
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+    }
+
     /// The present path of an inode; `None` when it has no name, or lies in a directory that has none.
     pub async fn path_of(&self, ino: Ino) -> Result<Option<Path>> {
         Ok(self.path_and_chain(ino).await?.map(|(path, _)| path))
@@ -153,6 +181,7 @@ impl Namespace {
         let (dir, base) = (of.ino, of.base.as_ref());
         let mut listed = Vec::with_capacity(limit.min(64));
         let mut cursor = after.map(<[u8]>::to_vec);
+        let mut anew = 0;
         loop {
             let mut dentries = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
             let (whiteouts, names) = match base {
@@ -185,7 +214,9 @@ impl Namespace {
                     round.insert(name, node);
                 }
             }
-            let within_end = dentries.into_iter().filter(|(key, _)| within(name_of(key))).collect();
+            let within_end: Vec<_> = dentries.into_iter().filter(|(key, _)| within(name_of(key))).collect();
+            let read: BTreeSet<Key> = within_end.iter().map(|(key, _)| key.clone()).collect();
+            let mut gone = false;
             for (name, row) in self.rows_of(dir, within_end).await? {
                 // Gone since its dentry was read: removed, replaced, or its row was forgotten because the base shows the same.
                 // Only the name itself tells; one that was there all the time must not be missing.
@@ -193,11 +224,21 @@ impl Namespace {
                     Some(node) => Some(node),
                     None => self.lookup(dir, &name).await?,
                 };
+                gone |= node.is_none();
                 match node {
                     Some(node) => round.insert(name, node),
                     None => round.remove(&name),
                 };
             }
+            if gone && anew < ANEW_MAX {
+                // It may have got another name, which must not be missing because it came behind the page.
+                let now = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
+                if now.iter().any(|(key, _)| within(name_of(key)) && !read.contains(key)) {
+                    anew += 1;
+                    continue;
+                }
+            }
+            anew = 0;
             listed.extend(round);
             if listed.len() >= limit || end.is_none() {
                 listed.truncate(limit);

@@ -48,6 +48,23 @@ impl Planner<'_> {
         })
     }
 
+    /// As [`Planner::unlink`], where the caller vouches that the base can not hold the name (it carries something unique, and nothing
+    /// was ever brought there): no whiteout is left. Only what has a row can go so: [`NsError::NotFound`] where there is none.
+    pub async fn unlink_unseen(&mut self, path: &Path) -> Result<Node> {
+        let Found { dir, node } = self.find(path).await?;
+        let (_, name) = split(path)?;
+        match &node {
+            Node::Row { inode, .. } if inode.is_dir() => return Err(NsError::IsADirectory(path.clone())),
+            Node::Row { ino, .. } => self.end_inode(*ino).await?,
+            Node::Base { .. } => return Err(NsError::NotFound(path.clone())),
+        }
+        let dentry = keys::dentry(dir.ino, name);
+        self.share(keys::inode(dir.ino));
+        self.need(dentry.clone());
+        self.erase(dentry);
+        Ok(node)
+    }
+
     /// Removes an empty directory. [`NsError::NotEmpty`] when something shows in it.
     pub async fn rmdir(&mut self, path: &Path) -> Result<Unlinked> {
         let Found { dir, node } = self.find(path).await?;

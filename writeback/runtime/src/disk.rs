@@ -1,9 +1,11 @@
 //! The file system as the engine sees it: blocking calls on explicit offsets, and nothing that a crash could not undo
 //! unless it was synced. `RealDisk` is the machine's; `SimDisk` loses what was not synced and fails on demand.
 
+mod mounted;
 mod real;
 mod sim;
 
+pub use mounted::MountedDisks;
 pub use real::RealDisk;
 pub use sim::{Calls, Fault, SimDisk};
 
@@ -68,6 +70,8 @@ pub trait Disk: Debug + Send + Sync {
     fn list(&self, path: &Path) -> io::Result<Vec<DiskEntry>>;
     /// Room on the file system under `path`, or under its nearest existing ancestor.
     fn space(&self, path: &Path) -> io::Result<Space>;
+    /// Which file system holds `path`: folders that share their room have the same.
+    fn device(&self, path: &Path) -> io::Result<u64>;
     /// Takes an exclusive lock on `path` (created when missing) for the life of the answer. `WouldBlock` when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Debug + Send + Sync>>;
 }

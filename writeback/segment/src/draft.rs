@@ -24,9 +24,9 @@ pub(crate) use file::DraftFile;
 
 use crate::{
     context::Context,
+    data_folder::DataFolder,
     error::Result,
     layout::{Layout, SegmentId, StreamId},
-    store::Inner,
 };
 use forebay_runtime::{disk::Seek, task};
 use std::{
@@ -52,8 +52,8 @@ impl Draft {
         Ok(Draft { file })
     }
 
-    pub(crate) fn resume(store: &Inner, stream: StreamId, segment: SegmentId) -> Result<Draft> {
-        let file = DraftFile::resume(store, stream, segment)?;
+    pub(crate) fn resume(folder: &DataFolder, stream: StreamId, segment: SegmentId) -> Result<Draft> {
+        let file = DraftFile::resume(folder, stream, segment)?;
         Ok(Draft { file })
     }
 
@@ -131,6 +131,11 @@ impl Draft {
     pub async fn seal(&self) -> Result<(Layout, u32)> {
         let file = Arc::clone(&self.file);
         task::blocking(move || file.seal()).await
+    }
+
+    /// Where it lies, once it is sealed.
+    pub fn sealed(&self) -> Option<Layout> {
+        self.file.layout()
     }
 
     /// Forgets it and reclaims its room. A sealed one is given up by [`SegmentStore::release`](crate::SegmentStore::release) instead.

@@ -60,6 +60,24 @@ pub enum SegmentError {
         /// Whose it should be, in hex.
         expected: String,
     },
+    /// A data folder of the store is not among those that were named, or is empty.
+    #[error(
+        "data folder {number} of this store is not among the {named} that are named; mount its disk, or name the folder (an empty folder is never taken for it)"
+    )]
+    FolderMissing {
+        /// Its number.
+        number: u8,
+        /// Folders that were named.
+        named: usize,
+    },
+    /// The folder can not be one of this store's.
+    #[error("{}: {what}", folder.display())]
+    Misplaced {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not, and what to do.
+        what: String,
+    },
     /// Another process has the folder open.
     #[error("{}: in use by another process; stop it, or choose another data folder", folder.display())]
     Locked {
@@ -114,5 +132,10 @@ impl SegmentError {
             SegmentError::Disk(e) => is_full(&e.source),
             _ => false,
         }
+    }
+
+    /// Whether another disk may take what this one refused: nothing of it was written here.
+    pub(crate) fn may_go_elsewhere(&self) -> bool {
+        matches!(self, SegmentError::Full { .. } | SegmentError::Disk(_))
     }
 }

@@ -6,13 +6,14 @@ use crate::{
     folder::Folder,
     identity,
     manifest::{self, Listed},
+    membership,
     recovery::{Assembled, Found, read_all},
     scan::{Depth, LogScan, Scanner},
     scrub::Finding,
     sums::Sums,
 };
 use forebay_runtime::disk::DiskRef;
-use std::{io::ErrorKind, path::Path};
+use std::path::Path;
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,12 +35,7 @@ pub fn fsck(folder: &Path, disk: &DiskRef) -> Result<Report> {
     let folder = Folder(folder.to_owned());
     let failed = |action, e| SegmentError::disk(action, folder.path(), e);
     let entries = disk.list(folder.path()).map_err(|e| failed("list", e))?;
-    let _lock = disk.lock(&folder.lock()).map_err(|e| match e.kind() {
-        ErrorKind::WouldBlock => SegmentError::Locked {
-            folder: folder.path().to_owned(),
-        },
-        _ => failed("lock", e),
-    })?;
+    let _lock = membership::lock(disk, &folder)?;
     let mut report = Report::default();
     let cluster = match identity::read(disk, &folder, &entries, None) {
         Ok(None) => return Ok(report),

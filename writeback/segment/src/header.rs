@@ -21,6 +21,11 @@ const MEMBERS_MAX: usize = 8;
 const MAGIC: [u8; 8] = *b"FOREBAYS";
 const MEMBER_BYTES: usize = 8 + 1 + NODE_BYTES_MAX;
 const MEMBERS_AT: usize = 80;
+/// Where an identity says which folder of its store it is the identity of.
+const FOLDERS_AT: usize = MEMBERS_AT + MEMBERS_MAX * MEMBER_BYTES;
+const TAGS_AT: usize = FOLDERS_AT + 16;
+/// Most folders that a store ever had.
+pub(crate) const FOLDERS_MAX: usize = 64;
 const CRC_AT: usize = HEADER_BYTES as usize - 4;
 
 /// What a file is.
@@ -58,6 +63,10 @@ pub(crate) struct Header {
     pub(crate) stream: StreamId,
     /// The ensemble; the first is the primary.
     pub(crate) members: Vec<Member>,
+    /// In an identity: what tells the folder from any other that ever had its number. 0 before there could be several.
+    pub(crate) tag: u64,
+    /// In the identity of folder 0: the tags of all folders of the store, by number; 0 is one that was taken out.
+    pub(crate) folders: Vec<u64>,
 }
 
 /// Why bytes are no header of ours.
@@ -93,6 +102,15 @@ impl Header {
             out[at + 8] = u8::try_from(name.len()).expect("names were checked at open");
             out[at + 9..at + 9 + name.len()].copy_from_slice(name);
         }
+        assert!(
+            self.folders.len() <= FOLDERS_MAX,
+            "a store has at most {FOLDERS_MAX} folders"
+        );
+        out[FOLDERS_AT..FOLDERS_AT + 8].copy_from_slice(&self.tag.to_le_bytes());
+        out[FOLDERS_AT + 8..FOLDERS_AT + 10].copy_from_slice(&(self.folders.len() as u16).to_le_bytes());
+        for (tag, at) in self.folders.iter().zip((TAGS_AT..).step_by(8)) {
+            out[at..at + 8].copy_from_slice(&tag.to_le_bytes());
+        }
         let crc = crc32c(&out[..CRC_AT]);
         out[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         out.into()
@@ -124,6 +142,10 @@ impl Header {
         if count > MEMBERS_MAX {
             return Err(BadHeader::Damaged("header with too many members"));
         }
+        let folders = usize::from(u16_at(bytes, FOLDERS_AT + 8));
+        if folders > FOLDERS_MAX {
+            return Err(BadHeader::Damaged("header with too many folders"));
+        }
         Ok(Header {
             kind,
             cluster: bytes[16..32].try_into().expect("16 bytes"),
@@ -135,11 +157,28 @@ impl Header {
             members: (0..count)
                 .map(|i| member(&bytes[MEMBERS_AT + i * MEMBER_BYTES..][..MEMBER_BYTES]))
                 .collect(),
+            tag: u64_at(bytes, FOLDERS_AT),
+            folders: (0..folders).map(|i| u64_at(bytes, TAGS_AT + i * 8)).collect(),
         })
     }
 
     /// Reads the header of `file`, whose first bytes these are, and refuses what is not of `kind` and `cluster`.
     pub(crate) fn expect(
+        bytes: &[u8],
+        file: &Path,
+        kind: FileKind,
+        segment: SegmentId,
+        cluster: Option<&[u8; 16]>,
+    ) -> Result<Header> {
+        let header = Self::of_kind(bytes, file, kind, segment, cluster)?;
+        if header.segment == segment {
+            return Ok(header);
+        }
+        Err(another_file(file, segment))
+    }
+
+    /// As [`Header::expect`], whatever number the header says; `segment` is for the text of an error.
+    pub(crate) fn of_kind(
         bytes: &[u8],
         file: &Path,
         kind: FileKind,
@@ -167,10 +206,19 @@ impl Header {
                 expected: hex(cluster),
             });
         }
-        if header.kind != kind || header.segment != segment {
-            return Err(corrupt("header of another file"));
+        if header.kind != kind {
+            return Err(another_file(file, segment));
         }
         Ok(header)
+    }
+}
+
+fn another_file(file: &Path, segment: SegmentId) -> SegmentError {
+    SegmentError::Corrupt {
+        segment,
+        file: file.to_owned(),
+        range: 0..HEADER_BYTES,
+        what: "header of another file".into(),
     }
 }
 
@@ -224,6 +272,8 @@ mod tests {
                     node: String::new(),
                 },
             ],
+            tag: 8,
+            folders: (1..=FOLDERS_MAX as u64).map(|n| n << 40).collect(),
         }
     }
 

@@ -40,7 +40,16 @@ pub(crate) fn read(
     };
     let mut bytes = vec![0; file.len().map_err(failed)?.min(crate::header::HEADER_BYTES) as usize];
     let got = file.read_at(&mut bytes, 0).map_err(failed)?;
-    Header::expect(&bytes[..got], &path, FileKind::Identity, SegmentId(0), cluster).map(Some)
+    Header::of_kind(&bytes[..got], &path, FileKind::Identity, SegmentId(0), cluster).map(Some)
+}
+
+/// Which folder of its store it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) number: u8,
+    pub(crate) tag: u64,
+    /// In folder 0: the tags of all.
+    pub(crate) folders: Vec<u64>,
 }
 
 /// Writes the identity of a new life. Durable when this returns.
@@ -48,18 +57,16 @@ pub(crate) fn write(
     disk: &DiskRef,
     folder: &Folder,
     identity: &Identity,
-    incarnation: u64,
-    now: Timestamp,
+    place: &Place,
+    (incarnation, now): (u64, Timestamp),
     fsync: bool,
 ) -> Result<()> {
-    let header = header(
-        identity,
-        incarnation,
-        now,
-        FileKind::Identity,
-        SegmentId(0),
-        StreamId(0, 0),
-    );
+    let segment = SegmentId::new(place.number, 0, 0);
+    let header = Header {
+        tag: place.tag,
+        folders: place.folders.clone(),
+        ..header(identity, incarnation, now, FileKind::Identity, segment, StreamId(0, 0))
+    };
     manifest::replace(disk, folder, &folder.identity(), &[header.encode()], fsync).map(drop)
 }
 

@@ -15,9 +15,28 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// Identity of a segment within one node's folder, never reused.
+/// Identity of a segment within one node, never reused: the number of its data folder (8 bits), the folder's life that made it (24 bits),
+/// and a counter (32 bits).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SegmentId(pub u64);
+
+/// Lives of a folder that an id has room for.
+pub(crate) const INCARNATIONS_MAX: u64 = 1 << 24;
+
+impl SegmentId {
+    pub(crate) fn new(folder: u8, incarnation: u64, count: u64) -> SegmentId {
+        assert!(
+            incarnation < INCARNATIONS_MAX && count < 1 << 32,
+            "lives are checked at the open, and no life is long enough for more segments"
+        );
+        SegmentId(u64::from(folder) << 56 | incarnation << 32 | count)
+    }
+
+    /// The number of the data folder that it lies in.
+    pub fn folder(self) -> u8 {
+        (self.0 >> 56) as u8
+    }
+}
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,11 @@
 //! checksums beside it. Many streams share one flush (group commit). A [`Draft`] is changed in place and becomes a dedicated segment at
 //! its seal. Nothing here knows paths, inodes or datasets.
 //!
-//! Floor plan: `store` opens the folder and hands out the others; `writer` appends and decides where to; `shared` and `dedicated`
+//! A store lies in one data folder or several, each on a disk of its own: a folder has its own lock, identity, manifest, shared log, flushes
+//! and reserve, and a segment's id says which folder it is in. A stream lies in one of them.
+//!
+//! Floor plan: `store` opens the folders and hands out the others; `membership` says which folder is which, `opening` brings one up,
+//! `data_folder` is one that is open, `placement` picks one for a new stream; `writer` appends and decides where to; `shared` and `dedicated`
 //! are the two kinds of segment, each with its flush, and `draft` is a dedicated one that is not sealed yet; `flusher` decides when to
 //! flush; `state` is what a writer, its followers and the flushes know of one stream; `record` and `header` are the bytes on disk
 //! (docs/format.md draws them), `manifest` says which segments there are, `recovery` reads them back; `reader` and `follower` read;
@@ -17,6 +21,7 @@
 mod coming;
 mod context;
 mod crc;
+mod data_folder;
 mod dedicated;
 mod draft;
 mod error;
@@ -29,6 +34,9 @@ mod identity;
 mod index;
 mod layout;
 mod manifest;
+mod membership;
+mod opening;
+mod placement;
 mod reader;
 mod reclaim;
 mod record;
@@ -50,12 +58,13 @@ pub use error::SegmentError;
 pub use follower::Follower;
 pub use fsck::{Report, fsck};
 pub use layout::{Append, Extent, Layout, SegmentId, Stable, StableWatch, StreamId};
+pub use membership::{home, take_out};
 pub use reader::Reader;
 pub use recovery::{Recovered, RecoveredStream};
 pub use scrub::{Finding, Scrubbed};
 pub use settings::{Identity, Open, Settings};
 pub use store::SegmentStore;
-pub use table::Usage;
+pub use table::{FolderUsage, Usage};
 pub use writer::Writer;
 
 #[cfg(test)]

@@ -444,6 +444,8 @@ mod tests {
             created: Timestamp(0),
             stream: StreamId(0, 0),
             members: Vec::new(),
+            tag: 0,
+            folders: Vec::new(),
         }
     }
 

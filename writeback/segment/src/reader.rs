@@ -34,7 +34,7 @@ enum Source {
 }
 
 impl Reader {
-    pub(crate) fn new(store: Arc<Inner>, stream: StreamId, layout: Layout) -> Result<Reader> {
+    pub(crate) fn new(store: &Inner, stream: StreamId, layout: Layout) -> Result<Reader> {
         let len = layout.len();
         let source = match layout {
             Layout::Empty => Source::Empty,
@@ -42,7 +42,11 @@ impl Reader {
                 let mut runs = Vec::with_capacity(extents.len());
                 let mut offset = 0;
                 for extent in extents {
-                    runs.push((offset, extent, store.shared_file(extent.segment)?));
+                    runs.push((
+                        offset,
+                        extent,
+                        store.folder(extent.segment)?.shared_file(extent.segment)?,
+                    ));
                     offset += u64::from(extent.len);
                 }
                 Source::Packed {
@@ -50,7 +54,7 @@ impl Reader {
                     last: Mutex::new(None),
                 }
             }
-            Layout::Dedicated { segment, .. } => Source::Dedicated(store.dedicated_file(segment)?),
+            Layout::Dedicated { segment, .. } => Source::Dedicated(store.folder(segment)?.dedicated_file(segment)?),
         };
         Ok(Reader {
             stream,

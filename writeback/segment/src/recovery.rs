@@ -22,7 +22,7 @@ use crate::{
 use bytes::Bytes;
 use forebay_runtime::disk::{DiskEntry, DiskFile, DiskRef};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry as Slot},
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -288,6 +288,52 @@ impl Assembled {
 
     fn dead_record(&mut self, id: SegmentId, at: u64, len: u64) {
         self.dead.entry(id).or_default().push((at, len));
+    }
+}
+
+/// Beginnings of streams that go on in another folder.
+pub(crate) type Dead = Vec<(StreamId, Layout)>;
+
+/// What all folders of a store have together.
+#[derive(Debug, Default)]
+pub(crate) struct Merged {
+    pub(crate) recovered: Recovered,
+    pub(crate) extra: HashMap<StreamId, Vec<Extra>>,
+    pub(crate) dead: Dead,
+}
+
+impl Merged {
+    /// Adds a folder. A stream that was begun in one and moved to a dedicated segment in another lies in both: the dedicated segment counts if
+    /// it has as much, as within one folder.
+    pub(crate) fn add(&mut self, assembled: Assembled, mut notes: Vec<String>) {
+        self.recovered.notes.append(&mut notes);
+        for (stream, extra) in assembled.extra {
+            self.extra.entry(stream).or_default().extend(extra);
+        }
+        for (stream, found) in assembled.streams {
+            match self.recovered.streams.entry(stream) {
+                Slot::Vacant(slot) => {
+                    slot.insert(found);
+                }
+                Slot::Occupied(mut slot) => {
+                    let before = match found.counts_before(slot.get()) {
+                        true => slot.insert(found),
+                        false => found,
+                    };
+                    self.dead.push((stream, before.layout));
+                }
+            }
+        }
+    }
+}
+
+impl RecoveredStream {
+    fn counts_before(&self, other: &RecoveredStream) -> bool {
+        let key = |found: &RecoveredStream| {
+            let dedicated = matches!(found.layout, Layout::Dedicated { .. });
+            (found.layout.len(), found.appends.len(), dedicated)
+        };
+        key(self) > key(other)
     }
 }
 

@@ -3,12 +3,13 @@
 //! What it finds is reported and no longer handed out by readers; it repairs nothing.
 
 use crate::{
+    data_folder::DataFolder,
     dedicated::DedicatedFile,
     error::SegmentError,
     layout::{SegmentId, StreamId},
     manifest::SegmentKind,
     scan::Depth,
-    store::{Inner, SegmentStore},
+    store::SegmentStore,
     table::{Phase, Segment},
 };
 use forebay_runtime::{task, units::ByteSize};
@@ -82,22 +83,28 @@ impl SegmentStore {
     /// written to are left for the next time.
     pub async fn scrub(&self, rate: ByteSize, mut report: impl FnMut(Finding) + Send) -> Scrubbed {
         let mut done = Scrubbed::default();
-        for segment in self.inner.context.table.all() {
+        let all = |folder: &Arc<DataFolder>| {
+            let folder = Arc::clone(folder);
+            let segments = folder.context.table.all();
+            segments.into_iter().map(move |segment| (Arc::clone(&folder), segment))
+        };
+        let all: Vec<_> = self.inner.folders.iter().flat_map(all).collect();
+        for (folder, segment) in all {
             if !matches!(segment.phase(), Phase::Closed) {
                 continue;
             }
             done.segments += 1;
             let mut at = 0;
             loop {
-                let (inner, of) = (Arc::clone(&self.inner), Arc::clone(&segment));
-                let step = task::blocking(move || check(&inner, &of, at)).await;
+                let (folder, of) = (Arc::clone(&folder), Arc::clone(&segment));
+                let step = task::blocking(move || check(&folder, &of, at)).await;
                 for finding in step.findings {
                     done.findings += 1;
                     report(finding);
                 }
                 done.bytes += step.bytes;
                 let pause = Duration::from_secs_f64(step.bytes as f64 / rate.0.max(1) as f64);
-                self.inner.context.clock.sleep(pause).await;
+                self.inner.clock.sleep(pause).await;
                 match step.next {
                     Some(next) => at = next,
                     None => break,
@@ -117,11 +124,11 @@ struct Step {
     next: Option<u64>,
 }
 
-fn check(inner: &Inner, segment: &Segment, at: u64) -> Step {
+fn check(folder: &DataFolder, segment: &Segment, at: u64) -> Step {
     let stream = (segment.kind == SegmentKind::Dedicated).then_some(segment.stream);
     let step = match segment.kind {
-        SegmentKind::Shared => check_shared(inner, segment),
-        SegmentKind::Dedicated => inner
+        SegmentKind::Shared => check_shared(folder, segment),
+        SegmentKind::Dedicated => folder
             .dedicated_file(segment.id)
             .map(|file| check_dedicated(&file, segment, at)),
     };
@@ -139,10 +146,10 @@ fn check(inner: &Inner, segment: &Segment, at: u64) -> Step {
     })
 }
 
-fn check_shared(inner: &Inner, segment: &Segment) -> Result<Step, SegmentError> {
+fn check_shared(folder: &DataFolder, segment: &Segment) -> Result<Step, SegmentError> {
     let scanner = crate::scan::Scanner {
         depth: Depth::Full,
-        ..inner.scanner()
+        ..folder.scanner()
     };
     let scan = scanner.shared(segment.id, None)?;
     let known = segment.readable.load(Ordering::Relaxed);

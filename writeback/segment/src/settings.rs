@@ -54,8 +54,9 @@ pub struct Open {
     pub disk: DiskRef,
     /// Time.
     pub clock: ClockRef,
-    /// The data folder; created when missing, refused when foreign, locked while open.
-    pub folder: PathBuf,
+    /// The data folders, in any order; created when missing, refused when foreign, locked while open. The first one to be ever
+    /// opened is the home of all that is not a segment (see [`crate::home`]).
+    pub folders: Vec<PathBuf>,
     /// Whose it must be.
     pub identity: Identity,
     /// Whether the ack level needs a durable file system (tmpfs is refused then).

@@ -167,6 +167,7 @@ impl SharedLog {
         append.stream.add_packed(Placed {
             offset: append.offset,
             extent,
+            context: Arc::clone(&self.context),
             segment: Arc::clone(&active.segment),
             file: Arc::clone(&active.file),
         });
@@ -376,6 +377,7 @@ impl SharedLog {
     }
 
     fn fail(&self, round: Round, error: &SegmentError) {
+        self.context.fails();
         let reason = error.to_string();
         let mut tail = self.tail.lock();
         let active = tail

@@ -1,9 +1,9 @@
 //! What a stream's writer, its followers and the flushes share: where its bytes lie and how far they are durable.
 
 use crate::{
+    context::Context,
     dedicated::DedicatedFile,
     layout::{Extent, SegmentId, Stable, StableWatch, StreamId},
-    reclaim::Reclaimer,
     recovery::Extra,
     table::{Segment, SharedFile},
 };
@@ -23,7 +23,7 @@ pub(crate) struct StreamState {
 struct Places {
     packed: Vec<Placed>,
     /// Records that no layout will name, as those without a payload: the next start needs them all the same.
-    extra: Vec<(Arc<Segment>, Extra)>,
+    extra: Vec<(Arc<Context>, Arc<Segment>, Extra)>,
     dedicated: Option<Arc<DedicatedFile>>,
 }
 
@@ -33,6 +33,8 @@ pub(crate) struct Placed {
     /// Where it begins in the stream.
     pub(crate) offset: u64,
     pub(crate) extent: Extent,
+    /// Of the folder that it lies in.
+    pub(crate) context: Arc<Context>,
     pub(crate) segment: Arc<Segment>,
     pub(crate) file: Arc<SharedFile>,
 }
@@ -111,20 +113,20 @@ impl StreamState {
                 at: placed.extent.at,
                 len: 0,
             };
-            places.extra.push((placed.segment, extra));
+            places.extra.push((placed.context, placed.segment, extra));
         } else {
             places.packed.push(placed);
         }
     }
 
-    pub(crate) fn add_extra(&self, segment: Arc<Segment>, extra: Extra) {
-        self.places.lock().extra.push((segment, extra));
+    pub(crate) fn add_extra(&self, context: &Arc<Context>, segment: Arc<Segment>, extra: Extra) {
+        self.places.lock().extra.push((Arc::clone(context), segment, extra));
     }
 
     pub(crate) fn take_extra(&self) -> Vec<Extra> {
         std::mem::take(&mut self.places.lock().extra)
             .into_iter()
-            .map(|(_, extra)| extra)
+            .map(|(_, _, extra)| extra)
             .collect()
     }
 
@@ -148,7 +150,7 @@ impl StreamState {
 
     /// Lets the packed records go: the stream has its bytes elsewhere, or nobody wants it. In the latter case followers
     /// that are still there can read on from the open files.
-    pub(crate) fn release_packed(&self, reclaimer: &Reclaimer) {
+    pub(crate) fn release_packed(&self) {
         let packed = {
             let mut places = self.places.lock();
             match places.dedicated {
@@ -156,15 +158,21 @@ impl StreamState {
                 None => places.packed.clone(),
             }
         };
-        for Placed { extent, segment, .. } in packed {
+        for Placed {
+            extent,
+            context,
+            segment,
+            ..
+        } in packed
+        {
             if segment.release(extent.at, extent.len.into()) {
-                reclaimer.push(segment);
+                context.reclaimer.push(segment);
             }
         }
         let extra = std::mem::take(&mut self.places.lock().extra);
-        for (segment, extra) in extra {
+        for (context, segment, extra) in extra {
             if segment.release(extra.at, extra.len) {
-                reclaimer.push(segment);
+                context.reclaimer.push(segment);
             }
         }
     }

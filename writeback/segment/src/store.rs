@@ -1,51 +1,38 @@
-//! Opens a data folder and hands out writers, readers and followers over it.
+//! Opens the data folders and hands out writers, readers and followers over them.
 
 use crate::{
-    coming::Coming,
-    context::{Context, header},
-    dedicated::{DedicatedFile, DedicatedLog},
-    draft::{Draft, DraftFile},
+    data_folder::DataFolder,
+    draft::Draft,
     error::{Result, SegmentError},
-    flusher::{Demand, Flusher},
-    folder::Folder,
-    header::FileKind,
     identity,
-    layout::{Layout, SegmentId, StreamId},
-    manifest::{self, Listed, Manifest, SegmentKind},
+    layout::{Extent, Layout, SegmentId, StreamId},
+    manifest::SegmentKind,
+    membership::{Members, Seen, survey},
+    opening::Begun,
+    placement::Placement,
     reader::Reader,
-    reclaim::Reclaimer,
     record::Kind,
-    recovery::{Assembled, Extra, Found, Recovered, RecoveredStream, Repair, read_all},
-    reserve::Reserve,
-    scan::{Depth, Scanner},
+    recovery::{Dead, Extra, Merged, Recovered, RecoveredStream},
     settings::{Open, Settings},
-    shared::SharedLog,
-    table::{Phase, SharedFile, Table, Usage},
+    table::{FolderUsage, Usage},
     writer::Writer,
 };
 use forebay_runtime::{
-    crash_point,
-    disk::{DiskEntry, DiskRef, OpenHow},
+    clock::ClockRef,
     task::{self, Tasks},
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    fmt::Debug,
-    io::ErrorKind,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-/// With less room than this the reserve of an earlier process is given up, so that the start can write.
-const START_BYTES: u64 = 1 << 20;
 /// Longest wait for the flushes at the end.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(60);
 
-/// The segments of one data folder. Cheap to clone; all clones are the same store.
+/// The segments of one node's data folders, each a disk. Cheap to clone; all clones are the same store.
 #[derive(Clone, Debug)]
 pub struct SegmentStore {
     pub(crate) inner: Arc<Inner>,
@@ -53,175 +40,84 @@ pub struct SegmentStore {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) context: Arc<Context>,
-    pub(crate) shared: Arc<SharedLog>,
-    /// Logs that may still have something to flush at the end.
-    logs: Mutex<Vec<Weak<DedicatedLog>>>,
-    drafts: Mutex<Vec<Weak<DraftFile>>>,
+    /// By number; the home is the first.
+    pub(crate) folders: Vec<Arc<DataFolder>>,
+    placement: Placement,
+    pub(crate) clock: ClockRef,
+    tasks: Tasks,
     /// Where the streams lie that the start found and nobody claimed yet.
     unclaimed: Mutex<HashMap<StreamId, Layout>>,
     /// Records of sealed or unclaimed streams that no layout names; they go with the stream.
     extra: Mutex<HashMap<StreamId, Vec<Extra>>>,
-    lock: Mutex<Option<Box<dyn Debug + Send + Sync>>>,
 }
 
 impl SegmentStore {
-    /// Opens the folder, recovering what is in it.
+    /// Opens the folders, recovering what is in them.
     ///
-    /// `Locked`: another process has it. `NotDurable`: it lies in memory. `Foreign`, `NewerFormat`: not ours to read.
-    /// `Missing`, `Corrupt`: acknowledged bytes are damaged; nothing was changed.
+    /// `Locked`: another process has one. `NotDurable`: one lies in memory. `Foreign`, `NewerFormat`: not ours to read.
+    /// `FolderMissing`, `Misplaced`: they are not all the folders of one store. `Missing`, `Corrupt`: acknowledged bytes are damaged;
+    /// nothing was changed.
     pub async fn open(open: Open) -> Result<(SegmentStore, Recovered)> {
-        task::blocking(move || Self::open_now(&open)).await
+        let (store, recovered, dead) = task::blocking(move || Self::open_now(&open)).await?;
+        // Durably, before anything is acknowledged: what comes back after a later power cut could be longer than what counts.
+        for (stream, layout) in dead {
+            store.inner.release_layout(stream, &layout);
+        }
+        for folder in &store.inner.folders {
+            folder.context.reclaimer.idle().await;
+        }
+        Ok((store, recovered))
     }
 
-    fn open_now(open: &Open) -> Result<(SegmentStore, Recovered)> {
+    fn open_now(open: &Open) -> Result<(SegmentStore, Recovered, Dead)> {
         identity::check(&open.identity)?;
         let settings = bounded(&open.settings);
-        let (disk, folder) = (&open.disk, Folder(open.folder.clone()));
-        let failed = |action, e| SegmentError::disk(action, folder.path(), e);
-        let space = disk.space(folder.path()).map_err(|e| failed("statfs", e))?;
-        if open.durable && !space.durable {
-            return Err(SegmentError::NotDurable {
-                folder: open.folder.clone(),
-            });
+        let disk = &open.disk;
+        // Before anything is made in a folder that may be the wrong one.
+        Members::of(&survey(&open.folders, disk)?.iter().collect::<Vec<_>>(), disk)?;
+        let begin = |path: &PathBuf| Begun::new(open, &settings, path);
+        let begun: Vec<Begun<'_>> = open.folders.iter().map(begin).collect::<Result<_>>()?;
+        let seen: Vec<&Seen> = begun.iter().map(|begun| &begun.seen).collect();
+        let mut members = Members::of(&seen, disk)?;
+        let mut begun: Vec<(Option<u8>, Begun<'_>)> = members.numbers.iter().copied().zip(begun).collect();
+        // The home first, then the others, then those that join.
+        begun.sort_by_key(|(number, _)| number.map_or(u16::MAX, u16::from));
+        let mut read = Vec::with_capacity(begun.len());
+        for (number, begun) in begun {
+            let place = match number {
+                Some(number) => members.place(number),
+                None => members.join(begun.seen.folder.path(), open.clock.now())?,
+            };
+            read.push(begun.read(place)?);
         }
-        disk.create_dir_all(folder.path()).map_err(|e| failed("create", e))?;
-        let lock = disk.lock(&folder.lock()).map_err(|e| match e.kind() {
-            ErrorKind::WouldBlock => SegmentError::Locked {
-                folder: open.folder.clone(),
-            },
-            _ => failed("lock", e),
-        })?;
-        let entries = disk.list(folder.path()).map_err(|e| failed("list", e))?;
-        let cluster = Some(&open.identity.cluster);
-        let before = identity::read(disk, &folder, &entries, cluster)?;
-        let reserve = Reserve::new(
-            Arc::clone(disk),
-            Arc::clone(&open.clock),
-            &folder,
-            settings.reserve_bytes.0,
-        )
-        .map_err(|e| failed("statfs", e))?;
-        reserve.give_if_short(START_BYTES.min(space.total / 128));
-
-        let listed = match &before {
-            Some(_) => manifest::read(disk, &folder, cluster)?,
-            None => never_used(disk, &folder, cluster)?,
-        };
-        // The new life is durable before anything is written in its name.
-        let incarnation = before.as_ref().map_or(0, |header| header.incarnation) + 1;
-        let now = open.clock.now();
-        let manifest_header = header(
-            &open.identity,
-            incarnation,
-            now,
-            FileKind::Manifest,
-            SegmentId(0),
-            StreamId(0, 0),
-        );
-        let rewrite = |known| {
-            Manifest::rewrite(
-                Arc::clone(disk),
-                folder.clone(),
-                manifest_header.clone(),
-                settings.fsync,
-                known,
-            )
-        };
-        if before.is_none() {
-            // In this order: a folder with an identity has a manifest.
-            rewrite(BTreeMap::new())?;
-        }
-        identity::write(disk, &folder, &open.identity, incarnation, now, settings.fsync)?;
-
-        let table = Arc::new(Table::default());
-        let repair = Repair {
-            disk,
-            folder: &folder,
-            fsync: settings.fsync,
-            table: &table,
-        };
-        let scanner = Scanner {
-            disk,
-            folder: &folder,
-            cluster,
-            depth: Depth::Quick,
-        };
-        let (mut found, assembled) = read_folder(&scanner, &listed, &entries)?;
-        let known = repair.run(&listed, &mut found, &assembled)?;
-        let manifest = Arc::new(rewrite(known)?);
-        repair.sweep(&mut found)?;
-        reserve.take();
-        if let Some(node) = before
-            .and_then(|b| b.members.into_iter().next())
-            .filter(|m| m.node != open.identity.node)
-        {
-            found.notes.push(format!(
-                "the folder was node {}'s and is now {}'s",
-                node.node, open.identity.node
-            ));
-        }
-
+        read[0].enlist(members.home())?;
         let tasks = Tasks::new("segment");
-        let flusher = |name, delay| Flusher::new(name, tasks.clone(), Arc::clone(&open.clock), delay);
-        let reclaimer = Reclaimer::new(
-            flusher("reclaim", settings.flush_delay),
-            Arc::clone(disk),
-            folder.clone(),
-            Arc::clone(&manifest),
-            Arc::clone(&table),
-        );
-        let coming = Coming::new(Arc::clone(&open.clock));
-        let shared_flusher = Flusher::gathering(
-            &coming,
-            "flush shared",
-            tasks.clone(),
-            Arc::clone(&open.clock),
-            settings.flush_delay,
-        );
-        let context = Arc::new(Context {
-            disk: Arc::clone(disk),
-            clock: Arc::clone(&open.clock),
-            folder,
-            identity: open.identity.clone(),
-            incarnation,
-            settings,
-            manifest,
-            reserve,
-            table,
-            reclaimer,
-            tasks,
-            segments_made: AtomicU64::new(0),
-            closed: AtomicBool::new(false),
-        });
-        let Assembled { streams, extra, .. } = assembled;
-        let layout_of = |id| streams.get(id).map_or(Layout::Empty, |found| found.layout.clone());
-        let unclaimed = streams
-            .keys()
-            .chain(extra.keys())
-            .map(|id| (*id, layout_of(id)))
-            .collect();
-        let inner = Inner {
-            shared: SharedLog::new(Arc::clone(&context), shared_flusher, coming),
-            context,
-            logs: Mutex::default(),
-            drafts: Mutex::default(),
-            unclaimed: Mutex::new(unclaimed),
-            extra: Mutex::new(extra),
-            lock: Mutex::new(Some(lock)),
+        let (alone, mut merged, mut folders) = (read.len() == 1, Merged::default(), Vec::with_capacity(read.len()));
+        for folder in read {
+            let (folder, assembled, notes) = folder.open(&tasks, alone)?;
+            merged.add(assembled, notes);
+            folders.push(Arc::new(folder));
+        }
+        let Merged { recovered, extra, dead } = merged;
+        let layout_of = |id| {
+            let found = recovered.streams.get(id);
+            found.map_or(Layout::Empty, |found| found.layout.clone())
         };
-        Ok((
-            SegmentStore { inner: Arc::new(inner) },
-            Recovered {
-                streams,
-                notes: found.notes,
-            },
-        ))
+        let unclaimed = recovered.streams.keys().chain(extra.keys());
+        let inner = Inner {
+            folders,
+            placement: Placement::default(),
+            clock: Arc::clone(&open.clock),
+            tasks,
+            unclaimed: Mutex::new(unclaimed.map(|id| (*id, layout_of(id))).collect()),
+            extra: Mutex::new(extra),
+        };
+        Ok((SegmentStore { inner: Arc::new(inner) }, recovered, dead))
     }
 
-    /// Which life of the folder this is: grows at every open.
+    /// Which life of the home folder this is: grows at every open.
     pub fn incarnation(&self) -> u64 {
-        self.inner.context.incarnation
+        self.inner.home().context.incarnation
     }
 
     /// Begins a new stream. With a `size_hint` above [`Settings::dedicated_from_bytes`] it gets a dedicated segment at once.
@@ -243,10 +139,13 @@ impl SegmentStore {
     /// Begins a stream that is changed in place. Costs no flush, and before the first [`Draft::sync`] the next start drops it. Blocks for
     /// as long as it takes to make two files.
     pub fn draft(&self, stream: StreamId) -> Result<Draft> {
-        self.inner.context.may_append(0)?;
-        let draft = Draft::create(&self.inner.context, stream)?;
-        self.inner.track_draft(&draft);
-        Ok(draft)
+        let folder = self.inner.place(0);
+        self.inner.anywhere(folder, 0, |folder| {
+            folder.context.may_append(0)?;
+            let draft = Draft::create(&folder.context, stream)?;
+            folder.track_draft(&draft);
+            Ok(draft)
+        })
     }
 
     /// Goes on with a draft that recovery found.
@@ -258,28 +157,29 @@ impl SegmentStore {
                 return Err(SegmentError::Invalid { stream, what });
             }
         };
-        let draft = Draft::resume(&self.inner, stream, segment)?;
+        let folder = self.inner.folder(segment)?;
+        let draft = Draft::resume(folder, stream, segment)?;
         self.inner.unclaimed.lock().remove(&stream);
-        self.inner.track_draft(&draft);
+        folder.track_draft(&draft);
         Ok(draft)
     }
 
     /// Reads a sealed stream. Stays good after a release.
     pub fn reader(&self, stream: StreamId, layout: &Layout) -> Result<Reader> {
         self.contains(layout)?;
-        Reader::new(Arc::clone(&self.inner), stream, layout.clone())
+        Reader::new(&self.inner, stream, layout.clone())
     }
 
     /// Whether the files of the layout are there and long enough; from memory, so cheap.
     pub fn contains(&self, layout: &Layout) -> Result<()> {
+        let holds = |id, kind, end| self.inner.folder(id)?.holds(id, kind, end);
         match layout {
             Layout::Empty => Ok(()),
             Layout::Packed(extents) => extents.iter().try_for_each(|e| {
                 let end = e.at.checked_add(e.len.into());
-                self.inner
-                    .holds(e.segment, SegmentKind::Shared, end.unwrap_or(u64::MAX))
+                holds(e.segment, SegmentKind::Shared, end.unwrap_or(u64::MAX))
             }),
-            Layout::Dedicated { segment, len } => self.inner.holds(*segment, SegmentKind::Dedicated, *len),
+            Layout::Dedicated { segment, len } => holds(*segment, SegmentKind::Dedicated, *len),
         }
     }
 
@@ -290,20 +190,7 @@ impl SegmentStore {
         for extra in self.inner.take_extra(stream) {
             self.inner.release_record(extra.segment, extra.at, extra.len);
         }
-        match layout {
-            Layout::Empty => {}
-            Layout::Packed(extents) => {
-                self.inner.shared.hint(Kind::Drop, stream, layout.len(), 0);
-                extents
-                    .iter()
-                    .for_each(|e| self.inner.release_record(e.segment, e.at, e.len.into()));
-            }
-            Layout::Dedicated { segment, .. } => {
-                if let Some(segment) = self.inner.context.table.get(*segment) {
-                    self.inner.context.reclaimer.push(segment);
-                }
-            }
-        }
+        self.inner.release_layout(stream, layout);
     }
 
     /// After recovery: everything that was found and is neither in `live`, resumed nor released is garbage. Returns when its files are gone.
@@ -318,86 +205,102 @@ impl SegmentStore {
         for (stream, layout) in garbage {
             self.release(stream, &layout);
         }
-        self.inner.context.reclaimer.idle().await;
+        for folder in &self.inner.folders {
+            folder.context.reclaimer.idle().await;
+        }
     }
 
-    /// Room and segments in use.
+    /// Room and segments in use, in all folders together. Folders on one file system share what it has left.
     pub fn usage(&self) -> Usage {
-        let free_bytes = self.inner.context.reserve.free().unwrap_or(0);
-        Usage {
-            free_bytes,
-            ..self.inner.context.table.usage()
+        let (mut all, mut devices) = (Usage::default(), Vec::new());
+        for FolderUsage { device, usage, .. } in self.usage_by_folder() {
+            let first = device.is_none_or(|device| !devices.contains(&device));
+            devices.extend(device);
+            all.file_bytes += usage.file_bytes;
+            all.live_bytes += usage.live_bytes;
+            all.free_bytes += if first { usage.free_bytes } else { 0 };
+            all.segments += usage.segments;
+            all.poisoned += usage.poisoned;
         }
+        all
     }
 
-    /// Gives up the room kept back on the disk, so that others (the metastore) find some. Appends are then refused until there is room again.
-    /// True when there was something to give.
+    /// The same of each folder, by number.
+    pub fn usage_by_folder(&self) -> Vec<FolderUsage> {
+        let usage = |folder: &Arc<DataFolder>| {
+            let context = &folder.context;
+            let path = context.folder.path();
+            // A disk that does not answer has no room.
+            let space = context.disk.space(path).ok();
+            FolderUsage {
+                number: context.number,
+                folder: path.to_owned(),
+                device: context.disk.device(path).ok(),
+                total_bytes: space.map_or(0, |space| space.total),
+                usage: Usage {
+                    free_bytes: space.map_or(0, |space| space.free),
+                    ..context.table.usage()
+                },
+            }
+        };
+        self.inner.folders.iter().map(usage).collect()
+    }
+
+    /// The folders, by number.
+    pub fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        let folders = self.inner.folders.iter();
+        folders.map(|folder| folder.context.folder.path().to_owned())
+    }
+
+    /// Which of [`SegmentStore::folders`] something else of so many bytes should go to.
+    pub fn roomy_folder(&self, bytes: u64) -> usize {
+        let picked = self.inner.place(bytes);
+        let at = self
+            .inner
+            .folders
+            .iter()
+            .position(|folder| Arc::ptr_eq(folder, &picked));
+        at.expect("it was picked among them")
+    }
+
+    /// Which of [`SegmentStore::folders`] a layout lies in; none when it has no bytes.
+    pub fn folder_of(&self, layout: &Layout) -> Option<usize> {
+        let segment = match layout {
+            Layout::Empty => return None,
+            Layout::Packed(extents) => extents.first()?.segment,
+            Layout::Dedicated { segment, .. } => *segment,
+        };
+        let mut folders = self.inner.folders.iter();
+        folders.position(|folder| folder.number() == segment.folder())
+    }
+
+    /// The home's path: see [`crate::home`].
+    pub fn home(&self) -> &Path {
+        self.inner.home().context.folder.path()
+    }
+
+    /// Gives up the room kept back on the home's disk, so that others (the metastore) find some. Appends there are then refused until there is
+    /// room again. True when there was something to give.
     pub fn make_room(&self) -> bool {
-        self.inner.context.reserve.give()
+        self.inner.home().context.reserve.give()
     }
 
-    /// Flushes and closes everything and lets go of the folder. Later appends are refused.
+    /// Flushes and closes everything and lets go of the folders. Later appends are refused.
     pub async fn shutdown(&self) {
-        let inner = &self.inner;
-        inner.context.closed.store(true, Ordering::Release);
-        let logs: Vec<_> = inner.logs.lock().drain(..).filter_map(|log| log.upgrade()).collect();
-        for log in logs {
-            log.demand(Demand::Now);
-            log.idle().await;
-            log.close_down();
+        let folders = &self.inner.folders;
+        for folder in folders {
+            folder.context.closed.store(true, Ordering::Release);
         }
-        let drafts: Vec<_> = inner
-            .drafts
-            .lock()
-            .drain(..)
-            .filter_map(|draft| draft.upgrade())
-            .collect();
-        for draft in drafts {
-            task::blocking(move || draft.close_down()).await;
+        for folder in folders {
+            folder.close().await;
         }
-        inner.shared.idle().await;
-        let shared = Arc::clone(&inner.shared);
-        task::blocking(move || shared.close()).await;
-        inner.context.reclaimer.idle().await;
-        let manifest = Arc::clone(&inner.context.manifest);
-        if let Err(e) = task::blocking(move || manifest.flush()).await {
-            tracing::warn!(error = %e, "cannot enter the lengths of closed segments");
-        }
-        if let Err(e) = inner.context.tasks.drain(SHUTDOWN_MAX).await {
+        if let Err(e) = self.inner.tasks.drain(SHUTDOWN_MAX).await {
             tracing::warn!(error = %e, "segment store did not come to rest");
         }
-        *inner.lock.lock() = None;
+        for folder in folders {
+            folder.unlock();
+        }
     }
-}
-
-/// A folder without identity may have a manifest, but not one that lists anything.
-fn never_used(disk: &DiskRef, folder: &Folder, cluster: Option<&[u8; 16]>) -> Result<Listed> {
-    match manifest::read(disk, folder, cluster) {
-        Err(SegmentError::Missing { .. }) => Ok(Listed::default()),
-        Ok(listed) if listed.known.is_empty() => Ok(Listed::default()),
-        Ok(listed) => Err(SegmentError::Missing {
-            file: folder.identity(),
-            what: format!(
-                "the folder's identity; the manifest lists {} segments",
-                listed.known.len()
-            ),
-        }),
-        Err(e) => Err(e),
-    }
-}
-
-/// Reads everything, with the crash points of a recovery.
-fn read_folder(scanner: &Scanner<'_>, listed: &Listed, entries: &[DiskEntry]) -> Result<(Found, Assembled)> {
-    crash_point!("recovery-replay");
-    let mut found = read_all(scanner, listed, entries, &mut Err)?;
-    if listed.torn {
-        found
-            .notes
-            .push(format!("{}: cut a torn tail", scanner.folder.manifest().display()));
-    }
-    let assembled = Assembled::new(&found);
-    crash_point!("recovery-scanned");
-    Ok((found, assembled))
 }
 
 /// Settings within what the format and the memory allow.
@@ -409,26 +312,60 @@ fn bounded(settings: &Settings) -> Settings {
 }
 
 impl Inner {
-    pub(crate) fn track(&self, log: &Arc<DedicatedLog>) {
-        let mut logs = self.logs.lock();
-        logs.retain(|log| log.strong_count() > 0);
-        logs.push(Arc::downgrade(log));
+    pub(crate) fn home(&self) -> &Arc<DataFolder> {
+        self.folders.first().expect("a store has a home")
     }
 
-    fn track_draft(&self, draft: &Draft) {
-        let mut drafts = self.drafts.lock();
-        drafts.retain(|draft| draft.strong_count() > 0);
-        drafts.push(draft.weak());
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.home().context.settings
     }
 
-    pub(crate) fn flusher(&self, name: &'static str) -> Arc<Flusher> {
-        let context = &self.context;
-        Flusher::new(
-            name,
-            context.tasks.clone(),
-            Arc::clone(&context.clock),
-            context.settings.flush_delay,
-        )
+    pub(crate) fn is_one_folder(&self) -> bool {
+        self.folders.len() == 1
+    }
+
+    /// Whether the store is shut down.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.home().context.closed.load(Ordering::Acquire)
+    }
+
+    /// The folder that a segment lies in.
+    pub(crate) fn folder(&self, id: SegmentId) -> Result<&Arc<DataFolder>> {
+        let folder = self.folders.iter().find(|folder| folder.number() == id.folder());
+        folder.ok_or_else(|| self.home().missing(id))
+    }
+
+    /// The folder for a new stream; the home when none takes streams, which then says why not.
+    pub(crate) fn place(&self, size: u64) -> Arc<DataFolder> {
+        let picked = self.placement.pick(&self.folders, size, &[]);
+        Arc::clone(picked.unwrap_or_else(|| self.home()))
+    }
+
+    /// Begins something of `size` bytes in `folder`, or in another one where that refuses it.
+    pub(crate) fn anywhere<T>(
+        &self,
+        mut folder: Arc<DataFolder>,
+        size: u64,
+        begin: impl Fn(&Arc<DataFolder>) -> Result<T>,
+    ) -> Result<T> {
+        let mut refused = Vec::new();
+        loop {
+            let error = match begin(&folder) {
+                Err(e) if e.may_go_elsewhere() => e,
+                done => return done,
+            };
+            refused.push(folder.number());
+            match self.elsewhere(size, &refused) {
+                Some(next) => folder = next,
+                None => return Err(error),
+            }
+        }
+    }
+
+    /// A folder that takes streams and is none of `refused`.
+    pub(crate) fn elsewhere(&self, size: u64, refused: &[u8]) -> Option<Arc<DataFolder>> {
+        let picked = self.placement.pick(&self.folders, size, refused);
+        picked.map(Arc::clone)
     }
 
     /// The records of a stream that no layout names; the caller sees to them from now on.
@@ -444,100 +381,29 @@ impl Inner {
     }
 
     fn release_record(&self, segment: SegmentId, at: u64, len: u64) {
-        let Some(segment) = self
-            .context
-            .table
-            .get(segment)
-            .filter(|s| s.kind == SegmentKind::Shared)
-        else {
-            return;
-        };
-        if segment.release(at, len) {
-            self.context.reclaimer.push(segment);
+        if let Ok(folder) = self.folder(segment) {
+            folder.release_record(segment, at, len);
         }
     }
 
-    fn holds(&self, id: SegmentId, kind: SegmentKind, end: u64) -> Result<()> {
-        let file = match kind {
-            SegmentKind::Shared => self.context.folder.shared(id),
-            SegmentKind::Dedicated => self.context.folder.data(id),
-        };
-        let segment = self
-            .context
-            .table
-            .get(id)
-            .filter(|s| s.kind == kind && s.phase() != Phase::Removed);
-        let Some(segment) = segment else {
-            return Err(SegmentError::Missing {
-                file,
-                what: format!("segment {id}, which a stored layout names"),
-            });
-        };
-        let readable = segment.readable.load(Ordering::Relaxed);
-        if end > readable {
-            let what = format!("a stored layout names bytes up to {end}, the segment has {readable}");
-            return Err(SegmentError::Corrupt {
-                segment: id,
-                file,
-                range: readable..end,
-                what,
-            });
-        }
-        Ok(())
-    }
-
-    /// The open file of a shared segment.
-    pub(crate) fn shared_file(&self, id: SegmentId) -> Result<Arc<SharedFile>> {
-        let segment = self.context.table.get(id).ok_or_else(|| self.missing(id))?;
-        if let Some(file) = segment.shared_file() {
-            return Ok(file);
-        }
-        let path = self.context.folder.shared(id);
-        let file = self
-            .context
-            .disk
-            .open(&path, OpenHow::Read)
-            .map_err(|e| match e.kind() {
-                ErrorKind::NotFound => self.missing(id),
-                _ => SegmentError::disk("open", &path, e),
-            })?;
-        let file = Arc::new(SharedFile { id, path, file });
-        segment.set_shared_file(&file);
-        self.context.table.keep_shared(&file);
-        Ok(file)
-    }
-
-    /// The open file of a dedicated segment, with its sums.
-    pub(crate) fn dedicated_file(&self, id: SegmentId) -> Result<Arc<DedicatedFile>> {
-        let segment = self.context.table.get(id).ok_or_else(|| self.missing(id))?;
-        let file = match segment.dedicated_file() {
-            Some(file) => file,
-            None => {
-                let scan = self.scanner().log(id, None)?;
-                let file = DedicatedFile::new(id, scan.data_path, scan.data, scan.sums);
-                segment.set_dedicated_file(&file);
-                file
+    fn release_layout(&self, stream: StreamId, layout: &Layout) {
+        match layout {
+            Layout::Empty => {}
+            Layout::Packed(extents) => {
+                // All its records lie in one folder.
+                if let Some(Ok(folder)) = extents.first().map(|e| self.folder(e.segment)) {
+                    folder.shared.hint(Kind::Drop, stream, layout.len(), 0);
+                }
+                for Extent { segment, at, len, .. } in extents {
+                    self.release_record(*segment, *at, u64::from(*len));
+                }
             }
-        };
-        self.context.table.keep_dedicated(&file);
-        Ok(file)
-    }
-
-    pub(crate) fn scanner(&self) -> Scanner<'_> {
-        let context = &self.context;
-        Scanner {
-            disk: &context.disk,
-            folder: &context.folder,
-            cluster: Some(&context.identity.cluster),
-            depth: Depth::Quick,
-        }
-    }
-
-    pub(crate) fn missing(&self, id: SegmentId) -> SegmentError {
-        let file = self.context.folder.path().join(id.to_string());
-        SegmentError::Missing {
-            file,
-            what: format!("segment {id}, which a stored layout names"),
+            Layout::Dedicated { segment, .. } => {
+                let Ok(folder) = self.folder(*segment) else { return };
+                if let Some(segment) = folder.context.table.get(*segment) {
+                    folder.context.reclaimer.push(segment);
+                }
+            }
         }
     }
 }

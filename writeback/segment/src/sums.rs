@@ -1,13 +1,16 @@
 //! The checksums of a dedicated segment: one per block, and one of the incomplete block at the durable end; and which of them
 //! were compared with the file in this process.
 
-use crate::crc::{Crc, combine};
+use crate::crc::{Crc, combine, crc32c};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use std::ops::Range;
+use std::{ops::Range, sync::LazyLock};
 
 /// Bytes that one checksum covers.
 pub(crate) const BLOCK_BYTES: u64 = 256 << 10;
+
+static ZEROS: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+static ZEROS_CRC: LazyLock<u32> = LazyLock::new(|| crc32c(&ZEROS));
 
 /// Sums of the durable bytes.
 #[derive(Debug, Default)]
@@ -180,6 +183,18 @@ impl Blocks {
         }
     }
 
+    /// Adds zeros, without a look at each of them.
+    pub(crate) fn add_zeros(&mut self, count: u64) {
+        let to_boundary = count.min((BLOCK_BYTES - self.open.len()) % BLOCK_BYTES);
+        self.add_run(&ZEROS[..to_boundary as usize]);
+        let blocks = (count - to_boundary) / BLOCK_BYTES;
+        for _ in 0..blocks {
+            self.before = combine(self.before, *ZEROS_CRC, BLOCK_BYTES);
+            self.done.push(*ZEROS_CRC);
+        }
+        self.add_run(&ZEROS[..(count - to_boundary - blocks * BLOCK_BYTES) as usize]);
+    }
+
     /// Blocks completed since the last call.
     pub(crate) fn take_done(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.done)
@@ -199,7 +214,6 @@ impl Blocks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crc::crc32c;
 
     #[test]
     fn blocks_are_summed_however_the_bytes_arrive() {
@@ -221,6 +235,28 @@ mod tests {
                 let range = check.range.start as usize..check.range.end as usize;
                 assert_eq!(crc32c(&bytes[range]), check.crc, "step {step}, {check:?}");
             }
+        }
+    }
+
+    #[test]
+    fn zeros_are_summed_like_any_other_bytes() {
+        for (before, zeros, after) in [
+            (0, 0, 0),
+            (0, 1, 0),
+            (10, BLOCK_BYTES - 10, 3),
+            (10, BLOCK_BYTES - 11, 0),
+            (BLOCK_BYTES, 3 * BLOCK_BYTES, 1),
+            (7, 5 * BLOCK_BYTES + 9, 2 * BLOCK_BYTES),
+        ] {
+            let run = |n: u64, byte: u8| vec![byte; n as usize];
+            let mut skipped = Blocks::new();
+            skipped.add_run(&run(before, 1));
+            skipped.add_zeros(zeros);
+            skipped.add_run(&run(after, 2));
+            let mut summed = Blocks::new();
+            summed.add_run(&[run(before, 1), run(zeros, 0), run(after, 2)].concat());
+            let sums = |blocks: &mut Blocks| (blocks.take_done(), blocks.tail_crc(), blocks.whole());
+            assert_eq!(sums(&mut skipped), sums(&mut summed), "{before}, {zeros}, {after}");
         }
     }
 

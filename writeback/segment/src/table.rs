@@ -38,6 +38,21 @@ pub struct Usage {
     pub poisoned: usize,
 }
 
+/// Room and segments in use of one folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FolderUsage {
+    /// Its number.
+    pub number: u8,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// The file system that it lies on; none when that does not answer.
+    pub device: Option<u64>,
+    /// Size of the file system.
+    pub total_bytes: u64,
+    /// What is in it.
+    pub usage: Usage,
+}
+
 /// Where a segment stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {

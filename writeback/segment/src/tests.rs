@@ -4,6 +4,7 @@ mod corruption;
 mod draft_history;
 mod drafts;
 mod faults;
+mod folders;
 mod history;
 mod promises;
 
@@ -11,15 +12,20 @@ use crate::*;
 use bytes::Bytes;
 use forebay_runtime::{
     clock::{SimClock, Timestamp},
-    disk::SimDisk,
+    disk::{DiskRef, MountedDisks, SimDisk},
     task,
     units::ByteSize,
 };
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A simulated disk and what is opened on it.
 struct Bench {
     disk: SimDisk,
+    /// With a second data folder.
+    second: Option<SimDisk>,
     settings: Settings,
     _simulated: task::Simulated,
 }
@@ -35,16 +41,55 @@ impl Bench {
         };
         Bench {
             disk: SimDisk::new(seed),
+            second: None,
             settings,
             _simulated: task::simulate(),
         }
     }
 
+    /// As [`Bench::new`] with two data folders, each on a disk of its own.
+    fn two(seed: u64) -> Bench {
+        Bench {
+            second: Some(SimDisk::new(seed ^ 0x5eed)),
+            ..Bench::new(seed)
+        }
+    }
+
+    fn disks(&self) -> impl Iterator<Item = &SimDisk> {
+        std::iter::once(&self.disk).chain(&self.second)
+    }
+
+    fn folders(&self) -> Vec<PathBuf> {
+        let second = self.second.as_ref().map(|_| second_folder());
+        std::iter::once(folder()).chain(second).collect()
+    }
+
+    /// All disks in one tree.
+    fn tree(&self) -> DiskRef {
+        let mounts = self
+            .folders()
+            .into_iter()
+            .zip(self.disks())
+            .map(|(folder, disk)| (folder, disk.shared()));
+        match &self.second {
+            Some(_) => Arc::new(MountedDisks::new(mounts)),
+            None => self.disk.shared(),
+        }
+    }
+
+    fn kill(&self) {
+        self.disks().for_each(SimDisk::kill);
+    }
+
+    fn restart(&self) {
+        self.disks().for_each(SimDisk::restart);
+    }
+
     fn open_spec(&self) -> Open {
         Open {
-            disk: self.disk.shared(),
+            disk: self.tree(),
             clock: SimClock::new(Timestamp(1_700_000_000_000_000)),
-            folder: folder(),
+            folders: self.folders(),
             identity: Identity {
                 cluster: [3; 16],
                 node: "here".into(),
@@ -64,25 +109,23 @@ impl Bench {
 
     /// Ends the process and starts it again.
     async fn kill_and_open(&self) -> (SegmentStore, Recovered) {
-        self.disk.kill();
+        self.kill();
         self.open().await
     }
 
     /// Cuts the power and starts again.
     async fn cut_and_open(&self) -> (SegmentStore, Recovered) {
-        self.disk.restart();
+        self.restart();
         self.open().await
     }
 
     fn files(&self) -> Vec<(String, u64)> {
-        let mut files: Vec<_> = self
-            .disk
-            .shared()
-            .list(&folder())
-            .unwrap()
-            .into_iter()
-            .map(|e| (e.name, e.len))
-            .collect();
+        self.files_of(&folder())
+    }
+
+    fn files_of(&self, folder: &Path) -> Vec<(String, u64)> {
+        let entries = self.tree().list(folder).unwrap();
+        let mut files: Vec<_> = entries.into_iter().map(|e| (e.name, e.len)).collect();
         files.sort();
         files
     }
@@ -98,6 +141,10 @@ impl Bench {
 
 fn folder() -> PathBuf {
     "/data/segments".into()
+}
+
+fn second_folder() -> PathBuf {
+    "/more/segments".into()
 }
 
 /// Bytes that tell where they belong.

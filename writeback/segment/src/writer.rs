@@ -4,10 +4,14 @@
 //! 2. *Dedicated*: once it outgrows [`Settings::dedicated_from_bytes`](crate::Settings), or has too many appends to be listed in a
 //!    row, or said at its creation that it would. What was packed by then is written once more, to the front of the new file.
 //!
+//! Both lie in the folder that the stream was begun in, if that has room; when it refuses a packed append, the stream goes on in a dedicated
+//! segment in another one. A dedicated segment stays where it is.
+//!
 //! An append that failed or was cancelled has added nothing; after a cancelled one the writer can only be discarded.
 
 use crate::{
     coming::OnTheWay,
+    data_folder::DataFolder,
     dedicated::{Appended, DedicatedLog, Resumed},
     error::{Result, SegmentError},
     flusher::Demand,
@@ -23,7 +27,7 @@ use crate::{
 };
 use bytes::Bytes;
 use forebay_runtime::{crash_point, task};
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 /// Most appends of a packed stream: its layout must fit into the caller's row.
 const PACKED_APPENDS_MAX: u64 = 256;
@@ -38,6 +42,8 @@ const NOTE_BYTES_WAITING_MAX: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Writer {
     store: Arc<Inner>,
+    /// Where it is packed.
+    folder: Arc<DataFolder>,
     state: Arc<StreamState>,
     written: u64,
     appends: u64,
@@ -54,8 +60,8 @@ enum Place {
         /// Where each append ends, and its note.
         history: Vec<(u64, Bytes)>,
         crc: u32,
-        /// The stream will be large.
-        large: bool,
+        /// How large the stream will be, when that is too large.
+        large: Option<u64>,
     },
     Dedicated {
         log: Arc<DedicatedLog>,
@@ -65,16 +71,22 @@ enum Place {
 
 impl Writer {
     pub(crate) fn new(store: Arc<Inner>, stream: StreamId, size_hint: Option<u64>) -> Writer {
-        let large = size_hint.is_some_and(|size| size > store.context.settings.dedicated_from_bytes.0);
+        let large = size_hint.filter(|size| *size > store.settings().dedicated_from_bytes.0);
+        let folder = match large {
+            None => store.place(size_hint.unwrap_or(0)),
+            // It gets its place when it is there.
+            Some(_) => Arc::clone(store.home()),
+        };
         let state = StreamState::new(stream, Stable::default());
         let place = Place::Packed {
             history: Vec::new(),
             crc: 0,
             large,
         };
-        let on_the_way = (!large).then(|| store.shared.coming().begin());
+        let on_the_way = large.is_none().then(|| folder.shared.coming().begin());
         Writer {
             store,
+            folder,
             state,
             written: 0,
             appends: 0,
@@ -94,9 +106,20 @@ impl Writer {
                 poisoned: None,
             },
         );
+        let extra = store.take_extra(stream);
+        // A stream without bytes may have appends all the same, and the next one belongs beside them.
+        let first = match &found.layout {
+            Layout::Dedicated { segment, .. } => Some(*segment),
+            Layout::Packed(extents) => extents.first().map(|extent| extent.segment),
+            Layout::Empty => extra.first().map(|extra| extra.segment),
+        };
+        let folder = match first {
+            Some(segment) => Arc::clone(store.folder(segment)?),
+            None => store.place(0),
+        };
         let place = match &found.layout {
             Layout::Dedicated { segment, len } => {
-                let (log, blocks) = resume_dedicated(&store, &state, *segment, *len)?;
+                let (log, blocks) = resume_dedicated(&folder, &state, *segment, *len)?;
                 Place::Dedicated { log, blocks }
             }
             Layout::Empty => Place::packed(&found),
@@ -105,13 +128,15 @@ impl Writer {
                 Place::packed(&found)
             }
         };
-        for extra in store.take_extra(stream) {
-            if let Some(segment) = store.context.table.get(extra.segment) {
-                state.add_extra(segment, extra);
+        for extra in extra {
+            let context = &store.folder(extra.segment)?.context;
+            if let Some(segment) = context.table.get(extra.segment) {
+                state.add_extra(context, segment, extra);
             }
         }
         Ok(Writer {
             store,
+            folder,
             state,
             written,
             appends,
@@ -168,13 +193,26 @@ impl Writer {
 
     async fn append_checked(&mut self, chunks: &[Bytes], len: u64, note: Bytes) -> Result<()> {
         if self.outgrows(len + note.len() as u64) {
-            self.go_dedicated().await?;
+            self.outgrow(len).await?;
         }
         match &self.place {
-            Place::Packed { .. } => self.append_packed(chunks, len, note).await,
+            Place::Packed { .. } => match self.append_packed(chunks, len, note.clone()).await {
+                Err(refused) if refused.may_go_elsewhere() => self.append_elsewhere(chunks, len, note, refused).await,
+                done => done,
+            },
             Place::Dedicated { log, .. } if log.is_sealed() => Err(self.invalid("it is sealed".into())),
             Place::Dedicated { .. } => self.append_dedicated(chunks, len, note).await,
         }
+    }
+
+    /// Its folder refused an append; nothing of it lies there.
+    async fn append_elsewhere(&mut self, chunks: &[Bytes], len: u64, note: Bytes, refused: SegmentError) -> Result<()> {
+        let size = self.written + len;
+        let Some(folder) = self.store.elsewhere(size, &[self.folder.number()]) else {
+            return Err(refused);
+        };
+        self.go_dedicated(folder, size).await?;
+        self.append_dedicated(chunks, len, note).await
     }
 
     fn outgrows(&self, more: u64) -> bool {
@@ -182,8 +220,8 @@ impl Writer {
             Place::Packed { history, large, .. } => {
                 let notes: u64 = history.iter().map(|(_, note)| note.len() as u64).sum();
                 let size = self.written.saturating_add(more).saturating_add(notes);
-                *large
-                    || size > self.store.context.settings.dedicated_from_bytes.0
+                large.is_some()
+                    || size > self.store.settings().dedicated_from_bytes.0
                     || self.appends >= PACKED_APPENDS_MAX
             }
             Place::Dedicated { .. } => false,
@@ -200,9 +238,9 @@ impl Writer {
                 note: &note,
                 chunks,
             };
-            self.store.shared.append(&packed)?
+            self.folder.shared.append(&packed)?
         } else {
-            let (store, stream) = (Arc::clone(&self.store), Arc::clone(&self.state));
+            let (folder, stream) = (Arc::clone(&self.folder), Arc::clone(&self.state));
             let (note, chunks) = (note.clone(), chunks.to_vec());
             task::blocking(move || {
                 let packed = Packed {
@@ -212,7 +250,7 @@ impl Writer {
                     note: &note,
                     chunks: &chunks,
                 };
-                store.shared.append(&packed)
+                folder.shared.append(&packed)
             })
             .await?
         };
@@ -220,7 +258,7 @@ impl Writer {
             *crc = crate::crc::combine(*crc, extent.crc, len);
             history.push((offset + len, note));
         }
-        self.store.shared.demand(Demand::Soon);
+        self.folder.shared.demand(Demand::Soon);
         Ok(())
     }
 
@@ -250,11 +288,27 @@ impl Writer {
         Ok(())
     }
 
-    /// Moves the stream to a segment of its own, with what was packed so far at its front.
-    async fn go_dedicated(&mut self) -> Result<()> {
+    /// Gives a stream that is too large to be packed, with `more` bytes to come, a segment of its own.
+    async fn outgrow(&mut self, more: u64) -> Result<()> {
+        let begun_large = match &self.place {
+            Place::Packed { large, .. } => *large,
+            Place::Dedicated { .. } => None,
+        };
+        let size = begun_large.unwrap_or(0).max(self.written + more);
+        let stays = || begun_large.is_none() && self.folder.context.room().is_some_and(|room| room > size);
+        let folder = match self.store.is_one_folder() || stays() {
+            true => Arc::clone(&self.folder),
+            false => self.store.place(size),
+        };
+        self.go_dedicated(folder, size).await
+    }
+
+    /// Moves the stream to a segment of its own, in `folder` or where there is room for `size` bytes, with what was packed so far at its
+    /// front.
+    async fn go_dedicated(&mut self, folder: Arc<DataFolder>, size: u64) -> Result<()> {
         self.on_the_way = None;
         let (store, state) = (Arc::clone(&self.store), Arc::clone(&self.state));
-        let moved = task::blocking(move || move_out(&store, &state)).await;
+        let moved = task::blocking(move || store.anywhere(folder, size, |folder| move_out(folder, &state))).await;
         if moved.is_err() {
             // A segment that failed meanwhile was cut to what was durable: then no byte is damaged, these were just never acknowledged.
             self.check_poisoned()?;
@@ -271,7 +325,6 @@ impl Writer {
                 log.appended(added, self.written, self.appends);
             }
         }
-        self.store.track(&log);
         self.state.switch(log.file());
         self.place = Place::Dedicated { log, blocks };
         crash_point!("dedicated-switch");
@@ -302,7 +355,7 @@ impl Writer {
     pub async fn seal(mut self) -> Result<Layout> {
         self.on_the_way = None;
         let sealed = self.seal_or_not().await;
-        if sealed.is_err() && !self.store.context.closed.load(Ordering::Acquire) {
+        if sealed.is_err() && !self.store.is_closed() {
             self.discard();
         }
         sealed
@@ -318,7 +371,7 @@ impl Writer {
                 self.all_stable().await?;
                 self.sealed(log).await?;
                 if self.written == 0 {
-                    self.store.context.reclaimer.push(Arc::clone(log.segment()));
+                    log.give_up();
                     return Ok(Layout::Empty);
                 }
                 Ok(Layout::Dedicated {
@@ -329,7 +382,7 @@ impl Writer {
             Place::Packed { .. } => {
                 self.demand();
                 self.all_stable().await?;
-                self.store
+                self.folder
                     .shared
                     .hint(Kind::Seal, self.state.id, self.written, self.appends);
                 self.store.keep_extra(self.state.id, self.state.take_extra());
@@ -345,21 +398,20 @@ impl Writer {
 
     /// Forgets the stream and reclaims its room.
     pub fn discard(self) {
-        let context = &self.store.context;
         if self.appends > 0 {
-            self.store
+            self.folder
                 .shared
                 .hint(Kind::Drop, self.state.id, self.written, self.appends);
         }
         if let Place::Dedicated { log, .. } = &self.place {
-            context.reclaimer.push(Arc::clone(log.segment()));
+            log.give_up();
         }
-        self.state.release_packed(&context.reclaimer);
+        self.state.release_packed();
     }
 
     fn demand(&self) {
         match &self.place {
-            Place::Packed { .. } => self.store.shared.demand(Demand::Now),
+            Place::Packed { .. } => self.folder.shared.demand(Demand::Now),
             Place::Dedicated { log, .. } => log.demand(Demand::Now),
         }
     }
@@ -427,7 +479,7 @@ impl Place {
         Place::Packed {
             history,
             crc: found.crc,
-            large: false,
+            large: None,
         }
     }
 }
@@ -457,8 +509,8 @@ fn write_pieces(log: &DedicatedLog, chunks: &[Bytes], mut offset: u64, blocks: &
 }
 
 /// Makes a dedicated segment and copies into it what the stream has packed.
-fn move_out(store: &Arc<Inner>, state: &Arc<StreamState>) -> Result<(Arc<DedicatedLog>, Box<Blocks>)> {
-    let log = DedicatedLog::create(&store.context, store.flusher("flush dedicated"), state)?;
+fn move_out(folder: &DataFolder, state: &Arc<StreamState>) -> Result<(Arc<DedicatedLog>, Box<Blocks>)> {
+    let log = DedicatedLog::create(&folder.context, folder.flusher("flush dedicated"), state)?;
     let mut blocks = Box::new(Blocks::new());
     let copied = state.packed().iter().try_for_each(|placed| {
         let bytes = [read_extent(&placed.file, &placed.extent)?];
@@ -467,9 +519,12 @@ fn move_out(store: &Arc<Inner>, state: &Arc<StreamState>) -> Result<(Arc<Dedicat
         Ok(())
     });
     match copied {
-        Ok(()) => Ok((log, blocks)),
+        Ok(()) => {
+            folder.track(&log);
+            Ok((log, blocks))
+        }
         Err(e) => {
-            store.context.reclaimer.push(Arc::clone(log.segment()));
+            log.give_up();
             Err(e)
         }
     }
@@ -478,13 +533,15 @@ fn move_out(store: &Arc<Inner>, state: &Arc<StreamState>) -> Result<(Arc<Dedicat
 fn place_extents(store: &Inner, state: &StreamState, extents: &[Extent]) -> Result<()> {
     let mut offset = 0;
     for extent in extents {
-        let file = store.shared_file(extent.segment)?;
-        let Some(segment) = store.context.table.get(extent.segment) else {
+        let folder = store.folder(extent.segment)?;
+        let file = folder.shared_file(extent.segment)?;
+        let Some(segment) = folder.context.table.get(extent.segment) else {
             continue;
         };
         state.add_packed(Placed {
             offset,
             extent: *extent,
+            context: Arc::clone(&folder.context),
             segment,
             file,
         });
@@ -494,23 +551,23 @@ fn place_extents(store: &Inner, state: &StreamState, extents: &[Extent]) -> Resu
 }
 
 fn resume_dedicated(
-    store: &Arc<Inner>,
+    folder: &DataFolder,
     state: &Arc<StreamState>,
     id: crate::SegmentId,
     len: u64,
 ) -> Result<(Arc<DedicatedLog>, Box<Blocks>)> {
-    let scan = store.scanner().log(id, None)?;
+    let scan = folder.scanner().log(id, None)?;
     let corrupt = |what: &str| SegmentError::Corrupt {
         segment: id,
-        file: store.context.folder.log(id),
+        file: folder.context.folder.log(id),
         range: 0..scan.end,
         what: what.to_owned(),
     };
     if scan.bytes != len {
         return Err(corrupt("the log has another length than at the start"));
     }
-    let file = store.dedicated_file(id)?;
-    let Some(segment) = store.context.table.get(id) else {
+    let file = folder.dedicated_file(id)?;
+    let Some(segment) = folder.context.table.get(id) else {
         return Err(corrupt("it was given up"));
     };
     let tail_at = len / BLOCK_BYTES * BLOCK_BYTES;
@@ -525,14 +582,14 @@ fn resume_dedicated(
         sealed: scan.sealed,
     };
     let log = DedicatedLog::resume(
-        &store.context,
-        store.flusher("flush dedicated"),
+        &folder.context,
+        folder.flusher("flush dedicated"),
         state,
         segment,
         file,
         &from,
     )?;
-    store.track(&log);
+    folder.track(&log);
     state.switch(log.file());
     Ok((log, blocks))
 }

@@ -1,16 +1,33 @@
 //! The index of what is held of the under-stores: blocks of objects in files of the data folder, and local copies of persisted
-//! files, in one order of use and under one limit in bytes.
+//! files, under one limit in bytes. Who stays and who makes room is the policy crate's [`Room`]; here is what it means.
 //!
 //! It lives in memory alone: after a restart the blocks are fetched anew (their files are removed), and the copies are found in
 //! the rows. Nothing dirty is ever in it. It does no input or output; who takes something out of it removes the bytes.
 
-use forebay_namespace::Ino;
+use forebay_namespace::{Ino, Path};
+use forebay_policy::{
+    Room,
+    room::{Entered, Place},
+};
+use forebay_runtime::clock::Timestamp;
 use forebay_segment::StreamId;
 use forebay_understore::Validator;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
+    time::Duration,
 };
+
+/// Objects of which it is known how they are read.
+const SEQUENCES_MAX: usize = 4096;
+
+/// The bits of a file's number that say in which data folder it is.
+const FOLDER_SHIFT: u32 = 56;
+
+/// In which data folder a file is.
+pub(super) fn folder_of(file: u64) -> usize {
+    usize::try_from(file >> FOLDER_SHIFT).expect("eight bits fit")
+}
 
 /// One version of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,12 +52,21 @@ pub(super) struct Held {
     pub(super) crc: u32,
 }
 
-/// What is held, in order of use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What can be held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Item {
     /// A block of an object.
     Block(BlockId),
     /// The local copy of a persisted file.
+    Copy(StreamId),
+}
+
+/// What is held of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// Blocks of an object.
+    Object(ObjectId),
+    /// The local copy.
     Copy(StreamId),
 }
 
@@ -53,24 +79,58 @@ pub(super) enum Gone {
     Copy(Ino, u32),
 }
 
-#[derive(Debug, Default)]
+/// Where an object or a copy lies, what the policies say of it, and when it was changed last. There may be millions: what those of one
+/// directory have in common they share.
+#[derive(Clone, Debug)]
+pub(super) struct At {
+    place: Arc<Place>,
+    /// Its name in the place's directory; empty: it is that directory.
+    name: Box<[u8]>,
+    changed: Timestamp,
+}
+
+impl At {
+    pub(super) fn new(path: &Path, place: Arc<Place>, changed: Timestamp) -> Self {
+        Self {
+            place,
+            name: path.name().unwrap_or_default().into(),
+            changed,
+        }
+    }
+
+    pub(super) fn path(&self) -> Path {
+        let dir = &*self.place.dir;
+        // It was taken from a path, so it makes one.
+        dir.join(&self.name).unwrap_or_else(|_| dir.clone())
+    }
+}
+
+/// The local copy of a persisted file.
+#[derive(Debug)]
+struct Copied {
+    bytes: u64,
+    at: At,
+    /// The data folder that it lies in.
+    folder: Option<usize>,
+}
+
+#[derive(Debug)]
 struct Object {
-    blocks: BTreeMap<u64, (Held, u64)>,
-    /// Where the last read ended, and how many followed each other.
-    next: u64,
-    streak: u32,
+    blocks: BTreeMap<u64, Held>,
+    at: At,
 }
 
 /// The index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Blocks {
     objects: HashMap<ObjectId, Object>,
-    copies: HashMap<StreamId, (u64, u64)>,
-    order: BTreeMap<u64, Item>,
-    tick: u64,
+    copies: HashMap<StreamId, Copied>,
+    room: Room<Item>,
+    /// Of objects that are read: where the last read ended, and how many followed each other.
+    sequences: HashMap<ObjectId, (u64, u32)>,
     files: u64,
-    block_bytes: u64,
-    copy_bytes: u64,
+    /// Bytes of blocks by data folder.
+    bytes_in: Vec<u64>,
 }
 
 impl ObjectId {
@@ -84,110 +144,125 @@ impl ObjectId {
 }
 
 impl Blocks {
+    /// An index of at most `limit` bytes.
+    pub(super) fn new(limit: u64) -> Self {
+        Self {
+            objects: HashMap::new(),
+            copies: HashMap::new(),
+            room: Room::new(limit),
+            sequences: HashMap::new(),
+            files: 0,
+            bytes_in: Vec::new(),
+        }
+    }
+
     /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
-        self.block_bytes + self.copy_bytes
+        self.room.bytes()
     }
 
-    /// A number for a new file.
-    pub(super) fn file(&mut self) -> u64 {
+    /// Of those, what never makes room.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.room.pinned_bytes()
+    }
+
+    /// A number for a new file in the n-th data folder.
+    pub(super) fn file(&mut self, folder: usize) -> u64 {
         self.files += 1;
-        self.files
+        (folder as u64) << FOLDER_SHIFT | self.files
     }
 
-    fn use_now(&mut self, item: Item, before: Option<u64>) -> u64 {
-        if let Some(before) = before {
-            self.order.remove(&before);
+    /// Bytes of blocks in the n-th data folder.
+    pub(super) fn bytes_in(&self, folder: usize) -> u64 {
+        self.bytes_in.get(folder).copied().unwrap_or(0)
+    }
+
+    fn count(&mut self, held: Held, add: bool) {
+        let folder = folder_of(held.file);
+        if self.bytes_in.len() <= folder {
+            self.bytes_in.resize(folder + 1, 0);
         }
-        self.tick += 1;
-        self.order.insert(self.tick, item);
-        self.tick
+        let (bytes, len) = (&mut self.bytes_in[folder], u64::from(held.len));
+        *bytes = if add { *bytes + len } else { bytes.saturating_sub(len) };
     }
 
-    /// The block, which counts as used now.
-    pub(super) fn block(&mut self, id: &BlockId) -> Option<Held> {
-        let (held, tick) = self.objects.get(&id.0)?.blocks.get(&id.1).copied()?;
-        let now = self.use_now(Item::Block(id.clone()), Some(tick));
-        if let Some(found) = self
-            .objects
-            .get_mut(&id.0)
-            .and_then(|object| object.blocks.get_mut(&id.1))
-        {
-            found.1 = now;
+    /// The block, when it is held.
+    pub(super) fn block(&self, id: &BlockId) -> Option<Held> {
+        self.objects.get(&id.0)?.blocks.get(&id.1).copied()
+    }
+
+    /// Where an object that is known lies.
+    pub(super) fn at(&self, object: &ObjectId) -> Option<At> {
+        self.objects.get(object).map(|object| object.at.clone())
+    }
+
+    /// A reader reads the block, held or not.
+    pub(super) fn read(&mut self, id: &BlockId, at: &At, now: Duration) {
+        self.room.read(&Item::Block(id.clone()), &at.place, now);
+    }
+
+    /// A block was fetched because somebody asked for it to be there: it counts as used.
+    pub(super) fn wanted(&mut self, id: &BlockId) {
+        self.room.touch(&Item::Block(id.clone()));
+    }
+
+    /// Makes room for a block of `len` bytes before it is written. Whether there is, and who has to go.
+    pub(super) fn admit(&mut self, id: &BlockId, len: u32, at: &At, now: Duration) -> (bool, Vec<Gone>) {
+        let before = self.take_block(id);
+        let Entered { kept, gone } = self.room.enter(Item::Block(id.clone()), u64::from(len), &at.place, now);
+        let mut gone = self.gone(gone);
+        gone.extend(before);
+        (kept, gone)
+    }
+
+    /// An admitted block is written. Its file has to go when it had to make room meanwhile.
+    pub(super) fn insert(&mut self, id: BlockId, held: Held, at: &At) -> Option<Gone> {
+        if !self.room.holds(&Item::Block(id.clone())) {
+            return Some(Gone::File(held.file));
         }
-        Some(held)
+        let object = self.objects.entry(id.0).or_insert_with(|| Object {
+            blocks: BTreeMap::new(),
+            at: at.clone(),
+        });
+        // Two may have fetched it at once.
+        let before = object.blocks.insert(id.1, held);
+        self.count(held, true);
+        before.map(|before| {
+            self.count(before, false);
+            Gone::File(before.file)
+        })
     }
 
-    /// Takes a block in; answers the file of the one it replaces.
-    pub(super) fn insert(&mut self, id: BlockId, held: Held) -> Option<Gone> {
-        let before = self.remove_block(&id);
-        let now = self.use_now(Item::Block(id.clone()), None);
-        self.block_bytes += u64::from(held.len);
-        self.objects.entry(id.0).or_default().blocks.insert(id.1, (held, now));
-        before
+    /// An admitted block will not be written.
+    pub(super) fn give_back(&mut self, id: &BlockId) {
+        if self.block(id).is_none() {
+            self.room.leave(&Item::Block(id.clone()));
+        }
     }
 
     pub(super) fn remove_block(&mut self, id: &BlockId) -> Option<Gone> {
+        self.room.leave(&Item::Block(id.clone()));
+        self.take_block(id)
+    }
+
+    fn take_block(&mut self, id: &BlockId) -> Option<Gone> {
         let object = self.objects.get_mut(&id.0)?;
-        let (held, tick) = object.blocks.remove(&id.1)?;
+        let held = object.blocks.remove(&id.1)?;
         if object.blocks.is_empty() {
             self.objects.remove(&id.0);
         }
-        self.order.remove(&tick);
-        self.block_bytes -= u64::from(held.len);
+        self.count(held, false);
         Some(Gone::File(held.file))
     }
 
-    /// Counts the local copy of a persisted file.
-    pub(super) fn insert_copy(&mut self, stream: StreamId, bytes: u64) {
-        self.remove_copy(stream);
-        let now = self.use_now(Item::Copy(stream), None);
-        self.copy_bytes += bytes;
-        self.copies.insert(stream, (bytes, now));
-    }
-
-    pub(super) fn remove_copy(&mut self, stream: StreamId) {
-        if let Some((bytes, tick)) = self.copies.remove(&stream) {
-            self.order.remove(&tick);
-            self.copy_bytes -= bytes;
-        }
-    }
-
-    /// Bytes held of an object.
-    pub(super) fn held(&self, object: &ObjectId) -> u64 {
-        let blocks = self.objects.get(object).map(|object| &object.blocks);
-        blocks
-            .into_iter()
-            .flatten()
-            .map(|(_, (held, _))| u64::from(held.len))
-            .sum()
-    }
-
-    /// A read of `start..end`: answers after how many reads in sequence it comes.
-    pub(super) fn sequence(&mut self, object: &ObjectId, start: u64, end: u64) -> u32 {
-        let Some(object) = self.objects.get_mut(object) else {
-            return 0;
-        };
-        object.streak = if start == object.next {
-            object.streak.saturating_add(1)
-        } else {
-            0
-        };
-        object.next = end;
-        object.streak
-    }
-
-    /// Takes out what was not used for longest until `limit` holds.
-    pub(super) fn shrink_to(&mut self, limit: u64) -> Vec<Gone> {
-        let mut gone = Vec::new();
-        while self.bytes() > limit {
-            let Some((_, item)) = self.order.first_key_value() else {
-                break;
-            };
-            match item.clone() {
-                Item::Block(id) => gone.extend(self.remove_block(&id)),
+    /// What those have to do who made room.
+    fn gone(&mut self, items: Vec<Item>) -> Vec<Gone> {
+        let mut gone = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Block(id) => gone.extend(self.take_block(&id)),
                 Item::Copy(stream) => {
-                    self.remove_copy(stream);
+                    self.copies.remove(&stream);
                     gone.push(Gone::Copy(Ino(stream.0), stream.1));
                 }
             }
@@ -195,88 +270,359 @@ impl Blocks {
         gone
     }
 
-    /// Takes out all blocks of objects at `key` of the mount, or below it.
-    pub(super) fn take_below(&mut self, mount: u32, key: &str) -> (Vec<Gone>, u64) {
-        let below = |id: &ObjectId| {
-            let rest = id.key.strip_prefix(key);
-            id.mount == mount && (key.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    /// Makes room for `bytes` in the n-th data folder, as far as clean data there gives it. Who has to go.
+    pub(super) fn make_room_in(&mut self, folder: usize, bytes: u64) -> Vec<Gone> {
+        let (objects, copies) = (&self.objects, &self.copies);
+        let lies_there = |item: &Item| match item {
+            Item::Block((object, block)) => {
+                let held = objects.get(object).and_then(|object| object.blocks.get(block));
+                held.is_some_and(|held| folder_of(held.file) == folder)
+            }
+            Item::Copy(stream) => copies.get(stream).is_some_and(|copied| copied.folder == Some(folder)),
         };
-        let mut ids: Vec<BlockId> = self
+        let gone = self.room.take(bytes, lies_there);
+        self.gone(gone)
+    }
+
+    /// Counts the local copy of a persisted file; who has to go for it, itself perhaps.
+    pub(super) fn insert_copy(
+        &mut self,
+        stream: StreamId,
+        bytes: u64,
+        folder: Option<usize>,
+        at: At,
+        now: Duration,
+    ) -> Vec<Gone> {
+        let Entered { kept, gone } = self.room.enter(Item::Copy(stream), bytes, &at.place, now);
+        let mut gone = self.gone(gone);
+        if kept {
+            self.copies.insert(stream, Copied { bytes, at, folder });
+        } else {
+            self.copies.remove(&stream);
+            gone.push(Gone::Copy(Ino(stream.0), stream.1));
+        }
+        gone
+    }
+
+    /// A reader opened a file with a local copy.
+    pub(super) fn read_copy(&mut self, stream: StreamId, now: Duration) {
+        if let Some(copied) = self.copies.get(&stream) {
+            self.room.read(&Item::Copy(stream), &copied.at.place, now);
+        }
+    }
+
+    /// Bytes of a copy, and where it lies.
+    pub(super) fn copy(&self, stream: StreamId) -> Option<(u64, Path)> {
+        self.copies.get(&stream).map(|copied| (copied.bytes, copied.at.path()))
+    }
+
+    pub(super) fn remove_copy(&mut self, stream: StreamId) {
+        self.copies.remove(&stream);
+        self.room.leave(&Item::Copy(stream));
+    }
+
+    /// Bytes held of an object.
+    pub(super) fn held(&self, object: &ObjectId) -> u64 {
+        let blocks = self.objects.get(object).map(|object| &object.blocks);
+        let blocks = blocks.into_iter().flatten();
+        blocks.map(|(_, held)| u64::from(held.len)).sum()
+    }
+
+    /// Whether a read from `start` on goes on where the last one ended.
+    pub(super) fn continues(&self, object: &ObjectId, start: u64) -> bool {
+        self.sequences.get(object).is_some_and(|(next, _)| *next == start)
+    }
+
+    /// A read of `start..end`: answers after how many reads in sequence it comes.
+    pub(super) fn sequence(&mut self, object: ObjectId, start: u64, end: u64) -> u32 {
+        if self.sequences.len() >= SEQUENCES_MAX {
+            // Who is reading begins a new one with the next read.
+            self.sequences.clear();
+        }
+        let (next, streak) = self.sequences.entry(object).or_default();
+        *streak = if start == *next { streak.saturating_add(1) } else { 0 };
+        *next = end;
+        *streak
+    }
+
+    /// Asks for every place anew, after policies or names were changed. Who has to go because of that.
+    pub(super) fn place_anew(&mut self, place: impl Fn(&Path) -> Arc<Place>, now: Duration) -> Vec<Gone> {
+        let objects = self.objects.values_mut().map(|object| &mut object.at);
+        for at in objects.chain(self.copies.values_mut().map(|copied| &mut copied.at)) {
+            at.place = place(&at.path());
+        }
+        let (objects, copies) = (&self.objects, &self.copies);
+        let now_at = |item: &Item, before: &Place| {
+            let at = match item {
+                Item::Block((object, _)) => objects.get(object).map(|object| &object.at),
+                Item::Copy(stream) => copies.get(stream).map(|copied| &copied.at),
+            };
+            // A block that is admitted and not yet written keeps its place until it comes again.
+            at.map_or_else(|| Arc::new(before.clone()), |at| Arc::clone(&at.place))
+        };
+        let gone = self.room.replace(now_at, now);
+        self.gone(gone)
+    }
+
+    /// Copies of files under `from` lie under `to` now; with `exchange` also the other way round.
+    pub(super) fn move_copies(&mut self, from: &Path, to: &Path, exchange: bool, place: impl Fn(&Path) -> Arc<Place>) {
+        let moved = |path: &Path, from: &Path, to: &Path| {
+            let rest = path.strip_prefix(from)?;
+            Path::from_components(to.components().iter().chain(rest).cloned()).ok()
+        };
+        for Copied { at, .. } in self.copies.values_mut() {
+            let before = at.path();
+            let back = || exchange.then(|| moved(&before, to, from)).flatten();
+            if let Some(path) = moved(&before, from, to).or_else(back) {
+                *at = At::new(&path, place(&path), at.changed);
+            }
+        }
+    }
+
+    /// Up to `limit` files of which something is held and of which `is` is true.
+    pub(super) fn find(&self, limit: usize, is: impl Fn(&Path, Timestamp) -> bool) -> Vec<Whose> {
+        let objects = self
             .objects
             .iter()
-            .filter(|(id, _)| below(id))
-            .flat_map(|(id, object)| object.blocks.keys().map(|block| (id.clone(), *block)))
-            .collect();
-        ids.sort();
-        let before = self.block_bytes;
-        let gone = ids.iter().filter_map(|id| self.remove_block(id)).collect();
-        (gone, before - self.block_bytes)
+            .map(|(id, object)| (&object.at, Whose::Object(id.clone())));
+        let copies = self
+            .copies
+            .iter()
+            .map(|(stream, copied)| (&copied.at, Whose::Copy(*stream)));
+        let found = objects.chain(copies).filter(|(at, _)| is(&at.path(), at.changed));
+        let mut found: Vec<Whose> = found.map(|(_, whose)| whose).collect();
+        found.sort();
+        found.truncate(limit);
+        found
     }
+
+    /// Objects of which something is held, at `key` of the mount or below it: their paths, and their bytes.
+    pub(super) fn objects_below(&self, mount: u32, key: &str) -> Vec<(ObjectId, Path, u64)> {
+        let below = self.objects.iter().filter(|(id, _)| is_below(id, mount, key));
+        let mut found: Vec<_> = below
+            .map(|(id, object)| {
+                let bytes = object.blocks.values().map(|held| u64::from(held.len)).sum();
+                (id.clone(), object.at.path(), bytes)
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    /// Takes out the blocks of an object; their bytes.
+    pub(super) fn take_object(&mut self, object: &ObjectId) -> (Vec<Gone>, u64) {
+        let bytes = self.held(object);
+        let blocks = self
+            .objects
+            .get(object)
+            .map(|object| object.blocks.keys().copied().collect());
+        let blocks: Vec<u64> = blocks.unwrap_or_default();
+        let gone = blocks
+            .into_iter()
+            .filter_map(|block| self.remove_block(&(object.clone(), block)));
+        (gone.collect(), bytes)
+    }
+}
+
+fn is_below(id: &ObjectId, mount: u32, key: &str) -> bool {
+    let rest = id.key.strip_prefix(key);
+    id.mount == mount && (key.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forebay_policy::value::Evict;
+
+    const NOW: Duration = Duration::from_secs(1);
 
     fn id(key: &str, block: u64) -> BlockId {
         (ObjectId::new(1, key, &Validator("v".into())), block)
     }
 
-    fn held(blocks: &mut Blocks, len: u32) -> Held {
-        Held {
-            file: blocks.file(),
-            len,
-            crc: 0,
+    fn at(path: &str, evict: Evict, pinned: bool) -> At {
+        let path = Path::parse(path.as_bytes()).unwrap();
+        let place = Arc::new(Place {
+            dir: Arc::new(path.parent().unwrap()),
+            evict,
+            evict_at: None,
+            pinned,
+            quotas: Vec::new(),
+        });
+        At::new(&path, place, Timestamp(7))
+    }
+
+    fn lru(path: &str) -> At {
+        at(path, Evict::Lru, false)
+    }
+
+    /// As a cache takes a block in; who has to go.
+    fn insert(blocks: &mut Blocks, key: &str, block: u64, len: u32, at: &At) -> Vec<Gone> {
+        let id = id(key, block);
+        let (kept, mut gone) = blocks.admit(&id, len, at, NOW);
+        if kept {
+            let held = Held {
+                file: blocks.file(0),
+                len,
+                crc: 0,
+            };
+            gone.extend(blocks.insert(id, held, at));
         }
+        gone
     }
 
     #[test]
     fn what_was_not_used_for_longest_goes_first_and_copies_stand_in_the_same_line() {
-        let mut blocks = Blocks::default();
+        let mut blocks = Blocks::new(130);
         for key in ["a", "b", "c"] {
-            let held = held(&mut blocks, 10);
-            assert_eq!(blocks.insert(id(key, 0), held), None);
+            assert_eq!(insert(&mut blocks, key, 0, 10, &lru("/a")), []);
         }
-        blocks.insert_copy(StreamId(7, 1), 100);
+        assert_eq!(blocks.insert_copy(StreamId(7, 1), 100, None, lru("/f"), NOW), []);
         assert!(blocks.block(&id("a", 0)).is_some());
+        blocks.read(&id("a", 0), &lru("/a"), NOW);
         assert_eq!(blocks.bytes(), 130);
-        assert_eq!(blocks.shrink_to(115), [Gone::File(2), Gone::File(3)]);
-        assert_eq!(blocks.shrink_to(50), [Gone::Copy(Ino(7), 1)]);
-        assert_eq!(blocks.bytes(), 10);
-        assert_eq!(blocks.shrink_to(0), [Gone::File(1)]);
-        assert!(blocks.order.is_empty() && blocks.objects.is_empty() && blocks.copies.is_empty());
+        assert_eq!(
+            insert(&mut blocks, "d", 0, 15, &lru("/a")),
+            [Gone::File(2), Gone::File(3)]
+        );
+        assert_eq!(insert(&mut blocks, "e", 0, 15, &lru("/a")), [Gone::Copy(Ino(7), 1)]);
+        assert_eq!(blocks.bytes(), 40);
+        assert!(blocks.copies.is_empty() && blocks.objects.len() == 3);
     }
 
     #[test]
     fn a_block_that_comes_again_gives_its_old_file_back() {
-        let mut blocks = Blocks::default();
-        let first = held(&mut blocks, 10);
-        let second = held(&mut blocks, 20);
-        blocks.insert(id("a", 3), first);
-        assert_eq!(blocks.insert(id("a", 3), second), Some(Gone::File(first.file)));
+        let mut blocks = Blocks::new(100);
+        insert(&mut blocks, "a", 3, 10, &lru("/a"));
+        assert_eq!(insert(&mut blocks, "a", 3, 20, &lru("/a")), [Gone::File(1)]);
         assert_eq!((blocks.bytes(), blocks.held(&id("a", 3).0)), (20, 20));
     }
 
     #[test]
-    fn freeing_a_prefix_does_not_touch_names_that_begin_like_it() {
-        let mut blocks = Blocks::default();
-        for key in ["a/x", "a", "ab"] {
-            let held = held(&mut blocks, 1);
-            blocks.insert(id(key, 0), held);
+    fn a_block_that_has_to_make_room_before_it_is_written_leaves_no_file() {
+        let mut blocks = Blocks::new(10);
+        let place = lru("/a");
+        let (kept, _) = blocks.admit(&id("a", 0), 10, &place, NOW);
+        assert!(kept);
+        assert_eq!(insert(&mut blocks, "b", 0, 10, &place), []);
+        let late = Held {
+            file: 99,
+            len: 10,
+            crc: 0,
+        };
+        assert_eq!(blocks.insert(id("a", 0), late, &place), Some(Gone::File(99)));
+        assert_eq!((blocks.bytes(), blocks.objects.len()), (10, 1));
+    }
+
+    #[test]
+    fn a_block_that_is_never_written_takes_no_room() {
+        let mut blocks = Blocks::new(10);
+        let place = lru("/a");
+        blocks.admit(&id("a", 0), 10, &place, NOW);
+        assert_eq!(blocks.bytes(), 10);
+        blocks.give_back(&id("a", 0));
+        assert_eq!(blocks.bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_not_let_in_leaves_what_is_there() {
+        let mut blocks = Blocks::new(100);
+        let pinned = at("/p/f", Evict::Auto, true);
+        insert(&mut blocks, "p", 0, 90, &pinned);
+        assert_eq!(insert(&mut blocks, "x", 0, 50, &lru("/x")), []);
+        assert_eq!(
+            blocks.insert_copy(StreamId(3, 1), 50, None, lru("/y"), NOW),
+            [Gone::Copy(Ino(3), 1)]
+        );
+        assert_eq!(blocks.bytes(), 90);
+        let gone = blocks.place_anew(|_| Arc::clone(&lru("/p/f").place), NOW);
+        assert!(gone.is_empty());
+        assert_eq!(insert(&mut blocks, "x", 0, 50, &lru("/x")), [Gone::File(1)]);
+    }
+
+    #[test]
+    fn room_in_one_data_folder_is_made_by_what_lies_there() {
+        let mut blocks = Blocks::new(1000);
+        for (n, folder) in [(0, 0), (1, 1), (2, 1), (3, 1)] {
+            let (id, place) = (id("a", n), lru("/a"));
+            assert!(blocks.admit(&id, 10, &place, NOW).0);
+            let held = Held {
+                file: blocks.file(folder),
+                len: 10,
+                crc: 0,
+            };
+            blocks.insert(id, held, &place);
         }
-        assert_eq!(blocks.take_below(1, "a").1, 2);
+        blocks.insert_copy(StreamId(7, 1), 100, Some(1), lru("/f"), NOW);
+        blocks.insert_copy(StreamId(8, 1), 100, Some(0), lru("/f"), NOW);
+        assert_eq!((blocks.bytes_in(0), blocks.bytes_in(1)), (10, 30));
+        assert_eq!(blocks.make_room_in(1, 11).len(), 2);
+        assert_eq!((blocks.bytes_in(0), blocks.bytes_in(1)), (10, 10));
+        assert_eq!(blocks.make_room_in(1, 1000).len(), 2);
+        assert_eq!((blocks.bytes(), blocks.bytes_in(0), blocks.bytes_in(1)), (110, 10, 0));
+        assert!(blocks.copies.contains_key(&StreamId(8, 1)));
+    }
+
+    #[test]
+    fn a_prefix_does_not_take_in_names_that_begin_like_it() {
+        let mut blocks = Blocks::new(100);
+        for key in ["a/x", "a", "ab"] {
+            insert(&mut blocks, key, 0, 1, &lru("/a"));
+        }
+        let below = blocks.objects_below(1, "a");
+        assert_eq!(
+            below
+                .iter()
+                .map(|(id, _, bytes)| (&*id.key, *bytes))
+                .collect::<Vec<_>>(),
+            [("a", 1), ("a/x", 1)]
+        );
+        for (object, ..) in below {
+            assert_eq!(blocks.take_object(&object).1, 1);
+        }
         assert_eq!(blocks.bytes(), 1);
     }
 
     #[test]
+    fn a_copy_goes_along_with_its_directory() {
+        let mut blocks = Blocks::new(100);
+        blocks.insert_copy(StreamId(1, 1), 10, None, lru("/a/b/f"), NOW);
+        blocks.insert_copy(StreamId(2, 1), 10, None, lru("/c/d/g"), NOW);
+        let (a, c) = (Path::parse(b"/a").unwrap(), Path::parse(b"/c/d").unwrap());
+        let mut paths = |exchange| {
+            let place = |path: &Path| lru(&path.to_string()).place;
+            blocks.move_copies(&a, &c, exchange, place);
+            [1, 2].map(|ino| blocks.copy(StreamId(ino, 1)).unwrap().1.to_string())
+        };
+        assert_eq!(paths(true), ["/c/d/b/f", "/a/g"]);
+        assert_eq!(paths(true), ["/a/b/f", "/c/d/g"]);
+        assert_eq!(paths(false), ["/c/d/b/f", "/c/d/g"]);
+    }
+
+    #[test]
+    fn what_is_held_is_found_by_path_and_age() {
+        let mut blocks = Blocks::new(100);
+        insert(&mut blocks, "a", 0, 1, &lru("/a/f"));
+        insert(&mut blocks, "b", 0, 1, &lru("/b/f"));
+        blocks.insert_copy(StreamId(1, 1), 10, None, lru("/a/g"), NOW);
+        let a = Path::parse(b"/a").unwrap();
+        let found = blocks.find(10, |path, changed| path.starts_with(&a) && changed == Timestamp(7));
+        assert_eq!(found, [Whose::Object(id("a", 0).0), Whose::Copy(StreamId(1, 1))]);
+        assert_eq!(blocks.find(1, |_, _| true).len(), 1);
+    }
+
+    #[test]
     fn reads_in_sequence_are_counted() {
-        let mut blocks = Blocks::default();
-        let held = held(&mut blocks, 1);
-        blocks.insert(id("a", 0), held);
+        let mut blocks = Blocks::new(100);
         let object = id("a", 0).0;
         let streaks: Vec<u32> = [(0, 5), (5, 9), (9, 12), (3, 4)]
-            .map(|(s, e)| blocks.sequence(&object, s, e))
+            .map(|(s, e)| blocks.sequence(object.clone(), s, e))
             .to_vec();
         assert_eq!(streaks, [1, 2, 3, 0]);
+        assert!(blocks.continues(&object, 4) && !blocks.continues(&object, 3));
+        for n in 0..3 * SEQUENCES_MAX {
+            blocks.sequence(id(&n.to_string(), 0).0, 0, 1);
+        }
+        assert!(blocks.sequences.len() <= SEQUENCES_MAX);
     }
 }

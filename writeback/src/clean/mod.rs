@@ -2,26 +2,37 @@
 //! of what was persisted. Dirty bytes are not in its reach at all.
 //!
 //! An object is read in blocks of [`BLOCK_BYTES`], each fetched once however many wait for it, by (mount, key, validator, block):
-//! a block of another version is another block, so bytes of two versions never meet. A block lies in a file of the data folder,
+//! a block of another version is another block, so bytes of two versions never meet. A block lies in a file of a data folder,
 //! without fsync, with its CRC32C in memory; one that does not fit its CRC any more is fetched again. What arrives short or
 //! wrong is never kept. Reads that follow each other are fetched ahead, several blocks at once.
 //!
-//! Eviction takes what was not used for longest, blocks and copies of persisted files alike. A copy leaves its row first, in a
-//! transaction, and then the disk.
+//! Blocks and copies of persisted files stand under one limit, `evict` and `pin` of their paths say who makes room for whom (the policy
+//! crate's room), and where nobody does a block is read past the cache. A copy leaves its row first, in a transaction, and then the
+//! disk.
 
 mod blocks;
 mod evict;
+mod load;
+mod residence;
+mod trace;
+mod walk;
 
-use self::blocks::{BlockId, Blocks, Gone, Held, ObjectId};
-use crate::{Components, Error, Result, Settings, mounts::Mount};
+use self::{
+    blocks::{At, BlockId, Blocks, Gone, Held, ObjectId, folder_of},
+    load::Loads,
+    trace::Trace,
+};
+use crate::{Components, Error, Result, mounts::Mount, policy::Policies};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
-use forebay_namespace::Ino;
+use forebay_namespace::{Ino, Path};
+use forebay_policy::room::Place;
 use forebay_runtime::{
+    clock::{ClockRef, Timestamp},
     disk::{DiskRef, OpenHow},
     task::{Tasks, blocking},
 };
-use forebay_segment::StreamId;
+use forebay_segment::{Layout, SegmentStore, StreamId};
 use forebay_understore::{StoreError, Validator};
 use futures::{
     FutureExt, StreamExt, TryStreamExt,
@@ -29,15 +40,21 @@ use futures::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     ops::Range,
     path::PathBuf,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::{Notify, Semaphore};
 
-pub use evict::Freed;
+pub use load::{FILES_PARALLEL_MAX, LoadJob, LoadSpec, LoadState, Loaded};
+pub use residence::{Freed, PinEnd};
+pub(crate) use walk::{Datasets, Walk};
 
 /// Bytes of a block.
 pub(crate) const BLOCK_BYTES: u64 = 2 << 20;
@@ -47,7 +64,12 @@ const BLOCKS_PARALLEL: usize = 4;
 const AHEAD_MAX: u64 = 8;
 /// Blocks fetched ahead at once, of all readers.
 const AHEAD_PARALLEL: usize = 16;
-/// Folder of the blocks below the data folder.
+/// Blocks in memory that there is no room for on the disk.
+const PASSING_MAX: usize = 32;
+/// Longest wait of a load for readers before a block, and how often it looks for them.
+const WAY_MAX: Duration = Duration::from_millis(100);
+const WAY_LOOK: Duration = Duration::from_millis(5);
+/// Folder of the blocks below each data folder.
 const FOLDER: &str = "clean";
 
 type Fetch = Shared<Fetching>;
@@ -62,24 +84,65 @@ pub(crate) struct Clean {
 struct State {
     limit: u64,
     disk: DiskRef,
-    folder: PathBuf,
+    clock: ClockRef,
+    policies: Policies,
+    segments: SegmentStore,
+    /// In the order of the segment store's.
+    folders: Vec<PathBuf>,
     blocks: Mutex<Blocks>,
+    /// What was said last of a file, as it is said of all others in its directory.
+    last_place: Mutex<Option<Arc<Place>>>,
+    /// Blocks that there is no room for, until they are read to their ends: whoever reads them in pieces fetches them once.
+    passing: Mutex<VecDeque<(BlockId, Bytes)>>,
     /// Fetches under way, for those who want the same block.
     flights: Mutex<HashMap<BlockId, WeakShared<Fetching>>>,
     /// Copies that have to leave their rows.
     leaving: Mutex<Vec<(Ino, u32)>>,
     leave: Notify,
     ahead: Semaphore,
+    /// Readers that wait for a store.
+    readers: AtomicUsize,
+    reads: AtomicU64,
+    hits: AtomicU64,
+    loads: Loads,
+    trace: Trace,
     tasks: OnceLock<Tasks>,
+}
+
+/// One more in a number, for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn one(number: &'a AtomicUsize) -> Self {
+        number.fetch_add(1, Ordering::Relaxed);
+        Self(number)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Clean")
             .field("limit", &self.limit)
-            .field("folder", &self.folder)
+            .field("folders", &self.folders)
             .finish_non_exhaustive()
     }
+}
+
+/// Why a block is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// A reader reads it.
+    Read,
+    /// A reader reads on in it.
+    GoesOn,
+    /// Somebody may read it later.
+    Ahead,
 }
 
 /// An object of an under-store, open for reading at one validator.
@@ -89,6 +152,8 @@ pub(crate) struct CleanReader {
     pub(crate) key: String,
     pub(crate) size: u64,
     pub(crate) validator: Validator,
+    /// When its content was changed last.
+    pub(crate) changed: Timestamp,
 }
 
 impl CleanReader {
@@ -104,16 +169,26 @@ impl CleanReader {
 
 impl Clean {
     /// A cache of at most `limit` bytes.
-    pub(crate) fn new(settings: &Settings, components: &Components, limit: u64) -> Self {
+    pub(crate) fn new(components: &Components, segments: &SegmentStore, policies: &Policies, limit: u64) -> Self {
         let state = State {
             limit,
             disk: components.disk.clone(),
-            folder: settings.data.join(FOLDER),
-            blocks: Mutex::default(),
+            clock: components.clock.clone(),
+            policies: policies.clone(),
+            segments: segments.clone(),
+            folders: segments.folders().map(|folder| folder.join(FOLDER)).collect(),
+            blocks: Mutex::new(Blocks::new(limit)),
+            last_place: Mutex::default(),
+            passing: Mutex::default(),
             flights: Mutex::default(),
             leaving: Mutex::default(),
             leave: Notify::new(),
             ahead: Semaphore::new(AHEAD_PARALLEL),
+            readers: AtomicUsize::new(0),
+            reads: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+            loads: Loads::default(),
+            trace: Trace::default(),
             tasks: OnceLock::new(),
         };
         Self {
@@ -129,11 +204,24 @@ impl Clean {
             return Ok(Vec::new());
         }
         let (first, last) = (range.start / BLOCK_BYTES, (range.end - 1) / BLOCK_BYTES);
+        let goes_on = self.shared.blocks.lock().continues(&object.id(), range.start);
         let blocks = futures::stream::iter(first..=last).map(|block| async move {
-            let bytes = self.block(object, block).await?;
             let begin = block * BLOCK_BYTES;
+            // Reads of one block that follow each other are one use of it.
+            let why = if goes_on && range.start > begin {
+                Why::GoesOn
+            } else {
+                Why::Read
+            };
+            let bytes = self.block(object, block, why).await?;
             let start = range.start.max(begin) - begin;
             let end = range.end.min(begin + bytes.len() as u64) - begin;
+            if end == bytes.len() as u64 {
+                self.shared
+                    .passing
+                    .lock()
+                    .retain(|(id, _)| id.1 != block || id.0 != object.id());
+            }
             Ok(bytes.slice(to_usize(start)..to_usize(end)))
         });
         let chunks: Result<Vec<Bytes>, StoreError> = blocks.buffered(BLOCKS_PARALLEL).try_collect().await;
@@ -142,17 +230,48 @@ impl Clean {
         Ok(chunks)
     }
 
-    /// Fetches the whole object.
+    /// Fetches the whole object, behind everyone who reads. What there is no room for is not kept.
     pub(crate) async fn load(&self, object: &CleanReader) -> Result<()> {
         let blocks = futures::stream::iter(0..object.size.div_ceil(BLOCK_BYTES));
-        let blocks = blocks.map(|block| async move { self.block(object, block).await.map(drop) });
+        let blocks = blocks.map(|block| async move {
+            self.give_way().await;
+            self.block(object, block, Why::Ahead).await?;
+            self.shared.blocks.lock().wanted(&(object.id(), block));
+            Ok(())
+        });
         let loaded: Result<Vec<()>, StoreError> = blocks.buffered(AHEAD_MAX as usize).try_collect().await;
         loaded.map(drop).map_err(|error| unreadable(object, error))
+    }
+
+    /// Lets readers go first, for a while.
+    async fn give_way(&self) {
+        let mut waited = Duration::ZERO;
+        while waited < WAY_MAX && self.shared.readers.load(Ordering::Relaxed) > 0 {
+            self.shared.clock.sleep(WAY_LOOK).await;
+            waited += WAY_LOOK;
+        }
     }
 
     /// Bytes held.
     pub(crate) fn cached_bytes(&self) -> u64 {
         self.shared.blocks.lock().bytes()
+    }
+
+    /// Bytes of blocks in each data folder, in the order of the segment store's.
+    pub(crate) fn bytes_by_folder(&self) -> Vec<u64> {
+        let blocks = self.shared.blocks.lock();
+        (0..self.shared.folders.len()).map(|n| blocks.bytes_in(n)).collect()
+    }
+
+    /// Of those, what never makes room.
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.shared.blocks.lock().pinned_bytes()
+    }
+
+    /// Blocks that readers asked for since the start, and those of them that were held.
+    pub(crate) fn reads(&self) -> (u64, u64) {
+        let State { reads, hits, .. } = &*self.shared;
+        (reads.load(Ordering::Relaxed), hits.load(Ordering::Relaxed))
     }
 
     /// Most bytes held.
@@ -165,10 +284,74 @@ impl Clean {
         self.shared.blocks.lock().held(&object.id())
     }
 
-    /// The file was persisted and its local bytes are only a copy now.
-    pub(crate) fn persisted(&self, stream: StreamId, bytes: u64) {
-        self.shared.blocks.lock().insert_copy(stream, bytes);
-        self.shared.shrink();
+    /// The file at `path` was persisted and its local bytes are only a copy now.
+    pub(crate) fn persisted(&self, stream: StreamId, layout: &Layout, path: Path, changed: Timestamp) {
+        let gone = self.insert_copy(stream, layout, &path, changed);
+        self.shared.remove_files(gone);
+    }
+
+    /// A copy that had to make room shall stay after all. Whether there is room for it.
+    pub(crate) fn keep_copy(&self, stream: StreamId, layout: &Layout, path: Path, changed: Timestamp) -> bool {
+        let gone = self.insert_copy(stream, layout, &path, changed);
+        let (itself, others): (Vec<Gone>, Vec<Gone>) = gone
+            .into_iter()
+            .partition(|gone| *gone == Gone::Copy(Ino(stream.0), stream.1));
+        self.shared.remove_files(others);
+        itself.is_empty()
+    }
+
+    fn insert_copy(&self, stream: StreamId, layout: &Layout, path: &Path, changed: Timestamp) -> Vec<Gone> {
+        let shared = &self.shared;
+        let (at, now) = (shared.at(path, changed), shared.clock.monotonic());
+        let folder = shared.segments.folder_of(layout);
+        let mut blocks = shared.blocks.lock();
+        blocks.insert_copy(stream, layout.len(), folder, at, now)
+    }
+
+    /// Clean data in the n-th data folder goes until there is room for `bytes` more, or nothing is left of it.
+    pub(crate) fn make_room_in(&self, folder: usize, bytes: u64) {
+        let gone = self.shared.blocks.lock().make_room_in(folder, bytes);
+        if !gone.is_empty() {
+            tracing::info!(
+                folder,
+                items = gone.len(),
+                "clean data makes room on a disk that is nearly full"
+            );
+        }
+        self.shared.remove_files(gone);
+    }
+
+    /// Somebody opened a file whose local bytes are a copy.
+    pub(crate) fn opened_copy(&self, stream: StreamId) {
+        let shared = &self.shared;
+        let mut blocks = shared.blocks.lock();
+        blocks.read_copy(stream, shared.clock.monotonic());
+        if shared.trace.is_on()
+            && let Some((bytes, path)) = blocks.copy(stream)
+        {
+            // A copy stays or goes as a whole.
+            shared.trace.read(shared.clock.now().0, bytes, 0, &path);
+        }
+    }
+
+    /// Policies were changed: what is held gets its place anew.
+    pub(crate) fn policies_changed(&self) {
+        let shared = &self.shared;
+        let now = shared.clock.monotonic();
+        *shared.last_place.lock() = None;
+        let gone = shared.blocks.lock().place_anew(|path| shared.policies.place(path), now);
+        shared.remove_files(gone);
+    }
+
+    /// Files under `from` are found under `to` now; with `exchange` also the other way round.
+    pub(crate) fn renamed(&self, from: &Path, to: &Path, exchange: bool) {
+        if self.shared.policies.same_for_all(from, to) {
+            return;
+        }
+        let shared = &self.shared;
+        let place = |path: &Path| shared.policies.place(path);
+        shared.blocks.lock().move_copies(from, to, exchange, place);
+        self.policies_changed();
     }
 
     /// The local copy is gone, or is the only one again.
@@ -176,14 +359,19 @@ impl Clean {
         self.shared.blocks.lock().remove_copy(stream);
     }
 
-    async fn block(&self, object: &CleanReader, block: u64) -> Result<Bytes, StoreError> {
+    async fn block(&self, object: &CleanReader, block: u64, why: Why) -> Result<Bytes, StoreError> {
         let id = (object.id(), block);
-        let held = self.shared.blocks.lock().block(&id);
+        let held = self.shared.look(object, &id, why);
         if let Some(held) = held
             && let Some(bytes) = self.shared.read_file(&id, held).await
         {
             return Ok(bytes);
         }
+        if let Some(bytes) = self.shared.passing(&id) {
+            return Ok(bytes);
+        }
+        // Who stands aside for readers looks at this.
+        let _reader = (why != Why::Ahead).then(|| Waiting::one(&self.shared.readers));
         self.flight(object, id).await
     }
 
@@ -207,7 +395,7 @@ impl Clean {
     }
 
     fn fetch_ahead(&self, object: &CleanReader, range: &Range<u64>, last: u64) {
-        let streak = self.shared.blocks.lock().sequence(&object.id(), range.start, range.end);
+        let streak = self.shared.blocks.lock().sequence(object.id(), range.start, range.end);
         let blocks = object.size.div_ceil(BLOCK_BYTES);
         let ahead = if streak < 2 {
             0
@@ -229,9 +417,23 @@ impl Clean {
                     return;
                 };
                 // The reader itself reports what fails.
-                let _ = this.block(&object, block).await;
+                let _ = this.block(&object, block, Why::Ahead).await;
             });
         }
+    }
+}
+
+/// A block that has room and is not written yet. Dropped, also because nobody waits for it any more, it gives both back.
+struct Admitted<'a> {
+    state: &'a State,
+    id: &'a BlockId,
+    file: u64,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.state.blocks.lock().give_back(self.id);
+        self.state.remove_files(vec![Gone::File(self.file)]);
     }
 }
 
@@ -267,19 +469,86 @@ impl State {
             }
         };
         if let Ok(bytes) = &fetched {
-            self.keep(&id, bytes).await;
+            self.keep(&object, &id, bytes).await;
         }
         self.flights.lock().remove(&id);
         fetched
     }
 
-    /// Writes a block to its file. What can not be kept is no error for the reader.
-    async fn keep(&self, id: &BlockId, bytes: &Bytes) {
-        let Ok(len) = u32::try_from(bytes.len()) else { return };
-        if u64::from(len) > self.limit {
+    /// The block, when it is held. A reader's look is a use.
+    fn look(&self, object: &CleanReader, id: &BlockId, why: Why) -> Option<Held> {
+        let now = self.clock.monotonic();
+        let mut blocks = self.blocks.lock();
+        let held = blocks.block(id);
+        if why == Why::Read {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.hits.fetch_add(u64::from(held.is_some()), Ordering::Relaxed);
+            // Of one without a path nothing is kept.
+            let at = blocks.at(&id.0).or_else(|| self.at_of(object))?;
+            blocks.read(id, &at, now);
+            if self.trace.is_on() {
+                let range = object.block_range(id.1);
+                self.trace
+                    .read(self.clock.now().0, range.end - range.start, id.1, &at.path());
+            }
+        }
+        held
+    }
+
+    /// A block that was read a moment ago and is not kept.
+    fn passing(&self, id: &BlockId) -> Option<Bytes> {
+        let passing = self.passing.lock();
+        let found = passing.iter().find(|(of, _)| of == id);
+        found.map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Files of one directory share what is said of them, unless something is set for one of them.
+    fn at(&self, path: &Path, changed: Timestamp) -> At {
+        let dir = path.parent().unwrap_or_default();
+        let mut last = self.last_place.lock();
+        let shared = last
+            .as_ref()
+            .filter(|place| *place.dir == dir && self.policies.same_as_parent(path));
+        let place = match shared {
+            Some(place) => Arc::clone(place),
+            None => self.policies.place(path),
+        };
+        *last = self.policies.same_as_parent(path).then(|| Arc::clone(&place));
+        At::new(path, place, changed)
+    }
+
+    /// Where an object lies. None: no path has its key, so it is not kept.
+    fn at_of(&self, object: &CleanReader) -> Option<At> {
+        object
+            .mount
+            .path_of(&object.key)
+            .ok()
+            .map(|path| self.at(&path, object.changed))
+    }
+
+    /// Makes room for a block and writes it to its file. What can not be kept is no error for the reader.
+    async fn keep(&self, object: &CleanReader, id: &BlockId, bytes: &Bytes) {
+        let (Ok(len), Some(at)) = (u32::try_from(bytes.len()), self.at_of(object)) else {
+            return;
+        };
+        let folder = self.segments.roomy_folder(u64::from(len));
+        let (file, kept) = {
+            let mut blocks = self.blocks.lock();
+            let (kept, gone) = blocks.admit(id, len, &at, self.clock.monotonic());
+            let file = blocks.file(folder);
+            drop(blocks);
+            self.remove_files(gone);
+            (file, kept)
+        };
+        if !kept {
+            let mut passing = self.passing.lock();
+            passing.push_back((id.clone(), bytes.clone()));
+            if passing.len() > PASSING_MAX {
+                passing.pop_front();
+            }
             return;
         }
-        let file = self.blocks.lock().file();
+        let admitted = Admitted { state: self, id, file };
         let (disk, path, chunk) = (self.disk.clone(), self.path(file), bytes.clone());
         let written = blocking(move || {
             disk.create_dir_all(path.parent().unwrap_or(&path))?;
@@ -287,17 +556,16 @@ impl State {
         });
         if let Err(error) = written.await {
             tracing::debug!(%error, "a clean block is not kept");
-            self.remove_files(vec![Gone::File(file)]);
             return;
         }
+        std::mem::forget(admitted);
         let held = Held {
             file,
             len,
             crc: crc(bytes),
         };
-        let before = self.blocks.lock().insert(id.clone(), held);
-        self.remove_files(before.into_iter().collect());
-        self.shrink();
+        let gone = self.blocks.lock().insert(id.clone(), held, &at);
+        self.remove_files(gone.into_iter().collect());
     }
 
     /// The bytes of a held block; none when its file does not fit any more.
@@ -326,14 +594,9 @@ impl State {
     }
 
     fn path(&self, file: u64) -> PathBuf {
-        self.folder
+        self.folders[folder_of(file)]
             .join(format!("{:02x}", file % 256))
             .join(format!("{file:016x}.blk"))
-    }
-
-    fn shrink(&self) {
-        let gone = self.blocks.lock().shrink_to(self.limit);
-        self.remove_files(gone);
     }
 
     /// Removes files, and hands copies to the task that takes them from their rows.

@@ -578,7 +578,7 @@ impl Inner {
             match self.sealed_items(ended, skip).await {
                 Ok(items) => return Ok(items),
                 // Published and moved on meanwhile.
-                Err(_) if matches!(live.phase(), Phase::Published { .. }) => {}
+                Err(_) if self.is_published(&live.id).await? => {}
                 Err(error) => return Err(error),
             }
         }

@@ -6,6 +6,7 @@
 
 use super::{
     DatasetPlan, Format, PartRef, SessionId,
+    instants::LOOKS,
     ipc::{
         index::{Index, Kind},
         schema::StoredSchema,
@@ -239,8 +240,22 @@ impl Inner {
         })
     }
 
-    /// Everything that counts below a directory, in path order. With `beside` the parts of ours are left out.
+    /// Everything that counts below a directory, in path order, as it was at one instant of publishes. With `beside` the parts of
+    /// ours are left out.
     async fn found(self: &Arc<Self>, path: &Path, beside: bool) -> Result<Vec<Found>> {
+        let instants = &self.datasets.instants;
+        for _ in 0..LOOKS {
+            let before = instants.count().await;
+            let found = self.find(path, beside).await;
+            if instants.count().await == before {
+                return found;
+            }
+        }
+        let _held = instants.hold().await;
+        self.find(path, beside).await
+    }
+
+    async fn find(self: &Arc<Self>, path: &Path, beside: bool) -> Result<Vec<Found>> {
         let (mut found, mut bare, mut known) = (Vec::new(), Vec::new(), HashMap::new());
         let mut folders = vec![(path.clone(), Vec::new(), 0)];
         while let Some((folder, partition, depth)) = folders.pop() {
@@ -363,12 +378,13 @@ impl Inner {
         let Some((schema, keys, canonical)) = whole else {
             return Err(Error::precondition(format!("{path}: no Arrow or Parquet files there")));
         };
-        let added: Vec<_> = keys.iter().filter(|key| schema.schema.index_of(key).is_err()).collect();
+        let added = keys.into_iter().filter(|key| schema.schema.index_of(key).is_err());
+        let added: Vec<String> = added.collect();
         let schema = match (added.is_empty(), canonical) {
             (true, true) => schema,
             _ => {
                 let fields = schema.schema.fields().iter().cloned();
-                let fields = fields.chain(added.into_iter().map(|key| Arc::new(parquet::constant_field(key))));
+                let fields = fields.chain(added.iter().map(|key| Arc::new(parquet::constant_field(key))));
                 StoredSchema::encode(&Schema::new_with_metadata(
                     fields.collect::<Vec<_>>(),
                     schema.schema.metadata().clone(),
@@ -389,6 +405,7 @@ impl Inner {
             version: None,
             session: None,
             live: false,
+            folders: added,
             parts,
         })
     }
@@ -507,7 +524,7 @@ fn has_data_extension(name: &[u8]) -> bool {
 }
 
 /// The session in the name of a published part.
-fn session_in_name(name: &[u8]) -> Option<SessionId> {
+pub(super) fn session_in_name(name: &[u8]) -> Option<SessionId> {
     let (stem, extension) = std::str::from_utf8(name).ok()?.rsplit_once('.')?;
     let (number, session) = stem.strip_prefix("part-")?.split_once('-')?;
     let fits = matches!(extension, "arrow" | "parquet")

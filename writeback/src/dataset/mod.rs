@@ -12,18 +12,25 @@
 //! | [`part_writer`], [`growing`] | a put under way, and what its followers see of it |
 //! | [`encode`], [`note`] | batches in another compression; what each append says of itself for recovery |
 //! | [`parquet`] | parts encoded as Parquet, and files read from it |
-//! | [`publish`] | the one transaction that makes a version |
+//! | [`publish`] | the one transaction that makes a version, or one of each of several datasets |
+//! | [`joint`] | who takes part in a publish, and which parts count |
+//! | [`instants`] | readers that look at several datasets, and publishes of several |
 //! | [`retire`] | parts that lose their names and are kept for old versions |
-//! | [`versions`] | which parts a version has, which versions are kept, sweeping |
+//! | [`versions`], [`lists`] | which parts a version has, which versions are kept, sweeping |
+//! | [`convert`] | Arrow parts that become Parquet before they are persisted |
 //! | [`plan`], [`read`], [`foreign`], [`source`] | what a reader may read, and reading it; files that others wrote |
 //! | [`follow`] | the head, then a live session to its end |
 //! | [`recover`] | open sessions after a start |
 
+mod convert;
 mod encode;
 pub(crate) mod follow;
 mod foreign;
 mod growing;
+mod instants;
 pub(crate) mod ipc;
+mod joint;
+mod lists;
 mod note;
 mod parquet;
 mod part_writer;
@@ -37,7 +44,10 @@ mod session;
 mod source;
 mod versions;
 
+pub use convert::Unconverted;
+pub(crate) use convert::{ArrowPart, Left};
 pub use ipc::decode::Decoder;
+pub use joint::SESSIONS_MAX as PUBLISH_SESSIONS_MAX;
 pub use part_writer::PartWriter;
 pub(crate) use versions::DatasetGone;
 
@@ -49,17 +59,16 @@ use forebay_namespace::Path;
 use forebay_runtime::clock::Timestamp;
 use foreign::Parsed;
 use futures::stream::BoxStream;
+use instants::Instants;
 use ipc::schema::StoredSchema;
+use lists::PartLists;
 use moka::sync::Cache as Memory;
 use registry::Sessions;
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Notify;
-use versions::Part;
 
 /// Bytes of parsed footers kept in memory.
 const INDEX_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of part lists kept in memory.
-const VERSIONS_BYTES_MAX: u64 = 64 << 20;
 /// Schemas kept in memory.
 const SCHEMAS_MAX: u64 = 4096;
 
@@ -69,9 +78,13 @@ pub(crate) struct Datasets {
     /// Schemas, by the session whose rows hold them.
     schemas: Memory<String, Arc<StoredSchema>>,
     /// Part lists, by directory and version.
-    versions: Memory<(u64, u64), Arc<Vec<Part>>>,
+    versions: PartLists,
+    /// Parts that went as they are although a policy wants another form.
+    left: Left,
     /// Parsed footers, by the identity of the content.
     indexes: Memory<String, Parsed>,
+    /// Publishes of several datasets.
+    instants: Instants,
     /// There is something to sweep.
     sweep: Notify,
 }
@@ -82,14 +95,13 @@ impl Default for Datasets {
         Self {
             sessions: Sessions::default(),
             schemas: Memory::new(SCHEMAS_MAX),
-            versions: Memory::builder()
-                .max_capacity(VERSIONS_BYTES_MAX)
-                .weigher(move |_, parts: &Arc<Vec<Part>>| weight(128 + parts.len() * size_of::<Part>()))
-                .build(),
+            versions: PartLists::new(),
+            left: Left::default(),
             indexes: Memory::builder()
                 .max_capacity(INDEX_BYTES_MAX)
                 .weigher(move |_, parsed: &Parsed| weight(parsed.bytes()))
                 .build(),
+            instants: Instants::default(),
             sweep: Notify::new(),
         }
     }
@@ -213,6 +225,26 @@ pub struct Publish {
     pub success_file: bool,
 }
 
+/// A session that is published together with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The session.
+    pub session: SessionId,
+    /// Its attempts that count; `None`: the first of each task to end OK.
+    pub tasks: Option<Vec<Task>>,
+}
+
+/// A version that a publish made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The dataset.
+    pub path: Path,
+    /// The session whose parts it has.
+    pub session: SessionId,
+    /// Its number.
+    pub version: u64,
+}
+
 /// Which state of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum At {
@@ -241,6 +273,8 @@ pub struct DatasetPlan {
     pub session: Option<SessionId>,
     /// `true` while a session is live and more may come.
     pub live: bool,
+    /// Columns that only the names of folders `k=v` give: in every part they have one value, which its `partition` says.
+    pub folders: Vec<String>,
     /// Its parts in order.
     pub parts: Vec<PartRef>,
 }

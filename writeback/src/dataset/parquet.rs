@@ -3,6 +3,9 @@
 //! A Parquet session's batches are staged as Arrow, so that they are durable and followed like any others, and encoded when their
 //! put ends. Where batches began is kept in the file's own metadata (`forebay.batches`: row counts, as run lengths), so that a
 //! resume token counted in batches stays good. Memory is bounded by one row group.
+//!
+//! A part that becomes Parquet later (`convert`) takes its batches' app_metadata along, in the file's metadata too
+//! (`forebay.app_metadata`: a JSON array of batch number and base64), as far as [`APP_METADATA_BYTES_MAX`] goes.
 
 use super::{
     Compression, PartItem,
@@ -16,8 +19,11 @@ use crate::{
     file::{ContentWriter, SealedContent},
 };
 use arrow_array::{RecordBatch, RecordBatchOptions};
-use arrow_schema::{Field, Schema, SchemaRef};
+use arrow_schema::{ArrowError, Field, Schema, SchemaRef};
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use forebay_namespace::Path;
+use forebay_policy::value::{ParquetCompression, ParquetStatistics};
 use forebay_runtime::task;
 use futures::{
     FutureExt, TryStreamExt,
@@ -27,28 +33,34 @@ use futures::{
 use parquet::{
     arrow::{
         ArrowWriter,
-        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions},
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
         async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder},
     },
     basic::Compression as Codec,
     errors::ParquetError,
     file::{
         metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader},
-        properties::WriterProperties,
+        properties::{EnabledStatistics, WriterProperties},
     },
 };
-use std::{collections::VecDeque, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 /// Rows of one row group, at most.
 const GROUP_ROWS_MAX: usize = 1 << 20;
-/// A row group is closed at about this size.
-const GROUP_BYTES_MAX: usize = 64 << 20;
 /// Rows of one decoded batch of a file that others wrote.
 const BATCH_ROWS: usize = 8192;
 /// Bytes appended at once.
 const PIECE_BYTES: usize = 1 << 20;
 /// Metadata key of our batches.
 const BATCHES_KEY: &str = "forebay.batches";
+/// Metadata key of our batches' app_metadata.
+const APP_METADATA_KEY: &str = "forebay.app_metadata";
+/// Bytes of app_metadata that a file may carry in its footer, as written there: every reader of the file reads the footer.
+const APP_METADATA_BYTES_MAX: usize = 1 << 20;
 
 /// Whether Parquet can hold every column. Invalid naming the first that it can not.
 pub(super) fn check_schema(schema: &Schema) -> Result<()> {
@@ -60,16 +72,10 @@ pub(super) fn check_schema(schema: &Schema) -> Result<()> {
             ))
         };
         // One null of the type is written away: the library says no in different places for different types.
-        let nullable = Arc::new(Schema::new(vec![field.as_ref().clone().with_nullable(true)]));
-        let written = guarded("writing it", || {
-            let column = arrow_array::new_null_array(field.data_type(), 1);
-            let batch = RecordBatch::try_new(Arc::clone(&nullable), vec![column])?;
-            let mut writer = ArrowWriter::try_new(std::io::sink(), nullable, None)?;
-            writer.write(&batch)?;
-            writer.close().map(drop)?;
-            Ok(())
-        });
-        written.map_err(|error| refuse(error.to_string()))?;
+        let there = there_and_back(field).map_err(|error| refuse(error.to_string()))?;
+        if there.data_type() != field.data_type() {
+            return Err(refuse(format!("it would come back as {}", there.data_type())));
+        }
     }
     match schema.fields().is_empty() {
         true => Err(Error::invalid(
@@ -79,13 +85,66 @@ pub(super) fn check_schema(schema: &Schema) -> Result<()> {
     }
 }
 
+/// What a column's field is after a null of it was written and read.
+fn there_and_back(field: &Field) -> Result<Field> {
+    let nullable = Arc::new(Schema::new(vec![field.clone().with_nullable(true)]));
+    guarded("writing it", || {
+        let column = arrow_array::new_null_array(field.data_type(), 1);
+        let batch = RecordBatch::try_new(Arc::clone(&nullable), vec![column])?;
+        let mut writer = ArrowWriter::try_new(Vec::<u8>::new(), nullable, None)?;
+        writer.write(&batch)?;
+        let file = Bytes::from(writer.into_inner()?);
+        let mut batches = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
+        let nothing = || ArrowError::ParquetError("nothing came back".into());
+        let batch = batches.next().transpose()?.ok_or_else(nothing)?;
+        Ok(batch.schema().field(0).clone())
+    })
+}
+
+/// How Parquet is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Encoding {
+    compression: ParquetCompression,
+    /// Batches' app_metadata goes along.
+    app_metadata: bool,
+    /// A row group ends at about so many encoded bytes.
+    group_bytes: usize,
+    statistics: ParquetStatistics,
+}
+
+impl Encoding {
+    /// The same with the batches' app_metadata. Then encoding fails (Invalid) where that is more than a footer takes.
+    pub(super) fn with_app_metadata(self) -> Self {
+        Self {
+            app_metadata: true,
+            ..self
+        }
+    }
+}
+
 impl Inner {
+    /// How Parquet is written at `path`: as the policies say there, with the compression that a session names.
+    pub(super) fn encoding(&self, path: &Path, compression: Option<Compression>) -> Encoding {
+        let effective = self.policies.effective(path);
+        Encoding {
+            compression: match compression {
+                None => effective.parquet_compression,
+                Some(Compression::None) => ParquetCompression::None,
+                Some(Compression::Lz4) => ParquetCompression::Lz4,
+                Some(Compression::Zstd) => ParquetCompression::Zstd,
+            },
+            app_metadata: false,
+            group_bytes: usize::try_from(effective.parquet_row_group.bytes).unwrap_or(usize::MAX),
+            statistics: effective.parquet_statistics,
+        }
+    }
+
     /// Encodes a sealed staged part as Parquet, into a content of its own.
     pub(super) async fn transcode(
         self: &Arc<Self>,
         schema: &StoredSchema,
         part: &DonePart,
-        compression: Option<Compression>,
+        encoding: Encoding,
     ) -> Result<SealedContent> {
         let reader = self.segments.reader(part.sealed.stream(), &part.sealed.layout)?;
         let source = Source::Sealed {
@@ -96,60 +155,141 @@ impl Inner {
             schema: schema.clone(),
             entries: part.growing.entries(),
         });
-        self.encode_parquet(schema, index::items(source, index, 0), compression)
-            .await
-    }
-
-    /// Encodes items as Parquet.
-    pub(super) async fn encode_parquet(
-        self: &Arc<Self>,
-        schema: &StoredSchema,
-        mut items: BoxStream<'static, Result<PartItem>>,
-        compression: Option<Compression>,
-    ) -> Result<SealedContent> {
-        let mut decoder = Decoder::new(&schema.message)?;
-        let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, None);
-        let mut writer = writer(Arc::clone(&schema.schema), compression)?;
-        let mut counts = RowCounts::default();
-        while let Some(item) = items.try_next().await? {
-            let Some((batch, _)) = decoder.push(item)? else {
-                continue;
-            };
-            counts.push(batch.num_rows() as u64);
-            writer = task::blocking(move || {
-                guarded("encoding as Parquet", || {
-                    writer.write(&batch)?;
-                    if writer.in_progress_size() >= GROUP_BYTES_MAX {
-                        writer.flush()?;
-                    }
-                    Ok(writer)
-                })
-            })
-            .await?;
-            drain(&mut writer, &mut content, PIECE_BYTES).await?;
-        }
-        writer.append_key_value_metadata(KeyValue::new(BATCHES_KEY.to_owned(), counts.to_text()));
-        let mut writer = task::blocking(move || {
-            guarded("encoding as Parquet", || {
-                writer.finish()?;
-                Ok(writer)
-            })
-        })
-        .await?;
-        drain(&mut writer, &mut content, 1).await?;
-        content.seal().await
+        let content = self.content_writer(self.fresh_ino().await?, GENERATION, None);
+        encode(content, schema, index::items(source, index, 0), encoding).await
     }
 }
 
-fn writer(schema: SchemaRef, compression: Option<Compression>) -> Result<ArrowWriter<Vec<u8>>> {
-    let codec = match compression {
-        None => Codec::SNAPPY,
-        Some(Compression::None) => Codec::UNCOMPRESSED,
-        Some(Compression::Lz4) => Codec::LZ4_RAW,
-        Some(Compression::Zstd) => Codec::ZSTD(Default::default()),
+/// The app_metadata of batches, as a file's metadata holds it.
+#[derive(Debug, Default)]
+struct AppMetadata {
+    by_batch: Vec<(u64, String)>,
+    bytes: usize,
+}
+
+impl AppMetadata {
+    /// Takes that of a batch. Invalid when it is too much.
+    fn push(&mut self, batch: u64, app_metadata: &[u8]) -> Result<()> {
+        if app_metadata.is_empty() {
+            return Ok(());
+        }
+        let text = BASE64_STANDARD.encode(app_metadata);
+        // With the number, quotes and brackets.
+        self.bytes += text.len() + 26;
+        if self.bytes > APP_METADATA_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "its batches have more app_metadata than the {APP_METADATA_BYTES_MAX} bytes that go into the footer of a Parquet file"
+            )));
+        }
+        self.by_batch.push((batch, text));
+        Ok(())
+    }
+
+    fn to_text(&self) -> String {
+        serde_json::to_string(&self.by_batch).expect("numbers and texts have a JSON form")
+    }
+
+    /// `None`: not written by us.
+    fn of_text(text: &str) -> Option<BTreeMap<u64, Bytes>> {
+        let by_batch: Vec<(u64, String)> = serde_json::from_str(text).ok()?;
+        let decoded = by_batch.into_iter().map(|(batch, text)| {
+            let bytes = BASE64_STANDARD.decode(text).ok()?;
+            Some((batch, Bytes::from(bytes)))
+        });
+        decoded.collect()
+    }
+}
+
+/// Encodes items as Parquet into `content`, and seals it.
+pub(super) async fn encode(
+    mut content: ContentWriter,
+    schema: &StoredSchema,
+    mut items: BoxStream<'static, Result<PartItem>>,
+    encoding: Encoding,
+) -> Result<SealedContent> {
+    let mut encoder = Encoder::new(schema, encoding)?;
+    while let Some(item) = items.try_next().await? {
+        encoder = task::blocking(move || encoder.push(item)).await?;
+        drain(&mut encoder.writer, &mut content, PIECE_BYTES).await?;
+    }
+    let mut writer = task::blocking(move || encoder.finish()).await?;
+    drain(&mut writer, &mut content, 1).await?;
+    content.seal().await
+}
+
+/// From items to the bytes of a file. What fails takes it along.
+struct Encoder {
+    encoding: Encoding,
+    decoder: Decoder,
+    writer: ArrowWriter<Vec<u8>>,
+    counts: RowCounts,
+    batches: u64,
+    app_metadata: AppMetadata,
+}
+
+impl Encoder {
+    fn new(schema: &StoredSchema, encoding: Encoding) -> Result<Self> {
+        Ok(Self {
+            encoding,
+            decoder: Decoder::new(&schema.message)?,
+            writer: writer(Arc::clone(&schema.schema), encoding)?,
+            counts: RowCounts::default(),
+            batches: 0,
+            app_metadata: AppMetadata::default(),
+        })
+    }
+
+    fn push(mut self, item: PartItem) -> Result<Self> {
+        let Some((batch, app_metadata)) = self.decoder.push(item)? else {
+            return Ok(self);
+        };
+        if self.encoding.app_metadata {
+            self.app_metadata.push(self.batches, &app_metadata)?;
+        }
+        self.batches += 1;
+        self.counts.push(batch.num_rows() as u64);
+        guarded("encoding as Parquet", || {
+            self.writer.write(&batch)?;
+            if self.writer.in_progress_size() >= self.encoding.group_bytes {
+                self.writer.flush()?;
+            }
+            Ok(())
+        })?;
+        Ok(self)
+    }
+
+    fn finish(mut self) -> Result<ArrowWriter<Vec<u8>>> {
+        let mut note = |key: &str, text: String| {
+            self.writer
+                .append_key_value_metadata(KeyValue::new(key.to_owned(), text));
+        };
+        note(BATCHES_KEY, self.counts.to_text());
+        if !self.app_metadata.by_batch.is_empty() {
+            note(APP_METADATA_KEY, self.app_metadata.to_text());
+        }
+        guarded("encoding as Parquet", || {
+            self.writer.finish()?;
+            Ok(())
+        })?;
+        Ok(self.writer)
+    }
+}
+
+fn writer(schema: SchemaRef, encoding: Encoding) -> Result<ArrowWriter<Vec<u8>>> {
+    let codec = match encoding.compression {
+        ParquetCompression::None => Codec::UNCOMPRESSED,
+        ParquetCompression::Snappy => Codec::SNAPPY,
+        ParquetCompression::Lz4 => Codec::LZ4_RAW,
+        ParquetCompression::Zstd => Codec::ZSTD(Default::default()),
+    };
+    let statistics = match encoding.statistics {
+        ParquetStatistics::None => EnabledStatistics::None,
+        ParquetStatistics::Chunk => EnabledStatistics::Chunk,
+        ParquetStatistics::Page => EnabledStatistics::Page,
     };
     let properties = WriterProperties::builder()
         .set_compression(codec)
+        .set_statistics_enabled(statistics)
         .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
         .build();
     guarded("encoding as Parquet", || {
@@ -232,6 +372,7 @@ pub(super) struct ParquetIndex {
     metadata: ArrowReaderMetadata,
     pub(super) schema: StoredSchema,
     counts: RowCounts,
+    app_metadata: Arc<BTreeMap<u64, Bytes>>,
     ours: bool,
 }
 
@@ -240,8 +381,10 @@ impl ParquetIndex {
     pub(super) async fn read(source: &Source) -> Result<Self> {
         let mut bytes = Ranges(source.clone());
         let size = source.size();
-        let broken =
-            |error: ParquetError| Error::precondition(format!("{}: no whole Parquet file: {error}", source.name()));
+        let broken = |error: ParquetError| {
+            passed_on(&error)
+                .unwrap_or_else(|| Error::precondition(format!("{}: no whole Parquet file: {error}", source.name())))
+        };
         let metadata = ParquetMetaDataReader::new()
             .load_and_finish(&mut bytes, size)
             .await
@@ -255,15 +398,19 @@ impl ParquetIndex {
         // What we noted for ourselves is no part of the schema.
         let mut of_schema = metadata.schema().metadata().clone();
         of_schema.remove(BATCHES_KEY);
+        of_schema.remove(APP_METADATA_KEY);
         let schema = StoredSchema::encode(&Schema::new_with_metadata(
             metadata.schema().fields().clone(),
             of_schema,
         ))?;
         let (counts, ours) = row_counts(metadata.metadata());
+        let app_metadata = noted(metadata.metadata(), APP_METADATA_KEY).filter(|_| ours);
+        let app_metadata = app_metadata.and_then(AppMetadata::of_text).unwrap_or_default();
         Ok(Self {
             metadata,
             schema,
             counts,
+            app_metadata: Arc::new(app_metadata),
             ours,
         })
     }
@@ -280,19 +427,16 @@ impl ParquetIndex {
 
     /// Bytes it takes in memory, about.
     pub(super) fn bytes(&self) -> usize {
-        self.metadata.metadata().memory_size() + 4 * self.schema.message.len() + self.counts.runs.len() * 16 + 1024
+        let app_metadata: usize = self.app_metadata.values().map(|bytes| bytes.len() + 64).sum();
+        let counts = self.counts.runs.len() * 16;
+        self.metadata.metadata().memory_size() + 4 * self.schema.message.len() + counts + app_metadata + 1024
     }
 }
 
 /// Where batches of a file begin: as noted in ours, else a fixed count of rows within each row group.
 fn row_counts(metadata: &ParquetMetaData) -> (RowCounts, bool) {
     let file = metadata.file_metadata();
-    let noted = file
-        .key_value_metadata()
-        .into_iter()
-        .flatten()
-        .find(|pair| pair.key == BATCHES_KEY);
-    let noted = noted.and_then(|pair| RowCounts::of_text(pair.value.as_deref()?));
+    let noted = noted(metadata, BATCHES_KEY).and_then(RowCounts::of_text);
     if let Some(noted) = noted.filter(|noted| u64::try_from(file.num_rows()) == Ok(noted.rows())) {
         return (noted, true);
     }
@@ -308,6 +452,12 @@ fn row_counts(metadata: &ParquetMetaData) -> (RowCounts, bool) {
         }
     }
     (counts, false)
+}
+
+/// What the file's metadata has under a key.
+fn noted<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let mut pairs = metadata.file_metadata().key_value_metadata().into_iter().flatten();
+    pairs.find(|pair| pair.key == key)?.value.as_deref()
 }
 
 /// Reads the batches of a Parquet file from its `skip`-th on, with the columns of `schema`, in batches as they were put.
@@ -333,6 +483,8 @@ pub(super) fn items(
         stream,
         schema,
         counts,
+        at: skip,
+        app_metadata: Arc::clone(&index.app_metadata),
         rows_to_skip,
         ready: VecDeque::new(),
         cut: index.ours,
@@ -349,6 +501,9 @@ struct Cutter {
     stream: ParquetRecordBatchStream<Ranges>,
     schema: SchemaRef,
     counts: RowCounts,
+    /// Number of the next batch.
+    at: u64,
+    app_metadata: Arc<BTreeMap<u64, Bytes>>,
     rows_to_skip: u64,
     ready: VecDeque<RecordBatch>,
     cut: bool,
@@ -360,7 +515,9 @@ impl Cutter {
         let rows =
             usize::try_from(rows).map_err(|_| Error::data_loss(format!("{}: an impossible row count", self.name)))?;
         let batch = self.take(rows).await?;
-        Ok(Some(PartItem::Decoded(batch, Bytes::new())))
+        let app_metadata = self.app_metadata.get(&self.at).cloned().unwrap_or_default();
+        self.at += 1;
+        Ok(Some(PartItem::Decoded(batch, app_metadata)))
     }
 
     /// The next `rows` rows as one batch.
@@ -416,7 +573,8 @@ impl Cutter {
             .await;
         let next =
             next.map_err(|panic| Error::data_loss(format!("{}: {}", self.name, task::panic_text(panic.as_ref()))))?;
-        let Some(batch) = next.map_err(|error| Error::data_loss(format!("{}: {error}", self.name)))? else {
+        let broken = |error| passed_on(&error).unwrap_or_else(|| Error::data_loss(format!("{}: {error}", self.name)));
+        let Some(batch) = next.map_err(broken)? else {
             return Ok(None);
         };
         // The file's own metadata may say more than the schema; its columns do not.
@@ -428,6 +586,14 @@ impl Cutter {
             RecordBatch::try_new_with_options(schema, batch.columns().to_vec(), &rows)
         })
         .map(Some)
+    }
+}
+
+/// What reading the bytes came to, where that is what the library passes on: a store that is away is no damage.
+fn passed_on(error: &ParquetError) -> Option<Error> {
+    match error {
+        ParquetError::External(error) => error.downcast_ref::<Error>().cloned(),
+        _ => None,
     }
 }
 
@@ -491,6 +657,27 @@ mod tests {
         for wrong in ["x", "1", "0*3", "1*", "*", "1*2 3"] {
             assert_eq!(RowCounts::of_text(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn app_metadata_goes_to_text_and_back_until_it_is_too_much() {
+        let mut kept = AppMetadata::default();
+        kept.push(0, b"").unwrap();
+        kept.push(3, b"three").unwrap();
+        kept.push(u64::MAX, &[0, 255]).unwrap();
+        let text = kept.to_text();
+        assert_eq!(text, r#"[[3,"dGhyZWU="],[18446744073709551615,"AP8="]]"#);
+        let read = AppMetadata::of_text(&text).unwrap();
+        let expected = [
+            (3, Bytes::from_static(b"three")),
+            (u64::MAX, Bytes::from_static(&[0, 255])),
+        ];
+        assert_eq!(read, BTreeMap::from(expected));
+        for wrong in ["", "{}", "[[1]]", r#"[[1,"*"]]"#] {
+            assert_eq!(AppMetadata::of_text(wrong), None, "{wrong}");
+        }
+        let error = kept.push(4, &vec![0; APP_METADATA_BYTES_MAX]).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Invalid);
     }
 
     #[test]

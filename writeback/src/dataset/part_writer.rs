@@ -27,6 +27,7 @@ use crate::{
     AckLevel, Cache, Error, ErrorKind, Result,
     cache::Inner,
     file::{ContentWriter, SealedContent, WriteMode},
+    policy::Amount,
     rows::{self, DatasetAnswer, PartRow, PartState},
 };
 use arrow_array::RecordBatch;
@@ -219,6 +220,10 @@ impl Inner {
             }
         };
         self.check_schema(&live, &schema).await?;
+        if live.keys.mode != WriteMode::Overwrite {
+            // What could not be published anyway is not taken in.
+            self.check_share(&live.path, Amount::file(1)).await?;
+        }
         if let (false, Some(token)) = (live.own, target.token.as_deref()) {
             self.take_unfinished(&live, token).await?;
         }
@@ -664,11 +669,9 @@ impl Put {
 
     /// Encodes the sealed parts as Parquet. The staged bytes go when the new ones are named.
     async fn transcode(&mut self) -> Result<()> {
+        let encoding = self.inner.encoding(&self.live.path, self.live.keys.compression);
         for part in &mut self.done {
-            let sealed = self
-                .inner
-                .transcode(&self.schema, part, self.live.keys.compression)
-                .await?;
+            let sealed = self.inner.transcode(&self.schema, part, encoding).await?;
             part.ended = Ended {
                 ino: sealed.stream().0,
                 format: Format::Parquet,
@@ -695,18 +698,19 @@ impl Put {
             live: &self.live,
             parts: &parts,
             schema: Some(&self.schema),
-            token: self.token.as_deref().map(|token| (self.token_scope.as_slice(), token)),
             success_file: false,
             excluded: &[],
             rows: &rows,
         };
-        let made = self.inner.publish_parts(&publication).await;
+        let token = self.token.as_deref().map(|token| (self.token_scope.as_slice(), token));
+        let made = self.inner.publish_parts(&[publication], token).await;
         match made {
             Ok(Made::Before(version)) => Ok(PutDone {
                 version: Some(version),
                 level,
             }),
-            Ok(Made::Now(version)) => {
+            Ok(Made::Now(versions)) => {
+                let version = versions[0];
                 self.ended = true;
                 self.keep();
                 self.live.change(|state| state.end_put(self.number));
@@ -717,7 +721,7 @@ impl Put {
                     let cache = Cache {
                         inner: Arc::clone(&self.inner),
                     };
-                    let wait = cache.wait_persisted(&self.live.path, PERSISTED_MAX).await;
+                    let wait = cache.persist_now(&self.live.path, PERSISTED_MAX).await;
                     wait.map_err(|error| self.with_token(error))?;
                 }
                 Ok(PutDone {

@@ -289,7 +289,7 @@ impl Inner {
     }
 
     /// The head of a published dataset at `path`.
-    pub(super) async fn published_head(&self, path: &Path) -> Result<Option<(Ino, HeadRow)>> {
+    pub(crate) async fn published_head(&self, path: &Path) -> Result<Option<(Ino, HeadRow)>> {
         match self.names.resolve(path).await? {
             Some(node) if node.is_dir() => self.head_of_node(&node).await,
             _ => Ok(None),
@@ -383,6 +383,7 @@ fn plan(
         version,
         session,
         live: false,
+        folders: Vec::new(),
         parts,
     }
 }

@@ -1,36 +1,41 @@
-//! Publish: a session's parts become the next version, in one transaction.
+//! Publish: the parts of a session, or of several sessions of different datasets, become the next versions, in one transaction.
 //!
-//! The transaction gives the parts their names, moves the head, ends the session, queues the uploads, and takes the names of the
-//! version that is overwritten away. Its checks are the directory, the head and the session as they were read, so two publishes
-//! never make one version. A repeated publish finds the session's end and answers the same version.
+//! The transaction gives the parts their names, moves the heads, ends the sessions, queues the uploads, and takes the names of the
+//! versions that are overwritten away. Its checks are the directories, the heads and the sessions as they were read, so two
+//! publishes never make one version, and of several sessions all are published or none.
 //!
-//! What must be visible at once fits into one transaction ([`super::registry::PARTS_MAX`] new parts, [`RETIRED_AT_ONCE`] old
-//! ones). When a version with more parts is overwritten, readers of the dataset see the new one at once, and the names of the
-//! remaining old files go in the transactions that follow (`versions`).
+//! What must be visible at once fits into one transaction ([`super::registry::PARTS_MAX`] new parts of a session; of several
+//! together as many rows as the metastore takes). Of overwritten versions [`RETIRED_AT_ONCE`] parts of each dataset lose their
+//! names with it, [`RETIRED_IN_ALL`] of all. When there are more, readers of the datasets see the new versions at once, and the
+//! names of the remaining old files go in the transactions that follow (`versions`).
+//!
+//! It does not own who takes part and when a session may end (`joint`).
 
 use super::{
-    Format, Publish, SessionId, Task,
+    Format, SessionId, Task,
     ipc::schema::StoredSchema,
-    part_writer::{DonePart, GENERATION, PERSISTED_MAX},
-    registry::{Ended, Live, Phase},
+    part_writer::{DonePart, GENERATION},
+    registry::{Ended, Live},
     retire::{OldPart, Retired},
     session::Token,
 };
 use crate::{
-    AckLevel, Cache, Error, ErrorKind, Result,
+    Error, ErrorKind, Result,
     cache::Inner,
     changes::Change,
     file::{SealedContent, WriteMode},
+    policy::Amount,
     rows::{self, Content, DatasetAnswer, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
-use forebay_metastore::{Check, Entry};
-use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
-use forebay_runtime::crash_point;
+use forebay_metastore::{Check, Entry, LIMITS};
+use forebay_namespace::{Create, Ino, Node, Path, Plan, Planned, Planner, Replace};
 use forebay_segment::Layout;
 use std::sync::Arc;
 
 /// Old parts whose names go in the publish's own transaction.
 const RETIRED_AT_ONCE: usize = 120;
+/// And so many in all, of the datasets of one publish.
+const RETIRED_IN_ALL: usize = 800;
 /// Files of others that an overwrite takes away.
 const FOREIGN_AT_ONCE: usize = 120;
 /// The marker of a finished job.
@@ -78,8 +83,6 @@ pub(super) struct Publication<'a> {
     pub(super) parts: &'a [NewPart],
     /// The schema of the session; `None` when nothing was put.
     pub(super) schema: Option<&'a StoredSchema>,
-    /// Scope and token of a put that publishes its own session.
-    pub(super) token: Option<(&'a [u8], &'a str)>,
     pub(super) success_file: bool,
     /// Parts of the session that do not count: their rows go.
     pub(super) excluded: &'a [u32],
@@ -87,13 +90,37 @@ pub(super) struct Publication<'a> {
     pub(super) rows: &'a [(u32, PartRow)],
 }
 
-/// A version that is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Versions that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Made {
-    /// This publish made it.
-    Now(u64),
-    /// An earlier put with the same token did; this one's parts are nobody's.
+    /// This publish made them, one of each publication.
+    Now(Vec<u64>),
+    /// An earlier put with the same token made its own; this one's parts are nobody's.
     Before(u64),
+}
+
+/// What overwritten versions may cost in one transaction.
+#[derive(Debug)]
+struct Allowance {
+    /// Old parts of each dataset whose names go at once.
+    parts: usize,
+    /// Bytes copied back from under-stores so far.
+    away: u64,
+}
+
+/// What a publish does with the names of one dataset.
+struct Step {
+    before: Before,
+    /// Of its new parts.
+    names: Vec<Vec<u8>>,
+    old: Vec<OldPart>,
+    /// Names that go, with what they led to and the whiteout that hides the base there from now on.
+    removed: Vec<(Path, Node, Option<Path>)>,
+    marked: Option<Planned>,
+    dir: Ino,
+    foreign: bool,
+    adds: Amount,
+    after: After,
 }
 
 /// What was there before.
@@ -103,15 +130,6 @@ struct Before {
     /// Whether anything is at the path.
     exists: bool,
     head: Option<(HeadRow, Entry, VersionRow)>,
-}
-
-/// Where a version goes.
-struct Place {
-    dir: Ino,
-    /// The chain begins with files of others.
-    foreign: bool,
-    /// The oldest version that is kept.
-    oldest: u64,
 }
 
 /// What follows the transaction.
@@ -132,115 +150,7 @@ pub(super) fn part_name(position: usize, session: &str, format: Format) -> Vec<u
     format!("part-{position:05}-{session}.{}", format.extension()).into_bytes()
 }
 
-impl Cache {
-    /// Makes the session's parts the next version, in one transaction. Repeated, it answers the same version.
-    ///
-    /// # Errors
-    /// NotFound: no such session; Precondition: it was aborted, a put without a task is still under way, an attempt that is named
-    /// has not ended or another one of its task counts, or nothing says what the schema is; Exists in mode create; Deadline:
-    /// outcome unknown, publish again.
-    pub async fn publish(&self, session: &SessionId, how: Publish) -> Result<u64> {
-        let (inner, session) = (Arc::clone(&self.inner), session.clone());
-        self.inner
-            .to_the_end("publish", async move { inner.publish(&session, how).await })
-            .await
-    }
-}
-
 impl Inner {
-    async fn publish(self: &Arc<Self>, session: &SessionId, how: Publish) -> Result<u64> {
-        let _entered = self.enter()?;
-        let Some(live) = self.datasets.sessions.get(session).filter(|live| !live.own) else {
-            return match self.session_row(session).await? {
-                Some((
-                    SessionRow {
-                        end: Some(SessionEnd::Published { version, .. }),
-                        ..
-                    },
-                    ..,
-                )) => Ok(version),
-                _ => Err(self.ended(session).await),
-            };
-        };
-        let refuse = |state: &super::registry::LiveState| match state.open_puts() {
-            0 => Ok(()),
-            open => Err(Error::precondition(format!(
-                "{open} puts of session {} are still under way; end them first",
-                session.0
-            ))),
-        };
-        match live.begin_end(refuse).await? {
-            None => {}
-            Some(Phase::Published { version, .. }) => return Ok(version),
-            Some(phase) => {
-                return Err(live
-                    .closed(&phase)
-                    .unwrap_or_else(|| Error::internal("a session ended in no way")));
-            }
-        }
-        let published = self.publish_session(&live, &how).await;
-        live.go_on();
-        let version = published?;
-        self.reach(crash_point!("published-not-acked"))?;
-        if live.keys.ack == AckLevel::Persisted {
-            let cache = Cache {
-                inner: Arc::clone(self),
-            };
-            cache.wait_persisted(&live.path, PERSISTED_MAX).await?;
-        }
-        Ok(version)
-    }
-
-    /// Publishes a session that is ending.
-    async fn publish_session(self: &Arc<Self>, live: &Arc<Live>, how: &Publish) -> Result<u64> {
-        let rows = self.part_rows(&live.id).await?;
-        let (mut parts, mut excluded) = choose(&rows, how)?;
-        let schema = live.look().schema.clone();
-        let (changed, fresh, staged) = self.encode_staged(live, schema.as_deref(), &rows, &mut parts).await?;
-        parts.sort_by_key(NewPart::order);
-        excluded.sort_unstable();
-        let publication = Publication {
-            live,
-            parts: &parts,
-            schema: schema.as_deref(),
-            token: None,
-            success_file: how.success_file,
-            excluded: &excluded,
-            rows: &changed,
-        };
-        match self.publish_parts(&publication).await {
-            Ok(Made::Now(version) | Made::Before(version)) => {
-                fresh.into_iter().for_each(SealedContent::keep);
-                staged.iter().for_each(|ended| self.free_ended(ended));
-                let dropped = rows.iter().filter(|(number, _)| excluded.binary_search(number).is_ok());
-                dropped
-                    .filter_map(|(_, row)| Ended::of_row(row))
-                    .for_each(|ended| self.free_ended(&ended));
-                self.end_published(live, version, excluded);
-                Ok(version)
-            }
-            Err(error) => {
-                if error.kind() == ErrorKind::Deadline {
-                    fresh.into_iter().for_each(SealedContent::in_doubt);
-                }
-                // It may be that an earlier try, whose outcome was unknown, did it.
-                match self.session_row(&live.id).await? {
-                    Some((
-                        SessionRow {
-                            end: Some(SessionEnd::Published { version, .. }),
-                            ..
-                        },
-                        ..,
-                    )) => {
-                        self.end_published(live, version, excluded);
-                        Ok(version)
-                    }
-                    _ => Err(error),
-                }
-            }
-        }
-    }
-
     /// The rows of a session's parts.
     pub(super) async fn part_rows(&self, session: &SessionId) -> Result<Vec<(u32, PartRow)>> {
         let rows = self.scan_all(rows::part_prefix(&session.0)).await?;
@@ -253,57 +163,22 @@ impl Inner {
             .collect()
     }
 
-    /// Parts of a Parquet session that a restart left staged as Arrow are encoded now. Answers changed rows, the new contents, and
-    /// what was staged.
-    async fn encode_staged(
+    /// Publishes, trying again while others change the same names. `token`: scope and token of a put that publishes its own session.
+    pub(super) async fn publish_parts(
         self: &Arc<Self>,
-        live: &Live,
-        schema: Option<&StoredSchema>,
-        rows: &[(u32, PartRow)],
-        parts: &mut [NewPart],
-    ) -> Result<(Vec<(u32, PartRow)>, Vec<SealedContent>, Vec<Ended>)> {
-        let (mut changed, mut fresh, mut staged) = (Vec::new(), Vec::new(), Vec::new());
-        let Some(schema) = schema.filter(|_| live.keys.format == Format::Parquet) else {
-            return Ok((changed, fresh, staged));
-        };
-        for part in parts.iter_mut().filter(|part| part.ended.format == Format::Arrow) {
-            let items = self.sealed_items(&part.ended, 0).await?;
-            let sealed = self.encode_parquet(schema, items, live.keys.compression).await?;
-            staged.push(part.ended.clone());
-            part.ended = Ended {
-                ino: sealed.stream().0,
-                format: Format::Parquet,
-                layout: sealed.layout.clone(),
-                crc: sealed.crc,
-                bytes: sealed.len,
-                ..part.ended.clone()
-            };
-            let row = rows
-                .iter()
-                .find(|(number, _)| *number == part.number)
-                .map(|(_, row)| row.clone());
-            let row = row.ok_or_else(|| Error::internal("a chosen part without a row"))?;
-            changed.push((
-                part.number,
-                PartRow {
-                    ino: part.ended.ino,
-                    format: Format::Parquet,
-                    state: part.ended.to_state(),
-                    ..row
-                },
-            ));
-            fresh.push(sealed);
-        }
-        Ok((changed, fresh, staged))
-    }
-
-    /// Publishes, trying again while others change the same names.
-    pub(super) async fn publish_parts(self: &Arc<Self>, publication: &Publication<'_>) -> Result<Made> {
-        let mut attempts = self.attempts(format!("publish {}", publication.live.path));
+        publications: &[Publication<'_>],
+        token: Option<(&[u8], &str)>,
+    ) -> Result<Made> {
+        let first = publications
+            .first()
+            .ok_or_else(|| Error::internal("a publish of nothing"))?;
+        let mut attempts = self.attempts(format!("publish {}", first.live.path));
         loop {
-            match self.try_publish(publication).await {
+            match self.try_publish(publications, token).await {
                 Ok(made) => {
-                    self.tell(Change::Under(publication.live.path.clone())).await;
+                    for publication in publications {
+                        self.tell(Change::Under(publication.live.path.clone())).await;
+                    }
                     return Ok(made);
                 }
                 Err(error) => attempts.after(error).await?,
@@ -311,9 +186,12 @@ impl Inner {
         }
     }
 
-    async fn try_publish(self: &Arc<Self>, publication: &Publication<'_>) -> Result<Made> {
-        let Publication { live, parts, .. } = publication;
-        let token = match publication.token {
+    async fn try_publish(
+        self: &Arc<Self>,
+        publications: &[Publication<'_>],
+        token: Option<(&[u8], &str)>,
+    ) -> Result<Made> {
+        let token = match token {
             Some((scope, token)) => self.dataset_token(scope, Some(token)).await?,
             None => Token::None,
         };
@@ -323,12 +201,76 @@ impl Inner {
                 .ok_or_else(|| Error::internal("a put's token without its version"))?;
             return Ok(Made::Before(version));
         }
+        let mut allowance = Allowance::of(publications);
+        let mut planner = self.names.planner();
+        let mut steps = Vec::with_capacity(publications.len());
+        for publication in publications {
+            steps.push(self.plan_names(&mut planner, publication, &mut allowance).await?);
+        }
+        let mut plan = planner.finish()?;
+        let mut versions = Vec::with_capacity(publications.len());
+        for (publication, step) in publications.iter().zip(&mut steps) {
+            self.plan_contents(&mut plan, publication, step).await?;
+            versions.push(self.plan_version(&mut plan, publication, step).await?);
+        }
+        if let (Some(publication), Some(version)) = (publications.first(), versions.first()) {
+            let answer = DatasetAnswer {
+                session: publication.live.id.0.clone(),
+                version: Some(*version),
+            };
+            self.plan_dataset_token(&mut plan, token, &answer);
+        }
+        check_size(&plan, publications)?;
+        // Those that make room first: what the others need may be what they give.
+        let mut amounts: Vec<_> = publications.iter().map(|p| &p.live.path).zip(&steps).collect();
+        amounts.sort_by_key(|(_, step)| (step.adds.bytes, step.adds.files));
+        let mut shares = Vec::with_capacity(amounts.len());
+        for (path, step) in amounts {
+            shares.push(self.take_share(path, step.adds).await?);
+        }
+        let committed = match publications.len() {
+            1 => self.commit_with_all(plan, shares).await,
+            _ => {
+                let _instant = self.datasets.instants.change().await;
+                self.commit_with_all(plan, shares).await
+            }
+        };
+        let unknown = committed
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Deadline);
+        for Step { after, marked, .. } in steps {
+            match (&committed, unknown) {
+                (Ok(()), _) => self.after_publish(after, marked.is_some()),
+                (Err(_), true) => after.copies.into_iter().for_each(SealedContent::in_doubt),
+                (Err(_), false) => {}
+            }
+        }
+        committed.map(|()| Made::Now(versions))
+    }
+
+    fn after_publish(&self, after: After, marked: bool) {
+        after.copies.into_iter().for_each(SealedContent::keep);
+        after.adopted.iter().for_each(|bytes| self.dirty.adopt(1, *bytes));
+        after.gone.iter().for_each(|node| self.discard_node(node));
+        if marked {
+            // The marker is a dirty file of no bytes.
+            self.dirty.adopt(1, 0);
+        }
+    }
+
+    /// Names that come and names that go, of one dataset.
+    async fn plan_names(
+        self: &Arc<Self>,
+        planner: &mut Planner<'_>,
+        publication: &Publication<'_>,
+        allowance: &mut Allowance,
+    ) -> Result<Step> {
+        let Publication { live, parts, .. } = publication;
         let before = self.before(live).await?;
         let overwrite = live.keys.mode == WriteMode::Overwrite;
-        let (mut after, old) = self.old_parts(live, &before, overwrite).await?;
+        let (after, old) = self.old_parts(live, &before, overwrite, allowance).await?;
         let foreign = !overwrite && before.head.is_none() && before.exists && self.has_data_files(&live.path).await?;
 
-        let mut planner = self.names.planner();
         let names: Vec<_> = parts
             .iter()
             .enumerate()
@@ -341,7 +283,7 @@ impl Inner {
             .collect();
         if !parts.is_empty() {
             planner.create_all(&live.path, files).await?;
-        } else if !before.exists {
+        } else if planner.resolve(&live.path).await?.is_none() {
             planner
                 .create(
                     &live.path,
@@ -352,9 +294,8 @@ impl Inner {
                 )
                 .await?;
         }
-        let marker = live.path.join(SUCCESS)?;
         let marked = match publication.success_file {
-            true => Some(planner.create(&marker, empty_file()).await?),
+            true => Some(planner.create(&live.path.join(SUCCESS)?, empty_file()).await?),
             false => None,
         };
         let dir = match planner.resolve(&live.path).await? {
@@ -363,24 +304,48 @@ impl Inner {
             _ => return Err(Error::lost()),
         };
         let mut removed = Vec::new();
-        for name in self.names_to_remove(&mut planner, publication, &old, overwrite).await? {
+        for name in self.names_to_remove(planner, publication, &old, overwrite).await? {
             let unlinked = planner.unlink(&name).await?;
             removed.push((name, unlinked.node, unlinked.whiteout));
         }
-        let mut plan = planner.finish()?;
+        let gone = removed.iter().map(|(_, node, _)| Amount::of(node));
+        let adds = parts.iter().map(|part| Amount::file(part.ended.bytes));
+        let adds = adds.fold(gone.fold(Amount::default(), Amount::minus), Amount::plus);
+        Ok(Step {
+            before,
+            names,
+            old,
+            removed,
+            marked,
+            dir,
+            foreign,
+            adds,
+            after,
+        })
+    }
 
-        for (name, part) in names.iter().zip(*parts) {
+    /// What lies behind the names: contents with their work, and what old versions keep.
+    async fn plan_contents(&self, plan: &mut Plan, publication: &Publication<'_>, step: &mut Step) -> Result<()> {
+        let path = &publication.live.path;
+        let after = &mut step.after;
+        for (name, part) in step.names.iter().zip(publication.parts) {
             let ino = Ino(part.ended.ino);
             let work = self
                 .persist
-                .plan_put(&mut plan, ino, GENERATION, &live.path.join(name)?, None)
+                .plan_put(plan, ino, GENERATION, &path.join(name)?, None)
                 .await?;
             plan.amend(ino, |inode| inode.content = content(&part.ended, work).encode())?;
         }
-        if let Some(marked) = marked {
+        if let Some(marked) = &step.marked {
             let work = self
                 .persist
-                .plan_put(&mut plan, marked.ino, GENERATION, &marker, marked.replaced.as_ref())
+                .plan_put(
+                    plan,
+                    marked.ino,
+                    GENERATION,
+                    &path.join(SUCCESS)?,
+                    marked.replaced.as_ref(),
+                )
                 .await?;
             plan.amend(marked.ino, |inode| {
                 inode.content = Content::Sealed {
@@ -390,14 +355,12 @@ impl Inner {
                 }
                 .encode()
             })?;
-            after.gone.extend(marked.replaced);
+            after.gone.extend(marked.replaced.clone());
         }
-        for (name, node, whiteout) in removed {
-            self.persist
-                .plan_removed(&mut plan, &node, &name, whiteout.as_ref())
-                .await?;
-            match old.iter().find(|old| old.name == name && after.keeps) {
-                Some(old) => match self.plan_retire(&mut plan, old, &node)? {
+        for (name, node, whiteout) in step.removed.drain(..) {
+            self.persist.plan_removed(plan, &node, &name, whiteout.as_ref()).await?;
+            match step.old.iter().find(|old| old.name == name && after.keeps) {
+                Some(old) => match self.plan_retire(plan, old, &node)? {
                     Retired::Gone => after.gone.push(node),
                     Retired::Adopted(bytes) => after.adopted.push(bytes),
                     Retired::Kept | Retired::Copied => {}
@@ -405,32 +368,7 @@ impl Inner {
                 None => after.gone.push(node),
             }
         }
-        let oldest = self.oldest(&before, overwrite && !after.keeps);
-        let version = self
-            .plan_version(&mut plan, publication, &before, Place { dir, foreign, oldest })
-            .await?;
-        let answer = DatasetAnswer {
-            session: live.id.0.clone(),
-            version: Some(version),
-        };
-        self.plan_dataset_token(&mut plan, token, &answer);
-        match self.commit(plan).await {
-            Ok(_) => {}
-            Err(error) => {
-                if error.kind() == ErrorKind::Deadline {
-                    after.copies.into_iter().for_each(SealedContent::in_doubt);
-                }
-                return Err(error);
-            }
-        }
-        after.copies.into_iter().for_each(SealedContent::keep);
-        after.adopted.iter().for_each(|bytes| self.dirty.adopt(1, *bytes));
-        after.gone.iter().for_each(|node| self.discard_node(node));
-        if publication.success_file {
-            // The marker is a dirty file of no bytes.
-            self.dirty.adopt(1, 0);
-        }
-        Ok(Made::Now(version))
+        Ok(())
     }
 
     /// What is at the path, and whether that lets the publish go on.
@@ -478,15 +416,17 @@ impl Inner {
         live: &Live,
         before: &Before,
         overwrite: bool,
+        allowance: &mut Allowance,
     ) -> Result<(After, Vec<OldPart>)> {
         let mut after = After::default();
         let (true, Some(dir), Some((head, ..))) = (overwrite, before.dir, &before.head) else {
             return Ok((after, Vec::new()));
         };
         let mut old = Vec::new();
-        let parts = self.version_parts(dir, head.version).await?;
-        after.keeps = self.worth_keeping(&parts).await?;
-        for part in parts.iter().take(RETIRED_AT_ONCE) {
+        // As the rows are now: what becomes Parquet after this look changes the head, on which the publish relies.
+        let parts = self.read_version_parts(dir, head.version).await?;
+        after.keeps = self.worth_keeping(&live.path, &parts, &mut allowance.away).await?;
+        for part in parts.iter().take(allowance.parts) {
             let name = live.path.join(&part.name())?;
             let copies = after.keeps.then_some(&mut after.copies);
             old.extend(self.old_part(part, name, copies).await?);
@@ -497,7 +437,7 @@ impl Inner {
     /// Names that the publish takes away: of old parts, of files of others, of a marker that is not true any more.
     async fn names_to_remove(
         &self,
-        planner: &mut forebay_namespace::Planner<'_>,
+        planner: &mut Planner<'_>,
         publication: &Publication<'_>,
         old: &[OldPart],
         overwrite: bool,
@@ -527,28 +467,28 @@ impl Inner {
     }
 
     /// The oldest version that is kept from now on. `ends`: what was before can not be.
-    fn oldest(&self, before: &Before, ends: bool) -> u64 {
+    fn oldest(&self, path: &Path, before: &Before, ends: bool) -> u64 {
         let Some((head, ..)) = &before.head else { return 1 };
         let version = head.version + 1;
         let kept = if ends {
             1
         } else {
-            u64::from(self.settings.versions_kept.max(1))
+            u64::from(self.versions_kept(path).max(1))
         };
         head.oldest.max((version + 1).saturating_sub(kept))
     }
 
     /// Head, version, session and part rows.
-    async fn plan_version(
-        &self,
-        plan: &mut Plan,
-        publication: &Publication<'_>,
-        before: &Before,
-        Place { dir, foreign, oldest }: Place,
-    ) -> Result<u64> {
+    async fn plan_version(&self, plan: &mut Plan, publication: &Publication<'_>, step: &Step) -> Result<u64> {
         let Publication {
             live, parts, schema, ..
         } = publication;
+        let Step {
+            before, dir, foreign, ..
+        } = step;
+        let (dir, foreign) = (*dir, *foreign);
+        let ends = live.keys.mode == WriteMode::Overwrite && !step.after.keeps;
+        let oldest = self.oldest(&live.path, before, ends);
         let session = &live.id.0;
         let appended = before
             .head
@@ -637,52 +577,34 @@ impl Inner {
             ))),
         }
     }
+}
 
-    /// After the transaction: followers learn it, the persister has work, old versions are swept.
-    pub(super) fn end_published(&self, live: &Live, version: u64, excluded: Vec<u32>) {
-        live.change(|state| state.phase = Phase::Published { version, excluded });
-        self.datasets.sessions.remove(live);
-        self.persist.wake();
-        self.datasets.sweep.notify_one();
-        tracing::debug!(session = live.id.0, path = %live.path, version, "published");
+impl Allowance {
+    fn of(publications: &[Publication<'_>]) -> Self {
+        let overwrites = publications
+            .iter()
+            .filter(|publication| publication.live.keys.mode == WriteMode::Overwrite)
+            .count();
+        Self {
+            parts: RETIRED_AT_ONCE.min(RETIRED_IN_ALL / overwrites.max(1)),
+            away: 0,
+        }
     }
 }
 
-/// The parts that count and the numbers of those that do not.
-fn choose(rows: &[(u32, PartRow)], how: &Publish) -> Result<(Vec<NewPart>, Vec<u32>)> {
-    let counts = |row: &PartRow| match &how.tasks {
-        None => true,
-        Some(tasks) => row.task.as_ref().is_some_and(|task| tasks.contains(task)),
-    };
-    let (mut parts, mut excluded) = (Vec::new(), Vec::new());
-    for (number, row) in rows {
-        match NewPart::of_row(*number, row).filter(|_| counts(row)) {
-            Some(part) => parts.push(part),
-            None => excluded.push(*number),
-        }
+/// Says in the caller's words when what several sessions change does not fit into a transaction.
+fn check_size(plan: &Plan, publications: &[Publication<'_>]) -> Result<()> {
+    let rows = plan.keys();
+    if publications.len() == 1 || rows <= LIMITS.tx_keys_max {
+        return Ok(());
     }
-    for task in how.tasks.iter().flatten() {
-        if !parts.iter().any(|part| part.task.as_ref() == Some(task)) {
-            let Task {
-                stage,
-                task: number,
-                attempt,
-                ..
-            } = task;
-            let other = rows
-                .iter()
-                .filter_map(|(_, row)| row.task.as_ref())
-                .find(|other| other.same_task(task));
-            let why = other.map_or_else(
-                || "it has not ended well".to_owned(),
-                |other| format!("attempt {} counts", other.attempt),
-            );
-            return Err(Error::precondition(format!(
-                "attempt {attempt} of task {number}, stage {stage}, can not be published: {why}"
-            )));
-        }
-    }
-    Ok((parts, excluded))
+    let parts: usize = publications.iter().map(|publication| publication.parts.len()).sum();
+    Err(Error::precondition(format!(
+        "{} sessions with {parts} new parts change {rows} rows of the metastore, and one transaction takes {}: publish fewer \
+         sessions at once, or put fewer parts into each (every put makes one)",
+        publications.len(),
+        LIMITS.tx_keys_max
+    )))
 }
 
 fn create(ended: &Ended) -> Create {

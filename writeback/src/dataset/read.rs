@@ -9,7 +9,7 @@ use super::{
     registry::{Ended, LivePartState, Phase},
     source::Source,
 };
-use crate::{Cache, Error, ErrorKind, Result, cache::Inner};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner, rows::SessionEnd};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::Schema;
 use forebay_namespace::{Ino, Node, Path};
@@ -73,13 +73,22 @@ impl Inner {
                 .map(|part| (part.state.clone(), part.growing.clone()))
         };
         match found {
-            Some((LivePartState::Ended(ended), _)) => self.sealed_items(&ended, skip).await.map(Some),
+            Some((LivePartState::Ended(ended), _)) => match self.sealed_items(&ended, skip).await {
+                Err(_) if self.is_published(session).await? => Ok(None),
+                items => items.map(Some),
+            },
             Some((LivePartState::Open, Some(growing))) => Ok(Some(stable_items(growing, skip))),
             _ => Err(Error::aborted(format!(
                 "part {number} of session {} was taken back",
                 session.0
             ))),
         }
+    }
+
+    /// Whether the session is published, which it may be a moment before it knows. Then the bytes of a part may be elsewhere already.
+    pub(super) async fn is_published(&self, session: &SessionId) -> Result<bool> {
+        let row = self.session_row(session).await?;
+        Ok(row.is_some_and(|(row, ..)| matches!(row.end, Some(SessionEnd::Published { .. }))))
     }
 
     /// The items of a part that has ended and has no name yet.
@@ -124,11 +133,27 @@ impl Inner {
         };
         match self.read_inode(Ino(ino), generation).await {
             Ok(reader) => Ok(Source::File { reader, name }),
-            Err(error) if error.kind() == ErrorKind::NotFound => match self.evicted_source(part, &name).await? {
-                Some(source) => Ok(source),
-                None => self.retired_source(part, name).await,
-            },
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if let Some(part) = self.converted_ref(part).await? {
+                    return Box::pin(self.published_source(&part)).await;
+                }
+                match self.evicted_source(part, &name).await? {
+                    Some(source) => Ok(source),
+                    None => self.retired_source(part, name).await,
+                }
+            }
             Err(error) => Err(error),
+        }
+    }
+
+    /// The part as it is by now, when it became another file since it was named.
+    async fn converted_ref(&self, part: &PartRef) -> Result<Option<PartRef>> {
+        let (Some((session, number)), Some((ino, _))) = (&part.origin, part.content) else {
+            return Ok(None);
+        };
+        match self.is_other_file(session, *number, ino).await? {
+            true => self.named_since(session, *number).await.map(Some),
+            false => Ok(None),
         }
     }
 

@@ -54,20 +54,24 @@ impl Part {
 
 impl Inner {
     /// Whether old versions keep these parts: not when the under-store has so much of them that copying it back would fill the
-    /// cache. Then the overwrite ends the history.
-    pub(super) async fn worth_keeping(&self, parts: &[Part]) -> Result<bool> {
-        if self.settings.versions_kept <= 1 {
+    /// cache. Then the overwrite ends the history. `away`: bytes that the same publish copies back for other datasets.
+    pub(super) async fn worth_keeping(&self, path: &Path, parts: &[Part], away: &mut u64) -> Result<bool> {
+        if self.versions_kept(path) <= 1 {
             return Ok(false);
         }
-        let mut away: u64 = 0;
+        let mut with_these = *away;
         for part in parts {
             let local = match self.names.inode(Ino(part.ino)).await? {
                 Some((inode, _)) => Content::decode(&inode.content)?.layout().is_some(),
                 None => false,
             };
-            away += if local { 0 } else { part.bytes };
+            with_these = with_these.saturating_add(if local { 0 } else { part.bytes });
         }
-        Ok(away <= self.dirty.limit() / AWAY_SHARE)
+        let keeps = with_these <= self.dirty.limit() / AWAY_SHARE;
+        if keeps {
+            *away = with_these;
+        }
+        Ok(keeps)
     }
 
     /// A part that is about to lose its name; `None` when the name does not lead to it any more. With `copies` its bytes are copied

@@ -172,7 +172,7 @@ impl Inner {
             return Err(Error::invalid("/: the root can not be a dataset; name a directory"));
         }
         self.check_writable(path)?;
-        let ack = spec.ack.unwrap_or(self.settings.ack);
+        let ack = self.level_of(path, spec.ack);
         self.check_level(path, ack)?;
         let timeout = spec.timeout.unwrap_or(self.settings.session_timeout);
         if !TIMEOUT_RANGE.contains(&timeout) {

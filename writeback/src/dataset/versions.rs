@@ -18,7 +18,7 @@ use crate::{
     file::SealedContent,
     rows::{self, HeadRow, RetiredRow, SessionEnd, SessionRow, VersionRow, table},
 };
-use forebay_metastore::{Entry, Key};
+use forebay_metastore::{Check, Entry, Key};
 use forebay_namespace::{Ino, Path, Plan};
 use forebay_runtime::clock::Timestamp;
 use forebay_segment::StreamId;
@@ -103,7 +103,7 @@ fn info(key: &Key, entry: &Entry) -> Result<VersionInfo> {
     })
 }
 
-fn version_of(key: &[u8]) -> Result<u64> {
+pub(super) fn version_of(key: &[u8]) -> Result<u64> {
     let number = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
     number.ok_or_else(|| Error::data_loss("metastore: a version's key makes no sense"))
 }
@@ -127,6 +127,18 @@ impl Inner {
             .collect()
     }
 
+    /// When a dataset was published last, with the check that it was not again; none where Forebay published nothing.
+    pub(crate) async fn last_publish(&self, dir: Ino) -> Result<Option<(Timestamp, Check)>> {
+        let Some((head, entry)) = self.head_entry(dir).await? else {
+            return Ok(None);
+        };
+        let row = self.version_row(dir, head.version).await?;
+        Ok(Some((
+            Timestamp(row.published),
+            Check::At(rows::head_key(dir), entry.version),
+        )))
+    }
+
     /// A version's row. NotFound.
     pub(super) async fn version_row(&self, dir: Ino, version: u64) -> Result<VersionRow> {
         let key = rows::version_key(dir, version);
@@ -138,25 +150,39 @@ impl Inner {
 
     /// The parts of a version, in order.
     pub(super) async fn version_parts(&self, dir: Ino, version: u64) -> Result<Arc<Vec<Part>>> {
-        if let Some(parts) = self.datasets.versions.get(&(dir.0, version)) {
+        if let Some(parts) = self.datasets.versions.get(dir, version) {
             return Ok(parts);
         }
+        let mark = self.datasets.versions.mark();
         let row = self.version_row(dir, version).await?;
         let mut begin = row.base;
         let mut parts = Vec::new();
         if version > row.base
-            && let Some(before) = self.datasets.versions.get(&(dir.0, version - 1))
+            && let Some(before) = self.datasets.versions.get(dir, version - 1)
         {
             parts = before.as_ref().clone();
             begin = version;
         }
+        parts.extend(self.parts_of_versions(dir, begin, version).await?);
+        let parts = Arc::new(parts);
+        self.datasets.versions.keep(mark, dir, version, &parts);
+        Ok(parts)
+    }
+
+    /// The parts of a version, in order, as the rows are now.
+    pub(super) async fn read_version_parts(&self, dir: Ino, version: u64) -> Result<Vec<Part>> {
+        let row = self.version_row(dir, version).await?;
+        self.parts_of_versions(dir, row.base, version).await
+    }
+
+    /// The parts that these versions added, in order.
+    async fn parts_of_versions(&self, dir: Ino, begin: u64, version: u64) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
         let range = rows::version_key(dir, begin)..rows::version_key(dir, version + 1);
         for (_, entry) in self.scan_range(range).await? {
             let row: VersionRow = rows::decode(&entry.value)?;
             parts.extend(self.session_parts(&SessionId(row.session)).await?);
         }
-        let parts = Arc::new(parts);
-        self.datasets.versions.insert((dir.0, version), Arc::clone(&parts));
         Ok(parts)
     }
 
@@ -235,8 +261,7 @@ impl Inner {
             self.sweep(dir).await?;
             // A publish meanwhile wrote the row anew: then there is more to do.
             let mut plan = Plan::default();
-            plan.check(forebay_metastore::Check::At(key.clone(), entry.version))
-                .delete(key);
+            plan.check(Check::At(key.clone(), entry.version)).delete(key);
             match self.commit(plan).await {
                 Ok(_) => {}
                 Err(error) if error.is_lost() => self.datasets.sweep.notify_one(),
@@ -341,7 +366,7 @@ impl Inner {
     /// The rows of a version without parts any more, and of the session that made it.
     async fn drop_version(&self, dir: Ino, key: Key, session: &SessionId) -> Result<()> {
         self.delete_parts(session).await?;
-        self.datasets.versions.invalidate(&(dir.0, version_of(&key)?));
+        self.datasets.versions.forget(dir, version_of(&key)?);
         self.datasets.schemas.invalidate(&session.0);
         let mut plan = Plan::default();
         plan.delete(key).delete(rows::published_key(&session.0));

@@ -22,6 +22,8 @@ pub(crate) struct ContentWriter {
     writer: Option<Writer>,
     stream: StreamId,
     reservation: Reservation,
+    /// Takes its permits whatever the limit says.
+    goes_ahead: bool,
 }
 
 /// A sealed content. Dropped without [`SealedContent::keep`], its bytes are released.
@@ -46,7 +48,21 @@ impl Inner {
             writer: Some(writer),
             stream,
             reservation: self.dirty.take(0),
+            goes_ahead: false,
         }
+    }
+
+    /// A writer for a content that the persister makes out of another one, which goes when this one is there: it does not wait at the
+    /// dirty limit, at which everyone else waits for the persister.
+    pub(crate) fn persisters_writer(
+        self: &Arc<Self>,
+        ino: Ino,
+        generation: u32,
+        size_hint: Option<u64>,
+    ) -> ContentWriter {
+        let mut content = self.content_writer(ino, generation, size_hint);
+        content.goes_ahead = true;
+        content
     }
 
     /// A content that was sealed elsewhere, with what was taken for it: no less than its bytes.
@@ -78,6 +94,7 @@ impl Inner {
             writer: Some(writer),
             stream,
             reservation,
+            goes_ahead: false,
         })
     }
 }
@@ -91,7 +108,11 @@ impl ContentWriter {
     /// Answers how many bytes are written in all.
     pub(crate) async fn append(&mut self, chunks: &[Bytes], note: Bytes) -> Result<u64> {
         let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
-        self.reservation.join(self.inner.dirty.reserve(bytes).await?);
+        let permit = match self.goes_ahead {
+            true => self.inner.dirty.take(bytes),
+            false => self.inner.dirty.reserve(bytes).await?,
+        };
+        self.reservation.join(permit);
         Ok(self.writer_mut().append(chunks, note).await?)
     }
 

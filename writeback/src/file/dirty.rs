@@ -4,21 +4,22 @@
 //! transaction after which the bytes are no longer the only copy, or no longer wanted, settles them. At the limit writers wait
 //! in the order of their arrival; a writer is refused only when for `stall_max` nothing became free.
 //!
-//! The same gate holds writers back while the file system itself is nearly full, so that the metastore, the persister and
-//! deletes still have room: [`RESERVE_MAX`], or a hundredth of the file system if that is less. Deletes and the persister take
-//! no permits here and always go ahead.
+//! The same gate holds writers back while every file system of the data folders is nearly full, so that the metastore, the persister and
+//! deletes still have room (`disks`). While one has room, writers go on: the segments are put there. Deletes and the persister take no
+//! permits here and always go ahead.
 //!
 //! It does not own the rows from which the ledger is filled at recovery, nor which bytes are dirty: it counts what it is told.
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    disks::{self, Disks},
+};
 use forebay_runtime::{
     budget::{Budget, Permit},
     clock::ClockRef,
-    disk::DiskRef,
     units::ByteSize,
 };
 use std::{
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,8 +28,6 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Room left on the file system for everything but writers' bytes.
-const RESERVE_MAX: u64 = 64 << 20;
 /// How often a writer that waits for room on the file system looks again.
 const ROOM_POLL: Duration = Duration::from_millis(100);
 /// The file system is asked again after so many bytes were reserved.
@@ -53,11 +52,10 @@ struct Kept {
     freed: watch::Sender<u64>,
 }
 
-/// Room on the file system, asked for now and then.
+/// Room on the file systems, asked for now and then.
 #[derive(Debug)]
 struct Room {
-    disk: DiskRef,
-    folder: PathBuf,
+    disks: Disks,
     /// Bytes that may be reserved before it is asked again.
     credit: AtomicU64,
 }
@@ -70,11 +68,10 @@ pub(crate) struct Reservation {
 }
 
 impl Dirty {
-    /// A ledger that lets `limit` bytes be dirty in `folder`.
-    pub(crate) fn new(limit: u64, stall_max: Duration, clock: ClockRef, disk: DiskRef, folder: PathBuf) -> Self {
+    /// A ledger that lets `limit` bytes be dirty on `disks`.
+    pub(crate) fn new(limit: u64, stall_max: Duration, clock: ClockRef, disks: Disks) -> Self {
         let room = Room {
-            disk,
-            folder,
+            disks,
             credit: AtomicU64::new(0),
         };
         Self {
@@ -133,6 +130,11 @@ impl Dirty {
             permit: self.budget.force(bytes),
             kept: Arc::clone(&self.kept),
         }
+    }
+
+    /// Whether so many bytes more leave the file system the room that is kept for the persister and deletes.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> Result<bool> {
+        Ok(self.room.disks.roomiest()?.left() >= bytes)
     }
 
     /// Committed bytes that exist only here.
@@ -196,17 +198,17 @@ impl Dirty {
         }
         let deadline = self.clock.monotonic() + self.stall_max;
         loop {
-            let (free, reserve) = self.room.look()?;
-            if self.room.refill(free, reserve, bytes) {
+            let room = self.room.disks.roomiest()?;
+            if self.room.refill(&room, bytes) {
                 return Ok(());
             }
             if self.clock.monotonic() >= deadline {
                 return Err(Error::full(format!(
                     "the file system of {} has {} left, of which {} are kept for the persister and deletes; \
                      make room there, or wait for the persister",
-                    self.room.folder.display(),
-                    ByteSize(free).rounded(),
-                    ByteSize(reserve).rounded()
+                    room.folder.display(),
+                    ByteSize(room.free).rounded(),
+                    ByteSize(room.reserve).rounded()
                 )));
             }
             self.clock.sleep(ROOM_POLL).await;
@@ -230,21 +232,10 @@ impl Room {
             .is_ok()
     }
 
-    /// Free bytes and the reserve.
-    fn look(&self) -> Result<(u64, u64)> {
-        let space = self.disk.space(&self.folder).map_err(|error| {
-            Error::unavailable(format!(
-                "{}: can not ask for free space: {error}",
-                self.folder.display()
-            ))
-        })?;
-        Ok((space.free, RESERVE_MAX.min(space.total / 100)))
-    }
-
     /// Whether `bytes` may be written; if so, some more may be before the file system is asked again. The credit is small
     /// against the reserve, so that writers that share it can not use the reserve up.
-    fn refill(&self, free: u64, reserve: u64, bytes: u64) -> bool {
-        let Some(left) = free.checked_sub(reserve).and_then(|left| left.checked_sub(bytes)) else {
+    fn refill(&self, room: &disks::Room<'_>, bytes: u64) -> bool {
+        let Some(left) = room.left().checked_sub(bytes) else {
             return false;
         };
         self.credit.store((left / 8).min(ROOM_CHECK_BYTES), Ordering::Relaxed);
@@ -326,8 +317,7 @@ mod tests {
             limit,
             Duration::from_secs(60),
             clock,
-            disk.shared(),
-            PathBuf::from("/"),
+            Disks::new(disk.shared(), ["/".into()]),
         ))
     }
 

@@ -110,6 +110,15 @@ impl Cache {
 }
 
 impl Inner {
+    /// The room of a draft that nobody wants.
+    fn give_back(&self, file: &SegmentDraft) {
+        match file.sealed() {
+            // Its content found no place.
+            Some(layout) => self.segments.release(file.stream(), &layout),
+            None => file.discard(),
+        }
+    }
+
     fn empty_draft(self: &Arc<Self>, ino: Ino) -> Draft {
         let memory = self.files.drafts.memory.force(0);
         Draft {
@@ -142,6 +151,11 @@ impl Draft {
     /// Whether it has changes that were not placed.
     pub fn is_changed(&self) -> bool {
         self.changes.load(Ordering::Acquire) != self.placed.load(Ordering::Acquire)
+    }
+
+    /// Whether its bytes were promised to survive a power cut while they have no place yet.
+    pub async fn is_promised(&self) -> bool {
+        matches!(&*self.body.read().await, Body::Large(large) if large.noted.load(Ordering::Acquire))
     }
 
     /// Whether it lies in memory: then placing it is what makes it durable.
@@ -274,7 +288,7 @@ impl Draft {
         let body = std::mem::replace(&mut *self.body.write().await, Body::Ended);
         let Body::Large(large) = body else { return };
         let stream = large.file.stream();
-        large.file.discard();
+        self.inner.give_back(&large.file);
         if large.noted.into_inner()
             && let Err(error) = self.inner.forget_draft(stream).await
         {
@@ -289,7 +303,7 @@ impl Drop for Draft {
         if let Body::Large(large) = self.body.get_mut()
             && !*large.noted.get_mut()
         {
-            large.file.discard();
+            self.inner.give_back(&large.file);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! readers of the old content keep it. Appending copies what is there, in bounded pieces: the price of a file that is always
 //! visible whole. Data that grows belongs into a dataset, whose parts are never copied.
 
+mod concat;
 mod content;
 mod copy;
 mod dirty;
@@ -18,6 +19,7 @@ mod truncate;
 mod turns;
 mod writer;
 
+pub use concat::CONCAT_MAX;
 pub(crate) use content::{ContentWriter, SealedContent};
 pub(crate) use dirty::Dirty;
 pub use draft::{Draft, PlaceDraft};

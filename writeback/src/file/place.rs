@@ -8,10 +8,11 @@ use crate::{
     AckLevel, Error, ErrorKind, Mismatch, Result,
     cache::Inner,
     changes::Change,
+    policy::Amount,
     rows::{self, Content, FileWritten, TokenRow},
 };
 use forebay_metastore::{Announced, Check, Key};
-use forebay_namespace::{Create, Ino, Node, Path, Plan, Replace};
+use forebay_namespace::{Create, Ino, Node, NsError, Path, Plan, Replace};
 use futures::poll;
 use std::{pin::pin, sync::Arc, task::Poll};
 
@@ -34,8 +35,13 @@ pub(crate) struct Target {
 pub(crate) enum Ground {
     /// Whatever is there.
     Any,
-    /// Exactly this content ([`FileReader::identity`]; `None`: nothing), whose first `len` bytes are the first of the new one.
-    Exactly { identity: Option<String>, len: u64 },
+    /// Exactly this content ([`FileReader::identity`]; `None`: nothing), whose first `len` bytes are the first of the new one. `ino`:
+    /// of the row it had.
+    Exactly {
+        identity: Option<String>,
+        ino: Option<Ino>,
+        len: u64,
+    },
 }
 
 /// How one try to commit ended.
@@ -50,16 +56,19 @@ pub(crate) enum Tried {
 }
 
 impl Inner {
-    /// Seals `content` and gives it its name.
-    pub(super) async fn commit_file(self: &Arc<Self>, content: ContentWriter, target: Target) -> Result<Committed> {
-        let path = target.path.clone();
-        let committed = self.commit_in_turn(content, target).await?;
+    /// Seals `content` and gives it its name. Answers the name too: an append goes where the file has gone.
+    pub(super) async fn commit_file(
+        self: &Arc<Self>,
+        content: ContentWriter,
+        mut target: Target,
+    ) -> Result<(Committed, Path)> {
+        let committed = self.commit_in_turn(content, &mut target).await?;
         // Whoever is told may have to wait for others who wait for their turn.
-        self.tell(Change::Name(path)).await;
-        Ok(committed)
+        self.tell(Change::Name(target.path.clone())).await;
+        Ok((committed, target.path))
     }
 
-    async fn commit_in_turn(self: &Arc<Self>, content: ContentWriter, mut target: Target) -> Result<Committed> {
+    async fn commit_in_turn(self: &Arc<Self>, content: ContentWriter, target: &mut Target) -> Result<Committed> {
         let _entered = self.enter()?;
         // Those that one flush makes durable come to the metastore together. A large content has flushes of its own, which take long.
         let mut announced = if content.is_packed() {
@@ -69,8 +78,9 @@ impl Inner {
         };
         let mut sealed = content.seal().await?;
         self.reach(forebay_runtime::crash_point!("sealed-not-committed"))?;
-        let mut turn = pin!(self.files.turns.take(&target.path));
-        let _turn = match poll!(turn.as_mut()) {
+        let path = target.path.clone();
+        let mut turn = pin!(self.files.turns.take(&path));
+        let mut turn = match poll!(turn.as_mut()) {
             Poll::Ready(turn) => turn,
             Poll::Pending => {
                 // Nobody shall wait for one who waits for another.
@@ -80,7 +90,7 @@ impl Inner {
         };
         let mut attempts = self.attempts(format!("write {}", target.path));
         loop {
-            match self.try_write(&target, &sealed, std::mem::take(&mut announced)).await {
+            match self.try_write(target, &sealed, std::mem::take(&mut announced)).await {
                 Ok(Tried::Done { replaced }) => {
                     let size = sealed.len;
                     self.written(sealed, replaced);
@@ -93,7 +103,14 @@ impl Inner {
                 Ok(Tried::Repeated(answer)) => return Ok(answer),
                 Ok(Tried::Moved) => {
                     attempts.after(Error::lost()).await?;
-                    (sealed, target.ground) = self.copy_anew(&target, &sealed).await?;
+                    if let Some(path) = self.gone_to(target).await? {
+                        // Whoever waits for this turn may have the other one.
+                        drop(turn);
+                        target.path = path;
+                        turn = self.files.turns.take(&target.path).await;
+                        continue;
+                    }
+                    (sealed, target.ground) = self.copy_anew(target, &sealed).await?;
                 }
                 Err(error) if error.kind() == ErrorKind::Deadline => {
                     sealed.in_doubt();
@@ -152,9 +169,9 @@ impl Inner {
         .encode();
         plan.amend(ino, |inode| {
             inode.content = content;
-            if let Some(Node::Row { inode: old, .. }) = &planned.replaced {
-                (inode.uid, inode.gid, inode.xattrs) = (old.uid, old.gid, old.xattrs.clone());
-                inode.mode = how.mode_bits.unwrap_or(old.mode);
+            if let Some(old) = &planned.replaced {
+                inode.inherit(old);
+                inode.mode = how.mode_bits.unwrap_or(inode.mode);
             }
             if let Some((uid, gid)) = how.owner {
                 (inode.uid, inode.gid) = (uid, gid);
@@ -174,11 +191,34 @@ impl Inner {
         if let Some(note) = note {
             plan.delete(note.clone());
         }
+        let replaced = planned.replaced.as_ref().map(Amount::of).unwrap_or_default();
+        let share = self.take_share(path, Amount::file(sealed.len).minus(replaced)).await?;
         drop(announced);
-        self.commit(plan).await?;
+        self.commit_with(plan, share).await?;
         Ok(Tried::Done {
             replaced: planned.replaced,
         })
+    }
+
+    /// The new name of the file that an append follows, when its old name leads nowhere.
+    async fn gone_to(&self, target: &Target) -> Result<Option<Path>> {
+        let Ground::Exactly { ino, .. } = target.ground else {
+            return Ok(None);
+        };
+        match self.names.resolve(&target.path).await {
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) | Err(NsError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let path = match ino {
+            Some(ino) => self.names.path_of(ino).await?,
+            None => None,
+        };
+        if path.is_none() && target.how.needs_file {
+            let text = format!("{}: was removed while it was appended to", target.path);
+            return Err(Error::not_found(text));
+        }
+        Ok(path)
     }
 
     /// An append whose ground has changed: what is there now, then the bytes that were written.
@@ -192,25 +232,30 @@ impl Inner {
         let path = &target.path;
         let own = self.read_sealed(path.to_string(), sealed)?;
         let now = self.look(path).await?;
+        let ino = now.as_ref().and_then(Node::ino);
         let now = now.map(|node| self.read_node(path.to_string(), &node)).transpose()?;
         let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, None);
-        let (ground, _) = copy_ground(now.as_ref(), &mut content).await?;
+        let (ground, _) = copy_ground(ino, now.as_ref(), &mut content).await?;
         copy::range(&own, old_len..own.size(), &mut content).await?;
         Ok((content.seal().await?, ground))
     }
 }
 
 /// Copies what is there to the front of `content`. Answers the ground and the appends it took.
-pub(super) async fn copy_ground(old: Option<&FileReader>, content: &mut ContentWriter) -> Result<(Ground, u64)> {
+pub(super) async fn copy_ground(
+    ino: Option<Ino>,
+    old: Option<&FileReader>,
+    content: &mut ContentWriter,
+) -> Result<(Ground, u64)> {
     let (identity, len) = (old.map(FileReader::identity), old.map_or(0, FileReader::size));
     let appends = match old {
         Some(old) => copy::range(old, 0..len, content).await?,
         None => 0,
     };
-    Ok((Ground::Exactly { identity, len }, appends))
+    Ok((Ground::Exactly { identity, ino, len }, appends))
 }
 
-fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Create {
+pub(super) fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Create {
     let replace = if how.mode == WriteMode::Create {
         Replace::Never
     } else {
@@ -221,7 +266,7 @@ fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Create {
         size: sealed.len,
         generation: GENERATION,
         token: how.token.clone(),
-        parents: true,
+        parents: !how.needs_directory,
         replace,
         ino: Some(ino),
         ..Create::default()
@@ -248,7 +293,7 @@ pub(super) fn check_target(path: &Path, how: &WriteFile, there: Option<&Node>) -
     }
 }
 
-fn size_of(node: &Node) -> u64 {
+pub(super) fn size_of(node: &Node) -> u64 {
     match node {
         Node::Row { inode, .. } => inode.size,
         Node::Base { entry, .. } => entry.size,

@@ -116,13 +116,16 @@ impl Inner {
                 Source::Local { reader, copy: None }
             }
             Content::Persisted { at, layout, .. } => {
-                let copy = self.store_reader(&name, &at, inode.size);
+                let copy = self.store_reader(&name, &at, inode);
                 let local = layout.as_ref().map(|layout| self.segments.reader(stream, layout));
                 match (local, copy) {
-                    (Some(Ok(reader)), copy) => Source::Local {
-                        reader,
-                        copy: copy.ok(),
-                    },
+                    (Some(Ok(reader)), copy) => {
+                        self.clean.opened_copy(stream);
+                        Source::Local {
+                            reader,
+                            copy: copy.ok(),
+                        }
+                    }
                     (_, Ok(copy)) => Source::Clean(copy),
                     (Some(Err(error)), Err(_)) => return Err(Error::from(error).at(&name)),
                     (None, Err(error)) => return Err(error),
@@ -146,6 +149,7 @@ impl Inner {
             key,
             size: entry.size,
             validator,
+            changed: entry.mtime,
         };
         Ok(self.reader(name, identity, entry.size, Source::Clean(clean)))
     }
@@ -163,7 +167,7 @@ impl Inner {
         }
     }
 
-    fn store_reader(&self, name: &str, at: &StoreAt, size: u64) -> Result<CleanReader> {
+    fn store_reader(&self, name: &str, at: &StoreAt, inode: &Inode) -> Result<CleanReader> {
         let mount = self.mounts.by_id(at.mount).ok_or_else(|| {
             Error::unavailable(format!(
                 "{name}: lies in an under-store that is not mounted any more; mount it again"
@@ -172,8 +176,9 @@ impl Inner {
         Ok(CleanReader {
             mount,
             key: at.key.clone(),
-            size,
+            size: inode.size,
             validator: Validator(at.validator.clone()),
+            changed: inode.mtime.max(inode.ctime),
         })
     }
 
@@ -223,8 +228,10 @@ impl FileReader {
             .as_ref()
             .is_err_and(|error| error.kind() == ErrorKind::Precondition)
         {
-            // Whoever opens it next must not be shown what was remembered of it.
-            self.inner.mounts.changed(object.mount.id, &object.key);
+            // Whoever opens it next must not be shown what was remembered of it, whatever the policies let be believed.
+            let noticed = self.inner.noticed(&object.mount, &object.key).await;
+            noticed
+                .unwrap_or_else(|error| tracing::debug!(file = %self.name, %error, "a change outside is seen later"));
         }
         read.map_err(|error| error.at(&self.name))
     }

@@ -64,6 +64,7 @@ impl Inner {
         copy::zeros(size - kept, &mut content).await?;
         let ground = Ground::Exactly {
             identity: Some(old.identity()),
+            ino: node.ino(),
             len: kept,
         };
         Ok((
@@ -71,7 +72,7 @@ impl Inner {
             Target {
                 path: path.clone(),
                 how,
-                level: self.settings.ack,
+                level: self.ack_level_at(path),
                 ground,
                 note: None,
             },

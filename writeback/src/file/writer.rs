@@ -8,7 +8,7 @@ use super::{
     ContentWriter,
     place::{GENERATION, Ground, Target, Token, check_target, copy_ground, with_token},
 };
-use crate::{AckLevel, Cache, Error, ErrorKind, Result, cache::Inner};
+use crate::{AckLevel, Cache, Error, ErrorKind, Result, cache::Inner, policy::Amount};
 use bytes::Bytes;
 use forebay_namespace::{Node, NsError, Path};
 use forebay_runtime::clock::Timestamp;
@@ -41,7 +41,7 @@ pub struct WriteFile {
     pub mode: WriteMode,
     /// Must equal the present size (0 when the file is missing); Precondition otherwise.
     pub offset: Option<u64>,
-    /// Level of the commit; `None`: the cache's.
+    /// Level of the commit; `None`: what the policies say.
     pub ack: Option<AckLevel>,
     /// Idempotency key: the same write again is answered from the first.
     pub token: Option<String>,
@@ -55,6 +55,11 @@ pub struct WriteFile {
     pub mtime: Option<Timestamp>,
     /// Last change of any kind; default now.
     pub ctime: Option<Timestamp>,
+    /// A missing directory is refused with NotFound at the commit, instead of being created.
+    pub needs_directory: bool,
+    /// A missing file is refused with NotFound instead of being created. An append follows a file that is renamed meanwhile, with or
+    /// without this.
+    pub needs_file: bool,
 }
 
 /// What was accepted so far.
@@ -94,6 +99,8 @@ struct Writing {
     content: ContentWriter,
     stable: StableWatch,
     target: Target,
+    /// What the commit would add so far.
+    added: Amount,
 }
 
 impl Cache {
@@ -105,12 +112,12 @@ impl Cache {
     pub async fn write_file(&self, path: &Path, how: WriteFile) -> Result<FileWriter> {
         let inner = &self.inner;
         inner.check_writable(path)?;
-        let level = how.ack.unwrap_or(inner.settings.ack);
+        let level = inner.level_of(path, how.ack);
         inner.check_level(path, level)?;
         if let Token::Known(answer) = inner.file_token(path, how.token.as_deref()).await? {
             return Ok(FileWriter::repeat(answer));
         }
-        let (content, ground, copied) = inner.begin_content(path, &how).await?;
+        let (content, ground, copied, added) = inner.begin_content(path, &how).await?;
         let stable = inner.without_first(content.stable(), copied);
         let target = Target {
             path: path.clone(),
@@ -124,6 +131,7 @@ impl Cache {
                 content,
                 stable,
                 target,
+                added,
             })),
         })
     }
@@ -157,9 +165,16 @@ impl FileWriter {
                     written: stable.borrow().bytes,
                 })
             }
-            State::Writing(writing) => Ok(Accepted {
-                written: writing.content.append(&chunks, Bytes::new()).await?,
-            }),
+            State::Writing(writing) => {
+                let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+                writing.added = writing.added.plus(Amount::bytes(bytes));
+                // What could not be committed anyway is not taken in.
+                let inner = Arc::clone(writing.content.inner());
+                inner.check_share(&writing.target.path, writing.added).await?;
+                Ok(Accepted {
+                    written: writing.content.append(&chunks, Bytes::new()).await?,
+                })
+            }
         }
     }
 
@@ -187,36 +202,59 @@ impl FileWriter {
             let inner = Arc::clone(&inner);
             async move { inner.commit_file(content, target).await }
         };
-        let committed = inner
+        let (committed, path) = inner
             .to_the_end("commit-file", commit)
             .await
             .map_err(|error| with_token(error, &path, token.as_deref()))?;
         if level == AckLevel::Persisted {
-            let wait = Cache { inner }.wait_persisted(&path, PERSISTED_MAX).await;
+            let wait = Cache { inner }.persist_now(&path, PERSISTED_MAX).await;
             wait.map_err(|error| with_token(error, &path, token.as_deref()))?;
         }
         Ok(committed)
     }
 }
 
+/// What a write adds at least, as far as can be known when it begins.
+fn least_added(how: &WriteFile, before: Option<&Node>) -> Amount {
+    let hint = how.size_hint.unwrap_or(0);
+    match before {
+        // Nothing would be written in vain unless it has bytes.
+        None => Amount::file(hint.max(1)),
+        Some(_) if how.mode == WriteMode::Append => Amount::bytes(hint),
+        Some(before) => Amount::file(hint).minus(Amount::of(before)),
+    }
+}
+
 impl Inner {
-    /// A content for the write, what it takes the place of, and how many appends of it are what was there before.
-    async fn begin_content(self: &Arc<Self>, path: &Path, how: &WriteFile) -> Result<(ContentWriter, Ground, u64)> {
+    /// A content for the write, what it takes the place of, how many appends of it are what was there before, and what it would add
+    /// to quotas if it had no bytes.
+    async fn begin_content(
+        self: &Arc<Self>,
+        path: &Path,
+        how: &WriteFile,
+    ) -> Result<(ContentWriter, Ground, u64, Amount)> {
         let mut moved = 0;
         loop {
             let before = self.look_before(path, how).await?;
+            if how.needs_file && before.is_none() {
+                return Err(Error::not_found(format!("{path}: not found")));
+            }
             check_target(path, how, before.as_ref())?;
+            self.check_share(path, least_added(how, before.as_ref())).await?;
             let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, how.size_hint);
             if how.mode != WriteMode::Append {
-                return Ok((content, Ground::Any, 0));
+                let replaced = before.as_ref().map(Amount::of).unwrap_or_default();
+                return Ok((content, Ground::Any, 0, Amount::file(0).minus(replaced)));
             }
+            let ino = before.as_ref().and_then(Node::ino);
+            let added = before.as_ref().map_or(Amount::file(0), |_| Amount::default());
             let old = before.map(|node| self.read_node(path.to_string(), &node)).transpose()?;
-            match copy_ground(old.as_ref(), &mut content).await {
+            match copy_ground(ino, old.as_ref(), &mut content).await {
                 // The under-store has another content by now; the next look shows it.
                 Err(error) if error.kind() == ErrorKind::Precondition && moved < MOVED_MAX => moved += 1,
                 other => {
                     let (ground, copied) = other?;
-                    return Ok((content, ground, copied));
+                    return Ok((content, ground, copied, added));
                 }
             }
         }

@@ -1,7 +1,8 @@
 //! What the under-stores show: the base that lies under the namespace's rows, over all mounts.
 //!
-//! Answers of object stores are remembered for [`FRESH`], so that a burst of lookups costs one request; a local folder is asked
-//! every time. Our own changes drop what was remembered. A store that is away is an error, never an absence.
+//! Answers of a store are remembered as long as the policies say ([`Freshness`](super::freshness)), so that a burst of lookups costs one
+//! request, within [`REMEMBERED_BYTES_MAX`]. Our own changes drop what was remembered, and so does a comparison with the store. A store
+//! that is away is an error, never an absence.
 
 use super::{
     Mount, Shared,
@@ -12,31 +13,39 @@ use super::{
 use crate::rows::{Content, StoreAt};
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_namespace::{Base, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
+use forebay_namespace::{Base, BaseAttributes, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
 use forebay_runtime::clock::Timestamp;
-use forebay_understore::{Found, KEY_BYTES_MAX, Listed, StoreError};
+use forebay_understore::{
+    Found, KEY_BYTES_MAX, Listed, StoreError,
+    attributes::{GID, MODE, UID, XATTRS, decode_xattrs},
+};
 use moka::sync::Cache as Moka;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// How long an answer of an object store is taken for true.
-const FRESH: Duration = Duration::from_secs(1);
-/// The same for "nothing there": shorter, because it stands between a write outside and its first reader here.
-const FRESH_ABSENT: Duration = Duration::from_millis(250);
 /// Bytes of remembered answers.
 const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
+
+/// What a store answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Answer {
+    /// When it was asked.
+    at: Duration,
+    /// The mount's epoch then.
+    epoch: u64,
+    entry: Option<BaseEntry>,
+}
 
 /// Remembered answers by mount and key.
 #[derive(Debug)]
 pub(super) struct Remembered {
-    answers: Moka<At, (Duration, Option<BaseEntry>)>,
+    answers: Moka<At, Answer>,
     /// How often keys were forgotten. An answer under way meanwhile may be the old one.
     ages: Ages,
 }
 
 impl Remembered {
     pub(super) fn new() -> Self {
-        let weigh =
-            |(_, key): &At, _: &(Duration, Option<BaseEntry>)| u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX);
+        let weigh = |(_, key): &At, _: &Answer| u32::try_from(key.len() * 2 + 200).unwrap_or(u32::MAX);
         Self {
             answers: Moka::builder()
                 .max_capacity(REMEMBERED_BYTES_MAX)
@@ -48,10 +57,30 @@ impl Remembered {
 
     /// Keeps an answer that was asked for at this age of the key, unless the key was forgotten since. Looked at after it is kept:
     /// whoever forgets later finds it.
-    fn keep(&self, at: At, asked: u64, answer: (Duration, Option<BaseEntry>)) {
+    fn keep(&self, at: At, asked: u64, answer: Answer) {
         self.answers.insert(at.clone(), answer);
         if self.ages.of(&at) != asked {
             self.answers.invalidate(&at);
+        }
+    }
+
+    /// What was found at a key when it was asked for proves the directories above it, so that a burst of lookups below a directory does
+    /// not ask for that one again and again. Only those of which a store knows nothing else: no time, no attributes.
+    fn prove_above(&self, (mount, key): &At, at: Duration, epoch: u64) {
+        for (end, _) in key.rmatch_indices('/') {
+            let above = (*mount, key[..end].to_owned());
+            let asked = self.ages.of(&above);
+            let known = self.answers.get(&above);
+            let Some(known) = known.filter(|known| known.epoch == epoch && known.at < at) else {
+                continue;
+            };
+            if known
+                .entry
+                .as_ref()
+                .is_some_and(|entry| *entry == directory(&entry.name))
+            {
+                self.keep(above, asked, Answer { at, ..known });
+            }
         }
     }
 
@@ -94,21 +123,29 @@ impl Base for MountedBase {
             return Ok(None);
         };
         let name = path.name().unwrap_or_default();
-        let now = self.shared.clock.monotonic();
+        let freshness = self.shared.freshness(&mount, path);
+        let (now, epoch) = (self.shared.clock.monotonic(), mount.epoch());
         let id = (mount.id, key);
-        if !mount.is_local()
-            && let Some((at, entry)) = self.shared.remembered.answers.get(&id)
+        if freshness.remembers()
+            && let Some(answer) = self.shared.remembered.answers.get(&id)
+            && answer.epoch == epoch
+            && freshness.holds(now.saturating_sub(answer.at), answer.entry.is_none())
         {
-            let fresh = if entry.is_some() { FRESH } else { FRESH_ABSENT };
-            if now < at + fresh {
-                return Ok(entry);
-            }
+            return Ok(answer.entry);
         }
         let asked = self.shared.remembered.ages.of(&id);
         let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
+        if found.is_some() {
+            self.shared.remembered.prove_above(&id, now, epoch);
+        }
         let entry = found.map(|found| entry(name.to_vec(), found));
-        if !mount.is_local() {
-            self.shared.remembered.keep(id, asked, (now, entry.clone()));
+        if freshness.remembers() {
+            let answer = Answer {
+                at: now,
+                epoch,
+                entry: entry.clone(),
+            };
+            self.shared.remembered.keep(id, asked, answer);
         }
         Ok(entry)
     }
@@ -222,8 +259,23 @@ fn entry(name: Vec<u8>, found: Found) -> BaseEntry {
         is_dir: found.is_dir,
         size: found.size,
         mtime: Timestamp(found.mtime),
+        attributes: attributes(&found.attributes),
         validator: found.validator.0,
     }
+}
+
+/// What the store keeps of it, as far as it makes sense: others may keep something else under these names.
+fn attributes(kept: &[(String, String)]) -> Option<Arc<BaseAttributes>> {
+    let value = |name: &str| Some(kept.iter().find(|(kept, _)| kept == name)?.1.as_str());
+    let mode = value(MODE).and_then(|mode| u32::from_str_radix(mode, 8).ok());
+    let id = |name| value(name).and_then(|id| id.parse().ok()).unwrap_or(0);
+    let attributes = BaseAttributes {
+        mode: mode.filter(|mode| *mode <= 0o7777),
+        uid: id(UID),
+        gid: id(GID),
+        xattrs: value(XATTRS).map(decode_xattrs).unwrap_or_default(),
+    };
+    (attributes != BaseAttributes::default()).then(|| Arc::new(attributes))
 }
 
 fn directory(name: &[u8]) -> BaseEntry {
@@ -233,6 +285,7 @@ fn directory(name: &[u8]) -> BaseEntry {
         size: 0,
         mtime: Timestamp(0),
         validator: String::new(),
+        attributes: None,
     }
 }
 
@@ -248,7 +301,11 @@ mod tests {
     fn an_answer_that_was_under_way_when_its_key_changed_is_not_remembered() {
         let remembered = Remembered::new();
         let at = (1, "a/b".to_owned());
-        let answer = (Duration::ZERO, None);
+        let answer = Answer {
+            at: Duration::ZERO,
+            epoch: 0,
+            entry: None,
+        };
         let forgets: [&dyn Fn(); 2] = [&|| remembered.forget(1, "a/b"), &|| remembered.forget_all()];
         for forget in forgets {
             let asked = remembered.ages.of(&at);

@@ -14,7 +14,7 @@ use crate::{
 };
 use forebay_metastore::Check;
 use forebay_namespace::{Ino, Node, Path, Plan};
-use forebay_understore::{Expect, Found, StoreError};
+use forebay_understore::{Expect, Found, StoreError, Write};
 use std::sync::Arc;
 
 /// How the clearing of one place ended.
@@ -176,6 +176,11 @@ impl Inner {
         if let Some(other) = before {
             return Ok(Cleared::Wait(other));
         }
+        let packed = mount.packs.as_ref().is_some_and(|packs| packs.holds(&place.key));
+        let _aside = match packed {
+            true => self.persist.step_aside(),
+            false => None,
+        };
         match self.try_clear_file(mount, place).await {
             // A mere name was no directory's last file.
             Ok(None) if unknown => Ok(Cleared::Done),
@@ -191,7 +196,10 @@ impl Inner {
             self.abort_uploads(mount, place).await?;
         }
         match self.see_place(mount, place, None).await? {
-            There::Nothing => Ok(None),
+            There::Nothing => {
+                self.fence(mount, place).await?;
+                Ok(None)
+            }
             There::Ours(found) | There::Known(found) => {
                 mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
                 Ok(None)
@@ -209,6 +217,27 @@ impl Inner {
             ))),
             There::Foreign(_) => Ok(None),
         }
+    }
+
+    /// Keeps a write that was given up without an answer from arriving after all: a gateway whose pool is full holds it, and carries it out
+    /// when there is room again. Such a write makes an object only where none is, so the name is taken, which comes after what the gateway
+    /// holds, and given back. Under the token of that write, so that whoever is cut off in between finds its own.
+    async fn fence(&self, mount: &Mount, place: &Place) -> Result<(), StoreError> {
+        let Some(token) = place.token.clone().filter(|_| place.holds.is_none()) else {
+            return Ok(());
+        };
+        if mount.is_local() || !mount.is_exclusive() {
+            return Ok(());
+        }
+        let write = Write {
+            key: place.key.clone(),
+            size: 0,
+            token,
+            attributes: Vec::new(),
+            expect: Expect::Absent,
+        };
+        let taken = mount.upload.put(&write, Vec::new()).await?;
+        mount.upload.delete(&place.key, &Expect::Match(taken.validator)).await
     }
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.

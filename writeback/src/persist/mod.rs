@@ -1,7 +1,8 @@
 //! Persist: the under-store becomes what was acknowledged.
 //!
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
-//! one after the other and hands it to `put` (with `upload` and `publish`), `clear`, or `tree`. `resolve` is what people ask.
+//! one after the other and hands it to `put` (with `convert`, `upload` and `publish`), `clear`, or `tree`. `withhold` is what policies
+//! keep back, `resolve` what people ask, `asked` what a restart must remember of that.
 //!
 //! # Consistency
 //!
@@ -43,8 +44,11 @@
 //! goes on with the parts that are noted as acknowledged, if its content is still to go there; else it is aborted, as it is where
 //! nothing is noted of it. One that is gone at the store begins anew. Every step may be repeated.
 
+mod asked;
 mod clear;
+mod convert;
 mod notes;
+mod pack;
 mod plan;
 mod publish;
 mod put;
@@ -54,13 +58,16 @@ mod run;
 mod tracker;
 mod tree;
 mod upload;
+mod withhold;
 
 use self::{
+    asked::Asked,
     plan::Row,
     tracker::{Phase, Tracker},
     upload::Partial,
 };
 use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
+use forebay_metastore::Version;
 use forebay_runtime::clock::Timestamp;
 use parking_lot::Mutex;
 use std::{
@@ -68,13 +75,14 @@ use std::{
     ops::Range,
     sync::{
         OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
 
 pub use resolve::Resolve;
+pub(crate) use resolve::Waiting;
 
 /// How long a row that was planned is looked for: its transaction may come late, or never.
 const TOUCHED_MAX: Duration = Duration::from_secs(120);
@@ -87,16 +95,30 @@ pub(crate) struct Persist {
     mounts: Mounts,
     numbers_left: Mutex<Range<u64>>,
     tracker: Mutex<Tracker>,
-    /// Rows that were planned or changed, and when (monotonic).
-    touched: Mutex<HashMap<u64, Duration>>,
+    /// Rows that were planned or changed.
+    touched: Mutex<HashMap<u64, Touched>>,
     /// Uploads in parts under way, by row.
     partials: Mutex<HashMap<u64, Partial>>,
+    /// What is kept back no more because somebody asked for it.
+    asked: Asked,
     wake: Notify,
+    /// Runs that wait for a pack, and what tells of one more.
+    aside: AtomicUsize,
+    stepped: Notify,
     /// Grows whenever something was done: waiters look again.
     done: watch::Sender<u64>,
     persisted_bytes: AtomicU64,
     /// What all our tokens begin with.
     token_prefix: OnceLock<String>,
+}
+
+/// A row that was planned or changed, and is looked for.
+#[derive(Clone, Copy, Debug)]
+struct Touched {
+    /// When (monotonic).
+    at: Duration,
+    /// The version that the plan replaces; while the row still has it, the commit is yet to come.
+    over: Version,
 }
 
 /// Counts for `status`.
@@ -110,6 +132,8 @@ pub(crate) struct PersistNumbers {
     pub(crate) persisted_bytes: u64,
     /// When the oldest that waits was acknowledged.
     pub(crate) oldest: Option<Timestamp>,
+    /// Pieces of work that a policy keeps back.
+    pub(crate) withheld: u64,
     /// What was refused.
     pub(crate) blocked: Vec<Blocked>,
     /// What someone else changed.
@@ -152,7 +176,10 @@ impl Persist {
             tracker: Mutex::default(),
             touched: Mutex::default(),
             partials: Mutex::default(),
+            asked: Asked::default(),
             wake: Notify::new(),
+            aside: AtomicUsize::new(0),
+            stepped: Notify::new(),
             done: watch::Sender::new(0),
             persisted_bytes: AtomicU64::new(0),
             token_prefix: OnceLock::new(),
@@ -164,9 +191,18 @@ impl Persist {
         self.wake.notify_one();
     }
 
-    /// A row is being planned: look for it.
+    /// A row is being planned, or was changed: look for it.
     fn touch(&self, seq: u64) {
-        self.touched.lock().insert(seq, self.now());
+        self.touch_over(seq, Version(0));
+    }
+
+    /// A row is being planned in place of this version of it: look for it until another one is there. One that is seen before the
+    /// commit must not settle it, or what is held, blocked or in conflict would never hear of the change.
+    fn touch_over(&self, seq: u64, over: Version) {
+        let mut touched = self.touched.lock();
+        let known = touched.get(&seq).map_or(Version(0), |known| known.over);
+        let over = over.max(known);
+        touched.insert(seq, Touched { at: self.now(), over });
     }
 
     fn now(&self) -> Duration {
@@ -202,9 +238,12 @@ impl Persist {
         tracker.refresh(seq, row, now);
         drop(tracker);
         let mut touched = self.touched.lock();
-        // Planned and not there: not committed yet. Known and not there: done.
-        let settled = row.is_some() || known || touched.get(&seq).is_some_and(|at| now > *at + TOUCHED_MAX);
-        if settled {
+        let Some(Touched { at, over }) = touched.get(&seq).copied() else {
+            return;
+        };
+        // Planned and not there, or there as it was before: not committed yet. Known and not there: done.
+        let settled = row.map_or(known, |row| row.version > over);
+        if settled || now > at + TOUCHED_MAX {
             touched.remove(&seq);
         }
     }
@@ -214,19 +253,15 @@ impl Persist {
         self.done.send_modify(|done| *done += 1);
     }
 
-    /// Pieces of work that answer for keys of this mount.
-    pub(crate) fn waiting_on(&self, mount: u32) -> u64 {
-        self.tracker.lock().of_mount(mount)
-    }
-
     /// The numbers now.
     pub(crate) fn numbers(&self) -> PersistNumbers {
         let tracker = self.tracker.lock();
         let mut numbers = PersistNumbers {
-            queued: (tracker.len() - tracker.running().min(tracker.len())) as u64,
+            queued: tracker.len().saturating_sub(tracker.running() + tracker.withheld()) as u64,
             uploading: tracker.running() as u64,
             persisted_bytes: self.persisted_bytes.load(Ordering::Relaxed),
             oldest: tracker.oldest().map(Timestamp),
+            withheld: tracker.withheld() as u64,
             ..PersistNumbers::default()
         };
         for (_, phase) in tracker.troubled() {

@@ -329,7 +329,7 @@ impl Persist {
                 let (older, newer) = if a.seq < b.seq { (a, b) } else { (b, a) };
                 let key = work_key(newer.seq);
                 plan.check(Check::At(key.clone(), newer.version)).delete(key);
-                self.touch(newer.seq);
+                self.touch_over(newer.seq, newer.version);
                 Some(older)
             }
             (a, b) => a.or(b),
@@ -337,7 +337,7 @@ impl Persist {
     }
 
     /// The places shall be empty; where there are none the row goes.
-    async fn clear(&self, plan: &mut Plan, pending: Option<Row>, places: Vec<Place>) -> Result<()> {
+    pub(super) async fn clear(&self, plan: &mut Plan, pending: Option<Row>, places: Vec<Place>) -> Result<()> {
         if !places.is_empty() {
             let work = self.work(WorkKind::Clear, places);
             return self.write(plan, pending, work).await.map(drop);
@@ -345,22 +345,22 @@ impl Persist {
         if let Some(row) = pending {
             let key = work_key(row.seq);
             plan.check(Check::At(key.clone(), row.version)).delete(key);
-            self.touch(row.seq);
+            self.touch_over(row.seq, row.version);
         }
         Ok(())
     }
 
     /// Writes a row, in place of `pending` or a new one.
     pub(super) async fn write(&self, plan: &mut Plan, pending: Option<Row>, work: Work) -> Result<u64> {
-        let seq = match pending {
+        let (seq, over) = match pending {
             Some(row) => {
                 plan.check(Check::At(work_key(row.seq), row.version));
-                row.seq
+                (row.seq, row.version)
             }
-            None => self.number().await?,
+            None => (self.number().await?, Version(0)),
         };
         plan.put(work_key(seq), rows::encode(&work));
-        self.touch(seq);
+        self.touch_over(seq, over);
         Ok(seq)
     }
 

@@ -6,11 +6,11 @@ use super::{plan::work_key, put::Job, tracker::Outcome};
 use crate::{
     Result,
     cache::Inner,
+    policy::value,
     rows::{self, Content, StoreAt, Work, WorkKind, WorkState},
 };
 use forebay_metastore::Check;
 use forebay_runtime::crash_point;
-use forebay_segment::StreamId;
 use std::sync::{Arc, atomic::Ordering};
 
 impl Inner {
@@ -64,8 +64,13 @@ impl Inner {
             self.persist.persisted_bytes.fetch_add(inode.size, Ordering::Relaxed);
         }
         self.reach(crash_point!("recorded-not-trimmed"))?;
-        if layout.is_some() {
-            self.clean.persisted(StreamId(job.ino.0, inode.generation), inode.size);
+        if let Some(layout) = &layout {
+            self.count_copy(job.ino, &inode, layout, (at.mount, &at.key));
+        }
+        if was_dirty && self.policies.effective(&job.path).write == value::Write::Around {
+            let left = self.evict(job.ino, inode.generation).await;
+            left.inspect_err(|error| tracing::debug!(path = %job.path, %error, "a copy stays until it is evicted"))
+                .ok();
         }
         self.persist.partials.lock().remove(&job.row.seq);
         if let Some(upload) = upload {

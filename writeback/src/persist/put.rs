@@ -25,7 +25,10 @@ use forebay_metastore::Check;
 use forebay_namespace::{Ino, Inode, Path, Plan};
 use forebay_runtime::crash_point;
 use forebay_segment::StreamId;
-use forebay_understore::{Expect, Found, StoreError, Validator, Write};
+use forebay_understore::{
+    Expect, Found, StoreError, Validator, Write,
+    attributes::{GID, MODE, MTIME, UID, XATTRS, encode_xattrs},
+};
 use std::{sync::Arc, time::Duration};
 
 /// Pause after something that was damaged or in the way for a moment.
@@ -130,6 +133,16 @@ impl Inner {
         if mount.read_only {
             return blocked(format!("{} is mounted read-only", mount.url));
         }
+        if !unwinds && let Some(outcome) = self.part_from_hidden(&row, &path).await? {
+            return Ok(outcome);
+        }
+        let at = (mount.id, key.clone());
+        if !unwinds && let Some(outcome) = self.withhold(&row, &content, &path, &at).await? {
+            return Ok(outcome);
+        }
+        if !unwinds && let Some(outcome) = self.convert(&row, ino, &inode, &path, &at).await? {
+            return Ok(outcome);
+        }
         if !unwinds && let Some(older) = self.barrier(row.seq, &path).await? {
             return Ok(Outcome::Wait(older));
         }
@@ -143,6 +156,10 @@ impl Inner {
             mount,
             key,
             token,
+        };
+        let _aside = match self.is_packed(&job) {
+            true => self.persist.step_aside(),
+            false => None,
         };
         let acquired = self.persist.tracker.lock().acquire(job.row.seq, &job.at());
         match acquired {
@@ -371,11 +388,12 @@ impl Inner {
         let Some(root) = rules::barrier_root(path) else {
             return Ok(None);
         };
+        self.let_go(seq, &root).await?;
         let (older, all) = self.persist.tracker.lock().older_than(seq, BARRIER_LOOK_MAX);
         for work in &older {
             let under = match work.what {
-                WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => {
-                    let at = self.names.path_of(Ino(ino)).await?;
+                WorkKind::Put { .. } | WorkKind::MakeDir { .. } | WorkKind::MoveTree { .. } => {
+                    let at = self.path_of_work(work).await?;
                     at.is_some_and(|at| at.starts_with(&root) && !rules::is_staging(&at))
                 }
                 WorkKind::Clear => work.places.iter().any(|((mount, key), _)| {
@@ -438,7 +456,7 @@ impl Inner {
             }
         };
         let generation = inode.generation + 1;
-        let mut copy = self.content_writer(ino, generation, Some(inode.size));
+        let mut copy = self.persisters_writer(ino, generation, Some(inode.size));
         let mut at = 0;
         while at < inode.size {
             let end = inode.size.min(at + (1 << 20));
@@ -488,17 +506,27 @@ impl Inner {
         let key = work_key(row.seq);
         plan.check(Check::At(key.clone(), row.version))
             .put(key, rows::encode(&work));
-        self.commit(plan).await?;
-        sealed.keep();
-        if let Content::Persisted {
-            layout: Some(layout), ..
-        } = &content
-        {
-            let stream = StreamId(ino.0, inode.generation);
-            self.clean.forget_copy(stream);
-            self.segments.release(stream, layout);
-        }
-        Ok(Outcome::Moved)
+        let (inner, before) = (Arc::clone(self), StreamId(ino.0, inode.generation));
+        let change = async move {
+            match inner.commit(plan).await {
+                Ok(_) => sealed.keep(),
+                Err(error) if error.kind() == ErrorKind::Deadline => {
+                    sealed.in_doubt();
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+            if let Content::Persisted {
+                layout: Some(layout), ..
+            } = &content
+            {
+                inner.clean.forget_copy(before);
+                inner.segments.release(before, layout);
+            }
+            Ok(Outcome::Moved)
+        };
+        // A shutdown must not part the commit from what follows: the row would name bytes that were let go.
+        self.to_the_end("bring-home", change).await
     }
 
     /// Takes a place over from work that waits for us and only has to clear it.
@@ -550,13 +578,18 @@ pub(super) fn expect(place: &Place) -> Expect {
 pub(super) fn write_of(job: &Job) -> Write {
     let inode = &job.inode;
     let mut attributes = vec![
-        ("mode".to_owned(), format!("{:o}", inode.mode & 0o7777)),
-        ("mtime".to_owned(), inode.mtime.0.to_string()),
+        (MODE.to_owned(), format!("{:o}", inode.mode & 0o7777)),
+        (MTIME.to_owned(), inode.mtime.0.to_string()),
     ];
     if (inode.uid, inode.gid) != (0, 0) {
-        attributes.push(("uid".to_owned(), inode.uid.to_string()));
-        attributes.push(("gid".to_owned(), inode.gid.to_string()));
+        attributes.push((UID.to_owned(), inode.uid.to_string()));
+        attributes.push((GID.to_owned(), inode.gid.to_string()));
     }
+    let xattrs = inode
+        .xattrs
+        .iter()
+        .map(|(name, value)| (name.as_slice(), value.as_slice()));
+    attributes.extend(encode_xattrs(xattrs).map(|value| (XATTRS.to_owned(), value)));
     Write {
         key: job.key.clone(),
         size: inode.size,

@@ -11,7 +11,7 @@ use crate::{
     rows::{self, Content, PlaceKind, WorkKind, WorkState},
 };
 use forebay_metastore::Check;
-use forebay_namespace::{Ino, Kind, Node, Path, Plan};
+use forebay_namespace::{Ino, Kind, Path, Plan};
 use std::{sync::Arc, time::Duration};
 
 /// Work that is named when a wait ends too early.
@@ -30,11 +30,26 @@ pub enum Resolve {
     KeepTheirs,
 }
 
+/// Pieces of work that wait for a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Those that go by themselves.
+    pub(crate) goes: u64,
+    /// Those of staging names, which wait for their rename.
+    pub(crate) held: u64,
+}
+
 impl Cache {
-    /// Persists what lies under `path` before everything else. Answers at once. Precondition when no mount covers it.
+    /// Persists what lies under `path` before everything else, whatever policies keep back; a restart remembers it. Answers at once.
+    /// Precondition when no mount covers it.
     pub async fn persist(&self, path: &Path) -> Result<()> {
+        self.inner.check_covered(path)?;
+        self.inner.remember_asked(path).await?;
+        self.urge(path).await
+    }
+
+    async fn urge(&self, path: &Path) -> Result<()> {
         let inner = &self.inner;
-        inner.check_covered(path)?;
         inner.persist.absorb().await?;
         let seqs: Vec<u64> = inner
             .work_under(path, u64::MAX, i64::MAX)
@@ -61,6 +76,13 @@ impl Cache {
             Some(waited) => waited,
             None => Err(Error::deadline(inner.still_waiting(path, timeout).await)),
         }
+    }
+
+    /// Both: whatever a policy keeps back goes, and this waits for it.
+    pub(crate) async fn persist_now(&self, path: &Path, timeout: Duration) -> Result<()> {
+        self.inner.check_covered(path)?;
+        self.urge(path).await?;
+        self.wait_persisted(path, timeout).await
     }
 
     /// Resolves what is blocked or in conflict at `path`. NotFound when nothing is.
@@ -124,6 +146,7 @@ impl Inner {
             if left.is_empty() {
                 return Ok(());
             }
+            self.check_goes(&left).await?;
             // Until one of these is done a further look would see the same.
             while left.iter().all(|work| self.persist.tracker.lock().contains(work.seq)) {
                 if done.changed().await.is_err() {
@@ -157,6 +180,42 @@ impl Inner {
         Ok(under)
     }
 
+    /// What waits for this mount: whatever ends in it, comes from it, or is removed from it.
+    pub(crate) async fn waiting_on(&self, mount: u32) -> Result<Waiting> {
+        self.persist.absorb().await?;
+        let all = self.persist.tracker.lock().all();
+        let mut waiting = Waiting::default();
+        for work in all {
+            let here = work.places.iter().any(|((of, _), _)| *of == mount) || self.ends_in(&work, mount).await?;
+            match here {
+                true if work.held => waiting.held += 1,
+                true => waiting.goes += 1,
+                false => {}
+            }
+        }
+        Ok(waiting)
+    }
+
+    async fn ends_in(&self, work: &Seen, mount: u32) -> Result<bool> {
+        let at = self.path_of_work(work).await?;
+        let of = at.and_then(|at| self.mounts.resolve(&at));
+        Ok(of.is_some_and(|(of, _)| of.id == mount))
+    }
+
+    /// Where a piece of work ends: the present path of what it names. What it names may be another inode by now, when a file was
+    /// written anew or became another one: its row knows.
+    pub(super) async fn path_of_work(&self, work: &Seen) -> Result<Option<Path>> {
+        let Some(ino) = named(&work.what) else { return Ok(None) };
+        if let Some(path) = self.names.path_of(ino).await? {
+            return Ok(Some(path));
+        }
+        let row = self.persist.read_row(work.seq).await?;
+        match row.and_then(|row| named(&row.work.what)).filter(|now| *now != ino) {
+            Some(now) => Ok(self.names.path_of(now).await?),
+            None => Ok(None),
+        }
+    }
+
     async fn is_under(&self, work: &Seen, path: &Path) -> Result<bool> {
         for ((mount, key), kind) in &work.places {
             let at = self.mounts.by_id(*mount).and_then(|mount| mount.path_of(key).ok());
@@ -165,11 +224,7 @@ impl Inner {
                 return Ok(true);
             }
         }
-        let ino = match work.what {
-            WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Ino(ino),
-            WorkKind::Clear => return Ok(false),
-        };
-        let Some(at) = self.names.path_of(ino).await? else {
+        let Some(at) = self.path_of_work(work).await? else {
             return Ok(false);
         };
         let is_tree = matches!(work.what, WorkKind::MoveTree { .. });
@@ -199,9 +254,7 @@ impl Inner {
     }
 
     async fn name_of_work(&self, work: &Seen) -> String {
-        if let WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } = work.what
-            && let Ok(Some(path)) = self.names.path_of(Ino(ino)).await
-        {
+        if let Ok(Some(path)) = self.path_of_work(work).await {
             return path.to_string();
         }
         let place = work.places.first();
@@ -302,13 +355,25 @@ impl Inner {
         Ok(())
     }
 
-    /// Queues what lies under `path` already and belongs to no store yet: a mount has come.
+    /// Queues what lies in the mount at `path` already and belongs to no store yet: the mount has come. The store is asked nothing, so it
+    /// may be away.
     pub(crate) async fn queue_below(&self, path: &Path) -> Result<()> {
-        let rows = self.rows_below(path).await?;
-        for page in rows.chunks(QUEUE_PAGE) {
+        let mut after = None;
+        loop {
+            let page = self.names.inodes(after, QUEUE_PAGE).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            let mut inos = Vec::new();
+            for (ino, _) in page {
+                let at = self.names.path_of(ino).await?.filter(|at| at != path);
+                let mount = at.and_then(|at| self.mounts.resolve(&at));
+                if mount.is_some_and(|(mount, _)| mount.path == *path) {
+                    inos.push(ino);
+                }
+            }
             let mut attempts = self.attempts(format!("queue {path}"));
             loop {
-                match self.try_queue(page).await {
+                match self.try_queue(&inos).await {
                     Ok(()) => break,
                     Err(error) => attempts.after(error).await?,
                 }
@@ -319,11 +384,10 @@ impl Inner {
         Ok(())
     }
 
-    async fn try_queue(&self, nodes: &[(Path, Node)]) -> Result<()> {
+    async fn try_queue(&self, inos: &[Ino]) -> Result<()> {
         let mut planner = self.names.planner();
         let mut work = Vec::new();
-        for (_, node) in nodes {
-            let Node::Row { ino, .. } = node else { continue };
+        for ino in inos {
             let Some((inode, _)) = planner.inode(*ino).await? else {
                 continue;
             };
@@ -367,5 +431,13 @@ impl Inner {
         }
         self.commit(plan).await?;
         Ok(())
+    }
+}
+
+/// The inode that a piece of work names.
+fn named(what: &WorkKind) -> Option<Ino> {
+    match what {
+        WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Some(Ino(*ino)),
+        WorkKind::Clear => None,
     }
 }

@@ -2,6 +2,9 @@
 
 use forebay_namespace::Path;
 
+/// The file by which a job says that what is beside it is complete.
+pub(super) const SUCCESS: &[u8] = b"_SUCCESS";
+
 /// Whether the path is one of a job that has not committed yet: it is persisted once it was renamed, under its final name.
 pub(super) fn is_staging(path: &Path) -> bool {
     let staging = |name: &[u8]| {
@@ -22,7 +25,7 @@ pub(super) fn barrier_root(path: &Path) -> Option<Path> {
     let name = path.name()?;
     let marks_completion = matches!(
         name,
-        b"_SUCCESS" | b"_metadata" | b"_common_metadata" | b"version-hint.text"
+        SUCCESS | b"_metadata" | b"_common_metadata" | b"version-hint.text"
     ) || name.ends_with(b".metadata.json")
         || name.windows(b"manifest".len()).any(|part| part == b"manifest");
     if !marks_completion {

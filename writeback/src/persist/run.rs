@@ -13,7 +13,10 @@ use crate::{
 };
 use forebay_metastore::{Check, prefix_end};
 use forebay_namespace::Plan;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 /// The loop looks around at least this often.
@@ -44,6 +47,7 @@ impl Inner {
         // Set once: a second start in one process would be of the same store.
         let _ = self.persist.token_prefix.set(prefix);
         let named = self.read_queue().await?;
+        self.read_asked().await?;
         self.sweep_notes(&named).await;
         for mount in self.mounts.all().iter() {
             let (inner, id) = (Arc::clone(self), mount.id);
@@ -129,6 +133,7 @@ impl Inner {
                         self.note_end(seq, outcome).await;
                     }
                 }
+                () = persist.stepped.notified() => {}
                 () = persist.wake.notified() => persist.components.clock.sleep(GATHER).await,
                 () = persist.components.clock.sleep(pause) => {}
             }
@@ -138,8 +143,16 @@ impl Inner {
     fn start_ready(self: &Arc<Self>, ended: &mpsc::UnboundedSender<(u64, Outcome)>) {
         let persist = &self.persist;
         let now = persist.now();
-        persist.tracker.lock().release_due(now);
-        while persist.tracker.lock().running() < persist.settings.files_parallel.max(1) {
+        let pressed = self.is_pressed();
+        let mut tracker = persist.tracker.lock();
+        tracker.release_due(now);
+        if pressed {
+            tracker.release_withheld(true);
+        }
+        drop(tracker);
+        // Asked again each time: what has just been started may have stepped aside.
+        let may_run = || persist.settings.files_parallel.max(1) + persist.aside.load(Ordering::Relaxed);
+        while persist.tracker.lock().running() < may_run() {
             let Some(seq) = persist.tracker.lock().next(now) else {
                 return;
             };

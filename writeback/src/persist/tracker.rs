@@ -4,8 +4,12 @@
 //! and the pauses of mounts that are away. It does not own the rows, from which it is filled at start and refreshed after every
 //! change, nor any effect. About 200 bytes per piece of work, and the keys of its places.
 
+mod gathering;
+
+use self::gathering::Gathering;
 use super::plan::Row;
 use crate::rows::{PlaceKind, WorkKind, WorkState};
+use forebay_namespace::Path;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -40,6 +44,8 @@ pub(super) enum Phase {
     Waiting(u64),
     /// A staging name: goes when a directory was renamed.
     Held,
+    /// A policy keeps it back, until this monotonic time or until something lets it go.
+    Withheld(Option<Duration>),
     /// Goes at this monotonic time.
     Later(Duration),
     /// Refused; goes again at this time.
@@ -75,6 +81,15 @@ pub(super) enum Outcome {
     Wait(u64),
     /// A staging name.
     Held,
+    /// A policy keeps it back, for so long or until something lets it go.
+    Withheld(Option<Duration>),
+    /// A policy keeps it back until what it keeps back from `root` on has come to `goal` bytes; or for so long.
+    Gathers {
+        root: Path,
+        bytes: u64,
+        goal: u64,
+        time: Option<Duration>,
+    },
     /// The store is away: the whole mount pauses.
     Away(u32, String),
     /// Again after a pause of its own.
@@ -142,6 +157,7 @@ pub(super) struct Seen {
     pub(super) what: WorkKind,
     pub(super) since: i64,
     pub(super) held: bool,
+    pub(super) withheld: bool,
     pub(super) places: Vec<(At, PlaceKind)>,
 }
 
@@ -154,6 +170,8 @@ pub(super) struct Tracker {
     later: BTreeSet<(Duration, u64)>,
     waiters: HashMap<u64, BTreeSet<u64>>,
     held: BTreeSet<u64>,
+    withheld: BTreeSet<u64>,
+    gathering: Gathering,
     troubled: BTreeSet<u64>,
     owners: BTreeMap<At, BTreeSet<u64>>,
     trees: BTreeMap<At, BTreeSet<u64>>,
@@ -170,6 +188,21 @@ impl Tracker {
 
     pub(super) fn running(&self) -> usize {
         self.running
+    }
+
+    /// How many a policy keeps back.
+    pub(super) fn withheld(&self) -> usize {
+        self.withheld.len()
+    }
+
+    /// Contents that a policy keeps back and that are older than `seq`: their numbers and inodes.
+    pub(super) fn withheld_before(&self, seq: u64) -> Vec<(u64, u64)> {
+        let older = self.withheld.range(..seq);
+        let content = |seq: &u64| match self.entries.get(seq)?.what {
+            WorkKind::Put { ino, .. } => Some((*seq, ino)),
+            _ => None,
+        };
+        older.filter_map(content).collect()
     }
 
     /// When the oldest was acknowledged.
@@ -197,23 +230,18 @@ impl Tracker {
         self.entries.iter().map(|(seq, entry)| seen(*seq, entry)).collect()
     }
 
-    /// Up to `limit` that are older than `seq`, oldest first, and whether these are all.
+    /// Up to `limit` that are older than `seq` and not kept back until something lets them go, oldest first, and whether these are all.
     pub(super) fn older_than(&self, seq: u64, limit: usize) -> (Vec<Seen>, bool) {
         let mut older: Vec<Seen> = self
             .entries
             .range(..seq)
+            .filter(|(_, entry)| entry.phase != Phase::Withheld(None))
             .take(limit + 1)
             .map(|(seq, entry)| seen(*seq, entry))
             .collect();
         let all = older.len() <= limit;
         older.truncate(limit);
         (older, all)
-    }
-
-    /// How much answers for keys of this mount.
-    pub(super) fn of_mount(&self, mount: u32) -> u64 {
-        let touches = |entry: &&Entry| entry.mount == mount || entry.places.iter().any(|((of, _), _)| *of == mount);
-        self.entries.values().filter(touches).count() as u64
     }
 
     /// The row as it is in the metastore now; `None`: it is gone.
@@ -245,6 +273,8 @@ impl Tracker {
         }
         if is_move {
             self.release_held();
+            // What was kept back may lie under another policy now, and must not leave its old place behind.
+            self.release_withheld(false);
         }
     }
 
@@ -260,7 +290,7 @@ impl Tracker {
         self.unindex(seq);
         if let Some(entry) = self.entries.get_mut(&seq) {
             let written = entry_of(row);
-            (entry.version, entry.places) = (written.version, written.places);
+            (entry.what, entry.version, entry.places) = (written.what, written.version, written.places);
         }
         self.index(seq);
     }
@@ -347,6 +377,13 @@ impl Tracker {
             Phase::Held => {
                 self.held.remove(&seq);
             }
+            Phase::Withheld(until) => {
+                self.withheld.remove(&seq);
+                self.gathering.remove(seq);
+                if let Some(until) = until {
+                    self.later.remove(&(*until, seq));
+                }
+            }
             Phase::Later(at) => {
                 self.later.remove(&(*at, seq));
             }
@@ -377,6 +414,10 @@ impl Tracker {
             }
             Phase::Held => {
                 self.held.insert(seq);
+            }
+            Phase::Withheld(until) => {
+                self.withheld.insert(seq);
+                self.later.extend(until.map(|until| (until, seq)));
             }
             Phase::Later(at) => {
                 self.later.insert((at, seq));
@@ -416,6 +457,23 @@ impl Tracker {
         }
     }
 
+    /// Lets go what policies keep back; `timed`: only what is kept for a time or a size.
+    pub(super) fn release_withheld(&mut self, timed: bool) {
+        let goes = |seq: &u64| {
+            let phase = self.entries.get(seq).map(|entry| &entry.phase);
+            !timed || matches!(phase, Some(Phase::Withheld(Some(_)))) || self.gathering.contains(*seq)
+        };
+        let goes: Vec<u64> = self.withheld.iter().copied().filter(goes).collect();
+        for seq in goes {
+            self.set_phase(seq, Phase::Ready);
+        }
+    }
+
+    /// Whether it goes before everything else.
+    pub(super) fn is_urgent(&self, seq: u64) -> bool {
+        self.urgent.contains(&seq)
+    }
+
     /// Lets go what was to wait until now.
     pub(super) fn release_due(&mut self, now: Duration) {
         while let Some((at, seq)) = self.later.first().copied() {
@@ -442,7 +500,10 @@ impl Tracker {
         for seq in seqs {
             let Some(entry) = self.entries.get(seq) else { continue };
             self.urgent.insert(*seq);
-            if matches!(entry.phase, Phase::Later(_) | Phase::Blocked { .. }) {
+            if matches!(
+                entry.phase,
+                Phase::Later(_) | Phase::Withheld(_) | Phase::Blocked { .. }
+            ) {
                 self.set_phase(*seq, Phase::Ready);
             }
         }
@@ -677,9 +738,16 @@ impl Tracker {
         let stale = self.entries.get(&seq).is_some_and(|entry| entry.stale);
         let mount = self.entries.get(&seq).map_or(0, |entry| entry.mount);
         // Who waits for others has not asked the store, and does not know that it is back.
-        if !matches!(outcome, Outcome::Away(..) | Outcome::Wait(_) | Outcome::Held) {
+        if !matches!(
+            outcome,
+            Outcome::Away(..) | Outcome::Wait(_) | Outcome::Held | Outcome::Withheld(_) | Outcome::Gathers { .. }
+        ) {
             self.pauses.remove(&mount);
         }
+        let gathers = match &outcome {
+            Outcome::Gathers { root, bytes, goal, .. } => Some((root.clone(), *bytes, *goal)),
+            _ => None,
+        };
         // A store that is away pauses its whole mount; that is pause enough.
         let away = matches!(outcome, Outcome::Away(..));
         let phase = match outcome {
@@ -689,6 +757,11 @@ impl Tracker {
             Outcome::Wait(on) if self.entries.contains_key(&on) => Phase::Waiting(on),
             Outcome::Wait(_) => Phase::Ready,
             Outcome::Held => Phase::Held,
+            // It was asked for while it ran.
+            Outcome::Withheld(_) | Outcome::Gathers { .. } if self.urgent.contains(&seq) => Phase::Ready,
+            Outcome::Withheld(time) | Outcome::Gathers { time, .. } => {
+                Phase::Withheld(time.map(|time| now.saturating_add(time)))
+            }
             Outcome::Away(mount, _) => {
                 self.pause(mount, now);
                 Phase::Ready
@@ -704,6 +777,7 @@ impl Tracker {
         };
         let phase = if away { phase } else { self.not_idle(seq, phase, now) };
         let waits = matches!(phase, Phase::Waiting(_));
+        let withheld = matches!(phase, Phase::Withheld(_));
         if !waits && let Some(entry) = self.entries.get_mut(&seq) {
             entry.unwind = false;
         }
@@ -714,6 +788,10 @@ impl Tracker {
             self.unwind_ring(seq);
         } else {
             self.release_waiters(seq);
+        }
+        if let Some((root, bytes, goal)) = gathers.filter(|_| withheld) {
+            let together = self.gathering.add(seq, root, bytes, goal);
+            self.urge(&together);
         }
     }
 
@@ -809,6 +887,7 @@ fn seen(seq: u64, entry: &Entry) -> Seen {
         what: entry.what.clone(),
         since: entry.since,
         held: entry.phase == Phase::Held,
+        withheld: matches!(entry.phase, Phase::Withheld(_)),
         places: entry.places.clone(),
     }
 }

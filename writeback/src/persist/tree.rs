@@ -18,7 +18,7 @@ use crate::{
 };
 use forebay_metastore::Check;
 use forebay_namespace::{Ino, Inode, Kind, Node, NsError, Path, Plan};
-use forebay_understore::{Expect, Found, StoreError};
+use forebay_understore::{Expect, Found, Listed, StoreError, packs::Packed};
 use futures::{StreamExt, TryStreamExt};
 use std::sync::Arc;
 
@@ -28,6 +28,8 @@ const PAGE: usize = 100;
 const QUEUE_MAX: usize = 20_000;
 /// Objects removed at once.
 const REMOVES_PARALLEL: usize = 8;
+/// Objects that are removed before more are listed.
+const PAGE_REMOVED: usize = 1000;
 
 impl Inner {
     pub(super) async fn move_tree(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
@@ -376,7 +378,7 @@ impl Inner {
                     Some(Ok(listed)) if listed.found.is_dir => open.push(format!("{dir}/{}", listed.name)),
                     Some(Ok(listed)) => files.push(listed),
                 }
-                if files.len() >= 1000 {
+                if files.len() >= PAGE_REMOVED {
                     let kept = self
                         .remove_files(mount, &dir, std::mem::take(&mut files), since)
                         .await?;
@@ -425,10 +427,13 @@ impl Inner {
         &self,
         mount: &Mount,
         dir: &str,
-        files: Vec<forebay_understore::Listed>,
+        files: Vec<Listed>,
         since: Option<i64>,
     ) -> Result<Option<Found>, Stopped> {
-        let removals = files.into_iter().map(|listed| async move {
+        let (packed, own): (Vec<_>, Vec<_>) = files
+            .into_iter()
+            .partition(|listed| Packed::is_packed(&listed.found.validator.0));
+        let remove = |listed: Listed| async move {
             let key = format!("{dir}/{}", listed.name);
             let asked = since.is_none_or(|since| listed.found.mtime > since);
             if asked {
@@ -447,11 +452,14 @@ impl Inner {
                 Err(StoreError::Changed(_)) => Ok(mount.upload.head(&key).await?),
                 Err(error) => Err(Stopped::from(error)),
             }
-        });
-        let kept: Vec<Option<Found>> = futures::stream::iter(removals)
-            .buffer_unordered(REMOVES_PARALLEL)
-            .try_collect()
-            .await?;
-        Ok(kept.into_iter().flatten().next())
+        };
+        let mut kept = None;
+        // Those in packs wait for one another: all that come in one page go in one new pack.
+        for (files, parallel) in [(own, REMOVES_PARALLEL), (packed, PAGE_REMOVED)] {
+            let removals = futures::stream::iter(files).map(&remove).buffer_unordered(parallel);
+            let stay: Vec<Option<Found>> = removals.try_collect().await?;
+            kept = kept.or(stay.into_iter().flatten().next());
+        }
+        Ok(kept)
     }
 }

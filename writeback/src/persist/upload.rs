@@ -41,10 +41,14 @@ pub(super) enum Uploaded {
 
 impl Inner {
     pub(super) async fn upload(self: &Arc<Self>, job: &mut Job) -> Result<Uploaded, StoreError> {
+        let room = self.room_in_pack(job).await?;
         let reader = match self.read_inode(job.ino, job.inode.generation).await {
             Ok(reader) => reader,
             Err(error) => return Ok(Uploaded::Unreadable(error)),
         };
+        if let Some((packs, room)) = room {
+            return self.upload_packed(job, &reader, packs, room).await;
+        }
         if self.goes_in_parts(job) {
             self.upload_parts(job, &reader).await
         } else {
@@ -53,7 +57,7 @@ impl Inner {
     }
 
     pub(super) fn goes_in_parts(&self, job: &Job) -> bool {
-        job.inode.size > self.persist.settings.single_put_bytes_max.0
+        job.inode.size > self.persist.settings.single_put_bytes_max.0 && !self.is_packed(job)
     }
 
     /// Whether parts of the upload that the place names are known to have arrived.
@@ -213,7 +217,7 @@ impl Inner {
     }
 
     /// Whether the inode still lies at the path, with this content: asked just before the visible step.
-    async fn still_there(&self, job: &Job) -> bool {
+    pub(super) async fn still_there(&self, job: &Job) -> bool {
         let same = match self.names.inode(job.ino).await {
             Ok(Some((inode, _))) => inode.generation == job.inode.generation,
             _ => false,

@@ -6,6 +6,7 @@
 
 mod actor;
 mod model;
+mod pair;
 mod pipeline;
 mod run;
 mod shared;
@@ -15,7 +16,7 @@ mod support;
 /// Seeds of a quick run: the first ones, and those that found something.
 const SEEDS: &[u64] = &[
     1, 2, 4, 5, 6, 8, 9, 11, 12, 14, 17, 23, 31, 36, 46, 48, 53, 55, 62, 71, 72, 76, 111, 127, 147, 182, 194, 245, 384,
-    449, 489, 507, 532, 597, 699, 709, 799, 809, 810,
+    449, 489, 507, 532, 597, 699, 709, 799, 809, 810, 1001, 1003, 1005, 1007, 1009, 1011,
 ];
 /// Seeds that nobody has run before, in each quick run.
 const FRESH: u64 = 2;
@@ -39,16 +40,56 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn what_was_acknowledged_is_there_after_any_fault_and_arrives_in_the_under_store() {
+    let mut parquet = 0;
     for seed in seeds() {
         let outcome = std::panic::catch_unwind(|| run::run(seed));
         match outcome {
-            Ok(report) => println!("seed {seed}: {report}"),
+            Ok(report) => {
+                println!("seed {seed}: {report}");
+                parquet += report.parquet;
+            }
             Err(panic) => {
                 eprintln!("failed with FOREBAY_SEED={seed} FOREBAY_SIM_SEEDS=1");
                 std::panic::resume_unwind(panic);
             }
         }
     }
+    let all = std::env::var("FOREBAY_SIM_SEEDS").is_err() && std::env::var("FOREBAY_SEED").is_err();
+    assert!(parquet > 0 || !all, "no part became Parquet in any world");
+}
+
+/// Seeds of a quick run in a world that is not the usual one.
+const FEW: usize = 12;
+
+#[test]
+fn the_same_holds_where_small_files_go_into_packs() {
+    run_few("packed", run::run_packed);
+}
+
+#[test]
+fn the_same_holds_in_two_data_folders() {
+    run_few("two folders", run::run_in_two_folders);
+}
+
+fn run_few(what: &str, run: fn(u64) -> run::Report) {
+    let all = std::env::var("FOREBAY_SIM_SEEDS").is_ok() || std::env::var("FOREBAY_SEED").is_ok();
+    let seeds = seeds();
+    let count = if all { seeds.len() } else { FEW };
+    for seed in seeds.into_iter().take(count) {
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(report) => println!("seed {seed}, {what}: {report}"),
+            Err(panic) => {
+                eprintln!("failed with FOREBAY_SEED={seed} FOREBAY_SIM_SEEDS=1");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+}
+
+#[test]
+fn with_packs_the_same_seed_gives_the_same_history_too() {
+    let seed = 5;
+    assert_eq!(run::run_packed(seed).history, run::run_packed(seed).history);
 }
 
 /// Its marker in the store was left behind, hidden by a file that took its name, and showed once the file was gone. In the first

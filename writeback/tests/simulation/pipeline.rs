@@ -14,6 +14,7 @@ use forebay_writeback::{
     file::WriteMode,
 };
 use futures::StreamExt;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::{sync::Arc, time::Duration};
 
 /// What a reader of the head finds.
@@ -312,13 +313,18 @@ async fn read(cache: &Cache, path: &str) -> Result<Head, Error> {
     })
 }
 
-/// Rows of an Arrow file as it lies in the under-store.
+/// Rows of a part as it lies in the under-store.
 pub(crate) fn rows_of_file(bytes: &[u8]) -> Vec<i64> {
+    if bytes.starts_with(b"PAR1") {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::copy_from_slice(bytes)).unwrap();
+        let reader = builder.build().unwrap();
+        return reader.flat_map(|batch| numbers(&batch.unwrap())).collect();
+    }
     let reader = arrow_ipc::reader::FileReader::try_new(std::io::Cursor::new(bytes), None).unwrap();
     reader.flat_map(|batch| numbers(&batch.unwrap())).collect()
 }
 
-fn numbers(batch: &RecordBatch) -> Vec<i64> {
+pub(crate) fn numbers(batch: &RecordBatch) -> Vec<i64> {
     let column = batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap();
     assert_eq!(column.null_count(), 0);
     column.values().to_vec()
@@ -340,7 +346,7 @@ fn mode(overwrite: bool) -> WriteMode {
     }
 }
 
-async fn put(cache: &Cache, target: PutTarget, batches: &[Vec<i64>]) -> Result<Option<u64>, Error> {
+pub(crate) async fn put(cache: &Cache, target: PutTarget, batches: &[Vec<i64>]) -> Result<Option<u64>, Error> {
     let schema = Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false)]));
     let (options, generator) = (IpcWriteOptions::default(), IpcDataGenerator::default());
     let (mut tracker, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());

@@ -3,6 +3,7 @@
 use crate::{
     actor::{Actor, may_fail},
     model::Entry,
+    pair::{self, Pair},
     pipeline::{self, Pipeline},
     shared::Shared,
     support::{World, at, part_notes},
@@ -11,11 +12,19 @@ use forebay_metastore::mem;
 use forebay_runtime::{
     chance::{Chance, SeededChance},
     clock::Clock,
-    disk,
+    disk::{self, Disk},
     units::ByteSize,
 };
-use forebay_understore::{StoreError, memory::FaultRates};
-use forebay_writeback::{Cache, Error};
+use forebay_understore::{
+    Listed, StoreError, UnderStore, UnderStoreRef,
+    memory::FaultRates,
+    packs::{self, Packed},
+};
+use forebay_writeback::{
+    Cache, Error,
+    policy::{Change, Set, Value},
+};
+use futures::TryStreamExt;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, fmt, future::Future, sync::Arc, time::Duration};
 
@@ -47,6 +56,8 @@ pub(crate) struct Report {
     acked: u64,
     disk_faults: u64,
     store_faults: u64,
+    /// Parts that are Parquet in the under-store at the end.
+    pub(crate) parquet: usize,
 }
 
 impl fmt::Display for Report {
@@ -56,13 +67,50 @@ impl fmt::Display for Report {
             acked,
             disk_faults,
             store_faults,
+            parquet,
         } = self;
         write!(
             f,
-            "{} events, {acked} acknowledged, {disk_faults} disk and {store_faults} store faults",
+            "{} events, {acked} acknowledged, {disk_faults} disk and {store_faults} store faults, {parquet} parts became Parquet",
             history.len()
         )
     }
+}
+
+/// Whether parts become Parquet on their way to the under-store: in every other world, but for the first ones, whose histories are kept.
+fn becomes_parquet(seed: u64) -> bool {
+    seed > 1000 && seed % 2 == 1
+}
+
+/// A run in which small files of one actor, and those that several fight for, go into packs.
+pub(crate) fn run_packed(seed: u64) -> Report {
+    let mut world = World::new(seed);
+    world.settings.persist.single_put_bytes_max = ByteSize(20_000);
+    world.settings.persist.part_bytes = ByteSize(15_000);
+    for path in ["/kept/zero", "/kept/shared"] {
+        let mut set = Set::default();
+        set.change(Change::Put(Value::Pack(true)));
+        world.settings.policies.push((at(path), set));
+    }
+    let store = world.store.clone();
+    let report = run_in(world);
+    let packed = store.contents().into_keys().any(|key| key.starts_with(packs::FOLDER));
+    assert!(packed, "seed {seed}: nothing was packed");
+    report
+}
+
+/// A run with two data folders.
+pub(crate) fn run_in_two_folders(seed: u64) -> Report {
+    let mut world = World::new(seed);
+    world.settings.data.push("/more".into());
+    let disk = world.disk.clone();
+    let report = run_in(world);
+    let entries = disk.list("/more".as_ref()).unwrap();
+    assert!(
+        entries.iter().any(|entry| entry.name == "identity"),
+        "seed {seed}: one folder was enough"
+    );
+    report
 }
 
 /// A run in the usual world, where what is not small is uploaded in parts.
@@ -87,13 +135,18 @@ pub(crate) fn run_in(mut world: World) -> Report {
         Pipeline::new("/kept/sets/one", seed * 16 + 10),
         Pipeline::new("/local/set", seed * 16 + 11),
     ];
+    let mut pair = Pair::new(seed * 16 + 12);
     let shared = Shared::new("/kept/shared", seed * 16 + 15);
     let trainer = SeededChance::new(seed * 16 + 14);
     for life in 0..LIVES {
         history.note(&format!("life {life}"));
         let power_fails = chance.below(4) == 0;
         world.live(async |world| {
-            let cache = begin(world, &mut actors, &mut pipelines, &shared).await;
+            let cache = begin(world, &mut actors, &mut pipelines, &mut pair, &shared).await;
+            if becomes_parquet(seed) {
+                let format = Change::parse("persist_format", Some(&"parquet".into())).unwrap();
+                patiently(async || cache.policy_set(&at("/kept/sets"), vec![format.clone()]).await).await;
+            }
             arm(world, &chance, power_fails);
             let time = Duration::from_micros(chance.below(LIFE_MAX.as_micros() as u64));
             let acting = actors.iter_mut().map(|actor| boxed(actor.act(&cache, &history)));
@@ -103,7 +156,9 @@ pub(crate) fn run_in(mut world: World) -> Report {
                 .map(|pipeline| boxed(pipeline.produce(&cache, &history)));
             let training =
                 ["/kept/sets/one", "/local/set"].map(|path| boxed(pipeline::train(path, &trainer, &cache, &history)));
-            let all = acting.chain(fighting).chain(producing).chain(training);
+            let looking = boxed(pair::look(&trainer, &cache, &history));
+            let pairing = [boxed(pair.produce(&cache, &history)), looking];
+            let all = acting.chain(fighting).chain(producing).chain(training).chain(pairing);
             let all = futures::future::join_all(all.collect::<Vec<_>>());
             tokio::select! {
                 biased;
@@ -119,18 +174,22 @@ pub(crate) fn run_in(mut world: World) -> Report {
             world.disk.disarm();
         }
     }
-    reckon(&mut world, &mut actors, &mut pipelines, &shared);
+    reckon(&mut world, &mut actors, &mut pipelines, &mut pair, &shared);
     let acked = actors
         .iter()
         .map(|actor| actor.acked)
         .chain(pipelines.iter().map(|pipeline| pipeline.acked))
+        .chain([pair.acked])
         .sum();
+    let contents = world.store.contents();
+    let parquet = contents.keys().filter(|key| key.ends_with(".parquet")).count();
     let (disk_faults, store_faults) = (world.disk.calls().faults, world.store.faults());
     Report {
         history: std::mem::take(&mut *history.0.lock()),
         acked,
         disk_faults,
         store_faults,
+        parquet,
     }
 }
 
@@ -139,7 +198,13 @@ fn boxed<'a>(future: impl Future<Output = ()> + 'a) -> std::pin::Pin<Box<dyn Fut
 }
 
 /// Opens and compares everything with what was acknowledged.
-async fn begin(world: &World, actors: &mut [Actor], pipelines: &mut [Pipeline], shared: &Shared) -> Cache {
+async fn begin(
+    world: &World,
+    actors: &mut [Actor],
+    pipelines: &mut [Pipeline],
+    pair: &mut Pair,
+    shared: &Shared,
+) -> Cache {
     let cache = world
         .open()
         .await
@@ -151,6 +216,7 @@ async fn begin(world: &World, actors: &mut [Actor], pipelines: &mut [Pipeline], 
     for pipeline in pipelines {
         patiently(async || pipeline.check(&cache).await).await;
     }
+    patiently(async || pair.check(&cache).await).await;
     patiently(async || shared.check(&cache, true).await).await;
     cache
 }
@@ -204,12 +270,13 @@ fn calm(world: &World) {
 }
 
 /// Once faults stop, cache and under-store are what was acknowledged.
-fn reckon(world: &mut World, actors: &mut [Actor], pipelines: &mut [Pipeline], shared: &Shared) {
+fn reckon(world: &mut World, actors: &mut [Actor], pipelines: &mut [Pipeline], pair: &mut Pair, shared: &Shared) {
     let dirty = world.live(async |world| {
-        let cache = begin(world, actors, pipelines, shared).await;
+        let cache = begin(world, actors, pipelines, pair, shared).await;
         for pipeline in pipelines.iter_mut() {
             pipeline.finish(&cache).await.unwrap();
         }
+        pair.finish(&cache).await.unwrap();
         cache
             .wait_persisted(&at("/kept"), PERSIST_MAX)
             .await
@@ -224,14 +291,14 @@ fn reckon(world: &mut World, actors: &mut [Actor], pipelines: &mut [Pipeline], s
         for actor in actors.iter_mut() {
             actor.check(&cache).await.unwrap();
         }
-        compare(world, actors, &pipelines[0], shared);
+        compare(world, actors, &pipelines[0], pair, shared).await;
         let dirty = check_dirty(&cache, actors).await;
         cache.shutdown().await;
         dirty
     });
     world.cut_power();
     world.live(async |world| {
-        let cache = begin(world, actors, pipelines, shared).await;
+        let cache = begin(world, actors, pipelines, pair, shared).await;
         assert_eq!(
             check_dirty(&cache, actors).await,
             dirty,
@@ -242,8 +309,35 @@ fn reckon(world: &mut World, actors: &mut [Actor], pipelines: &mut [Pipeline], s
     assert_eq!(world.store.open_uploads(), 0, "uploads were left behind");
 }
 
+/// What the under-store holds, as it shows to one that knows nothing but it.
+async fn contents(world: &World) -> BTreeMap<String, Vec<u8>> {
+    let own = world.store.contents().into_iter();
+    let mut found: BTreeMap<String, Vec<u8>> = own.map(|(key, bytes)| (key, bytes.to_vec())).collect();
+    if found.extract_if(.., |key, _| key.starts_with(packs::FOLDER)).count() == 0 {
+        return found;
+    }
+    let store: UnderStoreRef = Arc::new(world.store.clone());
+    let (store, own) = (Packed::new(Arc::clone(&store), store, world.clock.clone()), found);
+    let (mut open, mut found) = (vec![String::new()], BTreeMap::new());
+    while let Some(dir) = open.pop() {
+        let rows: Vec<Listed> = store.list(&dir, None).try_collect().await.unwrap();
+        for row in rows {
+            let key = forebay_understore::join(&dir, &row.name);
+            if row.found.is_dir {
+                open.push(key);
+                continue;
+            }
+            let read = store.read(&key, 0..row.found.size, &row.found.validator).await;
+            found.insert(key, read.unwrap().to_vec());
+        }
+    }
+    let shown = own.iter().all(|(key, bytes)| found.get(key) == Some(bytes));
+    assert!(shown, "what has its own name does not show");
+    found
+}
+
 /// The under-store has exactly the files under its mount.
-fn compare(world: &World, actors: &[Actor], pipeline: &Pipeline, shared: &Shared) {
+async fn compare(world: &World, actors: &[Actor], pipeline: &Pipeline, pair: &Pair, shared: &Shared) {
     let mut expected = BTreeMap::new();
     for actor in actors {
         let Some(prefix) = actor.root.strip_prefix("/kept/") else {
@@ -257,8 +351,7 @@ fn compare(world: &World, actors: &[Actor], pipeline: &Pipeline, shared: &Shared
         );
     }
     expected.extend(shared.value().map(|value| ("shared".to_owned(), value)));
-    let contents = world.store.contents().into_iter();
-    let mut found: BTreeMap<String, Vec<u8>> = contents.map(|(key, bytes)| (key, bytes.to_vec())).collect();
+    let mut found = contents(world).await;
     // Rows only grow, so their order is that of their numbers; what an older version had is not there any more.
     let parts: Vec<_> = found.extract_if(.., |key, _| key.starts_with("sets/one/")).collect();
     let mut rows: Vec<i64> = parts
@@ -272,6 +365,7 @@ fn compare(world: &World, actors: &[Actor], pipeline: &Pipeline, shared: &Shared
         rows.len(),
         pipeline.rows().len()
     );
+    pair.compare(&mut found);
     let keys: std::collections::BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
     let size = |map: &BTreeMap<String, Vec<u8>>, key: &String| map.get(key).map(Vec::len);
     let wrong: Vec<String> = keys

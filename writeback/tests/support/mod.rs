@@ -4,7 +4,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use forebay_metastore::{Entry, Key, MetaStore, mem::MemStore, prefix_end};
+use forebay_metastore::{Entry, Key, MetaStore, Op, Tx, mem::MemStore, prefix_end};
 use forebay_namespace::Path;
 use forebay_runtime::{
     chance::{ChanceRef, SeededChance},
@@ -230,4 +230,10 @@ pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| seed.wrapping_add((at / 7) as u8) ^ (at % 251) as u8)
         .collect()
+}
+
+/// Whether a transaction writes a row of this table.
+pub(crate) fn writes(tx: &Tx, of: u8) -> bool {
+    let is = |op: &Op| matches!(op, Op::Put(key, _) if key.first() == Some(&of));
+    tx.ops.iter().any(is)
 }

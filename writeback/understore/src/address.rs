@@ -18,19 +18,64 @@ pub(crate) enum Address {
     S3(S3Address),
     /// `hdfs://namenode:port/prefix?user=…` or `hdfs://nameservice/prefix?user=…`
     Hdfs(HdfsAddress),
+    /// `gs://bucket/prefix?endpoint=…`
+    Gcs(GcsAddress),
+    /// `az://container/prefix?account=…&endpoint=…`
+    Azure(AzureAddress),
+    /// `http://host/folder`, `https://host/folder`
+    Web(WebAddress),
 }
 
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct S3Address {
+pub(crate) struct S3Address {
     /// Bucket.
-    pub bucket: String,
+    pub(crate) bucket: String,
     /// Prefix of all keys, without slashes at its ends; empty: the whole bucket.
-    pub prefix: String,
+    pub(crate) prefix: String,
     /// `http(s)://host:port` without a path; `None`: the region's own at AWS.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
     /// Region to sign for.
-    pub region: Option<String>,
+    pub(crate) region: Option<String>,
+    /// File or folder that holds the keys.
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// Where a bucket of Google's is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GcsAddress {
+    /// Bucket.
+    pub(crate) bucket: String,
+    /// Prefix of all keys, without slashes at its ends; empty: the whole bucket.
+    pub(crate) prefix: String,
+    /// `http(s)://host:port`; `None`: Google's.
+    pub(crate) endpoint: Option<String>,
+    /// File or folder that holds the keys.
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// Where a container of Azure's is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AzureAddress {
+    /// Container.
+    pub(crate) container: String,
+    /// Prefix of all keys, without slashes at its ends; empty: the whole container.
+    pub(crate) prefix: String,
+    /// The storage account; `None`: the environment names it.
+    pub(crate) account: Option<String>,
+    /// `http(s)://host:port/path`; `None`: the account's own.
+    pub(crate) endpoint: Option<String>,
+    /// File or folder that holds the keys.
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// Where a folder of a web server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebAddress {
+    /// The folder's URL, without a slash at its end.
+    pub(crate) url: String,
+    /// File or folder that holds a token or a password.
+    pub(crate) credentials: Option<PathBuf>,
 }
 
 /// Where a folder of an HDFS is.
@@ -60,7 +105,12 @@ pub(crate) fn parse(text: &str) -> Result<Address, StoreError> {
         }
         "s3" => parse_s3(&url).map(Address::S3).map_err(|why| refuse(&why)),
         "hdfs" => parse_hdfs(&url).map(Address::Hdfs).map_err(|why| refuse(&why)),
-        other => Err(refuse(&format!("scheme {other} is not offered; file, s3 and hdfs are"))),
+        "gs" => parse_gcs(&url).map(Address::Gcs).map_err(|why| refuse(&why)),
+        "az" => parse_azure(&url).map(Address::Azure).map_err(|why| refuse(&why)),
+        "http" | "https" => parse_web(&url).map(Address::Web).map_err(|why| refuse(&why)),
+        other => Err(refuse(&format!(
+            "scheme {other} is not offered; file, s3, hdfs, gs, az, http and https are"
+        ))),
     }
 }
 
@@ -75,30 +125,118 @@ fn prefix_of(url: &url::Url) -> Result<String, String> {
     Ok(prefix)
 }
 
+/// The bucket or container that a URL names in the host's place.
+fn bucket_of(url: &url::Url) -> Result<String, String> {
+    let bucket = url.host_str().filter(|host| !host.is_empty());
+    if url.port().is_some() {
+        return Err("a bucket has no port; name the server by ?endpoint=".into());
+    }
+    Ok(bucket.ok_or("names no bucket")?.to_owned())
+}
+
+/// The value of `endpoint`: a URL without anything secret.
+fn endpoint(value: &str) -> Result<String, String> {
+    let url = url::Url::parse(value).map_err(|_| "endpoint must begin with http:// or https://")?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
+        return Err("endpoint must begin with http:// or https://".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
+        return Err("endpoint is a plain URL: credentials belong into the environment or a file".into());
+    }
+    Ok(value.trim_end_matches('/').to_owned())
+}
+
+/// The value of `credentials`: a file or folder by its full name.
+fn credentials(value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err("credentials must name a file or folder in full, from / on".into()),
+    }
+}
+
 fn parse_s3(url: &url::Url) -> Result<S3Address, String> {
-    let bucket = url
-        .host_str()
-        .filter(|host| !host.is_empty())
-        .ok_or("names no bucket")?
-        .to_owned();
     let mut address = S3Address {
-        bucket,
+        bucket: bucket_of(url)?,
         prefix: prefix_of(url)?,
         endpoint: None,
         region: None,
+        credentials: None,
     };
     for (name, value) in url.query_pairs() {
         match &*name {
-            "endpoint" => {
-                if !value.starts_with("http://") && !value.starts_with("https://") {
-                    return Err("endpoint must begin with http:// or https://".into());
-                }
-                address.endpoint = Some(value.trim_end_matches('/').to_owned());
-            }
+            "endpoint" => address.endpoint = Some(endpoint(&value)?),
             "region" => address.region = Some(value.into_owned()),
-            other => return Err(format!("unknown option {other}; endpoint and region are known")),
+            "credentials" => address.credentials = Some(credentials(&value)?),
+            other => {
+                return Err(format!(
+                    "unknown option {other}; endpoint, region and credentials are known"
+                ));
+            }
         }
     }
+    Ok(address)
+}
+
+fn parse_gcs(url: &url::Url) -> Result<GcsAddress, String> {
+    let mut address = GcsAddress {
+        bucket: bucket_of(url)?,
+        prefix: prefix_of(url)?,
+        endpoint: None,
+        credentials: None,
+    };
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "endpoint" => address.endpoint = Some(endpoint(&value)?),
+            "credentials" => address.credentials = Some(credentials(&value)?),
+            other => return Err(format!("unknown option {other}; endpoint and credentials are known")),
+        }
+    }
+    Ok(address)
+}
+
+fn parse_azure(url: &url::Url) -> Result<AzureAddress, String> {
+    let mut address = AzureAddress {
+        container: bucket_of(url)?,
+        prefix: prefix_of(url)?,
+        account: None,
+        endpoint: None,
+        credentials: None,
+    };
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "account" if value.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !value.is_empty() => {
+                address.account = Some(value.into_owned());
+            }
+            "account" => return Err("account is a name of letters and digits".into()),
+            "endpoint" => address.endpoint = Some(endpoint(&value)?),
+            "credentials" => address.credentials = Some(credentials(&value)?),
+            other => {
+                return Err(format!(
+                    "unknown option {other}; account, endpoint and credentials are known"
+                ));
+            }
+        }
+    }
+    Ok(address)
+}
+
+fn parse_web(url: &url::Url) -> Result<WebAddress, String> {
+    prefix_of(url)?;
+    let mut address = WebAddress {
+        url: String::new(),
+        credentials: None,
+    };
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "credentials" => address.credentials = Some(credentials(&value)?),
+            other => return Err(format!("unknown option {other}; credentials is known")),
+        }
+    }
+    let mut plain = url.clone();
+    plain.set_query(None);
+    plain.set_fragment(None);
+    address.url = plain.as_str().trim_end_matches('/').to_owned();
     Ok(address)
 }
 
@@ -134,8 +272,11 @@ pub(crate) fn without_secrets(text: &str) -> String {
     let _ = url.set_password(None);
     let kept: Vec<String> = url
         .query_pairs()
-        .filter(|(name, _)| ["endpoint", "region", "user"].contains(&&**name))
-        .map(|(name, value)| format!("{name}={value}"))
+        .filter(|(name, _)| ["endpoint", "region", "user", "account", "credentials"].contains(&&**name))
+        .map(|(name, value)| match &*name {
+            "endpoint" => format!("{name}={}", without_secrets(&value)),
+            _ => format!("{name}={value}"),
+        })
         .collect();
     url.set_query(None);
     url.set_fragment(None);
@@ -192,6 +333,7 @@ mod tests {
             prefix: "raw/v1".into(),
             endpoint: Some("http://127.0.0.1:7480".into()),
             region: Some("eu".into()),
+            credentials: None,
         };
         assert_eq!(found, Address::S3(expected));
     }
@@ -213,6 +355,35 @@ mod tests {
     }
 
     #[test]
+    fn other_clouds_and_web_servers_are_named_likewise() {
+        let gcs = GcsAddress {
+            bucket: "lake".into(),
+            prefix: "raw".into(),
+            endpoint: Some("http://127.0.0.1:4443".into()),
+            credentials: Some("/run/secrets/lake".into()),
+        };
+        let url = "gs://lake/raw/?endpoint=http://127.0.0.1:4443/&credentials=/run/secrets/lake";
+        assert_eq!(parse(url).unwrap(), Address::Gcs(gcs));
+        let azure = AzureAddress {
+            container: "lake".into(),
+            prefix: String::new(),
+            account: Some("prod1".into()),
+            endpoint: Some("http://127.0.0.1:10000/prod1".into()),
+            credentials: None,
+        };
+        let url = "az://lake?account=prod1&endpoint=http://127.0.0.1:10000/prod1";
+        assert_eq!(parse(url).unwrap(), Address::Azure(azure));
+        let web = WebAddress {
+            url: "https://data.example:8443/sets/v%201".into(),
+            credentials: None,
+        };
+        assert_eq!(
+            parse("https://data.example:8443/sets/v%201/").unwrap(),
+            Address::Web(web)
+        );
+    }
+
+    #[test]
     fn a_url_that_makes_no_sense_is_refused_and_says_why() {
         for (url, why) in [
             ("lake", "relative URL"),
@@ -226,6 +397,15 @@ mod tests {
             ("hdfs://nn:8020/x?password=secret", "unknown option"),
             ("hdfs://nn:8020/x?user=", "empty"),
             ("hdfs://nn:8020/a//b", "not allowed"),
+            ("s3://lake/x?endpoint=http://u:secret@h:1", "plain URL"),
+            ("s3://lake:80/x", "no port"),
+            ("gs://u:secret@lake/x", "environment"),
+            ("gs://lake/x?token=secret", "unknown option"),
+            ("gs://lake/x?credentials=keys", "in full"),
+            ("az://lake/x?account=a&sig=secret", "unknown option"),
+            ("az://lake/x?account=no.dots", "letters"),
+            ("https://u:secret@host/x", "environment"),
+            ("https://host/x?token=secret", "unknown option"),
         ] {
             let error = parse(url).unwrap_err().to_string();
             assert!(error.contains(why), "{url}: {error}");

@@ -398,9 +398,12 @@ async fn odd_names_and_bad_keys(store: &dyn UnderStore) {
         "day=1",
         "back\\slash",
     ] {
-        let found = put(store, &format!("odd/{name}"), b"odd", Expect::Absent)
-            .await
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let found = match put(store, &format!("odd/{name}"), b"odd", Expect::Absent).await {
+            Ok(found) => found,
+            // One store takes it for a slash, and must say so instead.
+            Err(StoreError::Refused(_)) if name.contains('\\') => continue,
+            Err(error) => panic!("{name}: {error}"),
+        };
         let read = store
             .read(&key(&format!("odd/{name}")), 0..3, &found.validator)
             .await

@@ -55,6 +55,7 @@ use crate::{
     Capabilities, Expect, Found, Listed, PartId, Settings, StoreError, StoreKey, UnderStore, UploadId, Validator,
     Write,
     address::{self, HdfsAddress},
+    attributes::{GID, MODE, MTIME, UID},
     join, parent_and_name,
 };
 use async_trait::async_trait;
@@ -142,9 +143,21 @@ fn found(status: &FileStatus) -> Found {
             .saturating_mul(1000),
         validator: validator(status.modification_time, len),
         token: None,
-        attributes: Vec::new(),
+        attributes: attributes(status),
         is_dir: status.isdir,
     }
+}
+
+/// What a name has that is not as usual. An owner whose name this machine does not know is shown as 0.
+fn attributes(status: &FileStatus) -> Vec<(String, String)> {
+    let mode = status.permission & 0o7777;
+    let usual = if status.isdir { 0o755 } else { 0o644 };
+    let mode = (mode != usual).then(|| (MODE.to_owned(), format!("{mode:o}")));
+    let owner = [(UID, owner::uid(&status.owner)), (GID, owner::gid(&status.group))];
+    let owner = owner
+        .into_iter()
+        .filter_map(|(name, id)| Some((name.to_owned(), id?.to_string())));
+    mode.into_iter().chain(owner.filter(|(_, id)| id != "0")).collect()
 }
 
 /// A key that a file may have.
@@ -203,10 +216,7 @@ impl Shared {
         let mut found = found(&status);
         if !found.is_dir {
             found.token = self.token(key, &status).await?;
-            found.attributes = vec![
-                ("mode".into(), format!("{:o}", status.permission & 0o777)),
-                ("mtime".into(), found.mtime.to_string()),
-            ];
+            found.attributes.push((MTIME.to_owned(), found.mtime.to_string()));
         }
         Ok(Some(found))
     }
@@ -253,6 +263,10 @@ impl Shared {
 impl UnderStore for Hdfs {
     fn url(&self) -> &str {
         &self.shared.url
+    }
+
+    fn read_only(&self) -> bool {
+        false
     }
 
     async fn probe(&self) -> Result<Capabilities, StoreError> {

@@ -3,13 +3,23 @@
 //! It knows nothing of segments, inodes or datasets.
 
 mod address;
+pub mod attributes;
+mod azure;
 pub mod conformance;
+mod credentials;
+mod exchange;
 pub mod fault;
+mod gcs;
 pub mod hdfs;
 pub mod limit;
 pub mod local;
 pub mod memory;
-pub mod s3;
+mod objects;
+pub mod packs;
+mod s3;
+#[cfg(test)]
+mod trials;
+mod web;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -36,7 +46,8 @@ pub struct Found {
     pub validator: Validator,
     /// Our own token, when we wrote it (metadata `forebay-token`); only `head` fills it in.
     pub token: Option<String>,
-    /// POSIX and user attributes kept with the object, as `head` finds them.
+    /// POSIX and user attributes ([`attributes`]) as `head` finds them; in listings those that the store tells with the name, as file
+    /// systems do.
     pub attributes: Vec<(String, String)>,
     /// Whether it is a directory.
     pub is_dir: bool,
@@ -47,7 +58,7 @@ pub struct Found {
 pub struct Listed {
     /// The last component.
     pub name: String,
-    /// What it is (without token and attributes).
+    /// What it is, without a token.
     pub found: Found,
 }
 
@@ -136,6 +147,8 @@ pub struct PartId {
 pub trait UnderStore: Debug + Send + Sync {
     /// URL without secrets, for people.
     fn url(&self) -> &str;
+    /// Whether it can only be read, whatever the mount says.
+    fn read_only(&self) -> bool;
     /// Finds out what the store honours. Leaves nothing behind.
     async fn probe(&self) -> Result<Capabilities, StoreError>;
     /// What is at `key`: an object, a directory (also one that only exists by what lies under it), or None.
@@ -197,10 +210,12 @@ impl Default for Settings {
 }
 
 /// Opens the under-store at `url`: `file:///folder`, `s3://bucket/prefix?endpoint=http://host:port&region=name`,
-/// `hdfs://namenode:port/folder?user=name`, `hdfs://nameservice/folder`.
+/// `gs://bucket/prefix`, `az://container/prefix?account=name`, `hdfs://namenode:port/folder?user=name`, `hdfs://nameservice/folder`,
+/// `http://host/folder` (read only).
 ///
-/// Nothing is asked of the store yet, so that a store that is away can be opened all the same; credentials come from the
-/// environment (`AWS_ACCESS_KEY_ID`, …; the Kerberos ticket and the files of `HADOOP_CONF_DIR`), never from the URL. `Refused`: the URL makes no sense or has a scheme that is not offered.
+/// Nothing is asked of the store yet, so that a store that is away can be opened all the same. Credentials come from the
+/// environment (`AWS_ACCESS_KEY_ID`, …; the Kerberos ticket and the files of `HADOOP_CONF_DIR`), from the platform, or from the file
+/// or folder that `credentials=PATH` names, never from the URL. `Refused`: the URL makes no sense or has a scheme that is not offered.
 ///
 /// ```
 /// # async fn example() -> Result<(), forebay_understore::StoreError> {
@@ -213,11 +228,15 @@ pub async fn open(url: &str, settings: &Settings) -> Result<UnderStoreRef, Store
     let address = address::parse(url)?;
     let store: UnderStoreRef = match address {
         address::Address::Local { folder } => Arc::new(local::Local::new(folder)),
-        address::Address::S3(at) => Arc::new(s3::S3::new(at, settings)?),
+        address::Address::S3(at) => s3::open(at, settings)?,
+        address::Address::Gcs(at) => gcs::open(at, settings)?,
+        address::Address::Azure(at) => azure::open(at, settings)?,
+        address::Address::Web(at) => web::open(at, settings)?,
         address::Address::Hdfs(at) => Arc::new(hdfs::Hdfs::new(at, settings)?),
     };
-    Ok(match settings.bytes_per_second_max {
-        Some(rate) => Arc::new(limit::Limited::new(store, rate)),
-        None => store,
-    })
+    let limits = limit::Limits {
+        bytes_per_second: settings.bytes_per_second_max,
+        ..limit::Limits::default()
+    };
+    Ok(limit::Limited::wrap(store, limits))
 }

@@ -10,10 +10,15 @@
 //! microseconds in which another writer would be overwritten.
 
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
-    check_key, parent_and_name,
+    attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs, encode_xattrs},
+    check_key,
+    objects::fresh_id,
+    parent_and_name,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -82,6 +87,10 @@ impl Local {
 impl UnderStore for Local {
     fn url(&self) -> &str {
         &self.url
+    }
+
+    fn read_only(&self) -> bool {
+        false
     }
 
     async fn probe(&self) -> Result<Capabilities, StoreError> {
@@ -255,9 +264,22 @@ fn found(of: &Metadata) -> Found {
             .saturating_add(of.mtime_nsec() / 1000),
         validator: validator(of),
         token: None,
-        attributes: Vec::new(),
+        attributes: attributes(of),
         is_dir: of.is_dir(),
     }
+}
+
+/// What a name has that is not as usual.
+fn attributes(of: &Metadata) -> Vec<(String, String)> {
+    let mode = of.permissions().mode() & 0o7777;
+    let usual = if of.is_dir() { 0o755 } else { 0o644 };
+    let mode = (mode != usual).then(|| (MODE.to_owned(), format!("{mode:o}")));
+    let owner = [(UID, of.uid()), (GID, of.gid())]
+        .into_iter()
+        .filter(|(_, id)| *id != 0);
+    mode.into_iter()
+        .chain(owner.map(|(name, id)| (name.to_owned(), id.to_string())))
+        .collect()
 }
 
 /// One listing under way: what is known of the names still to come.
@@ -363,27 +385,29 @@ impl Folder {
             return Ok(Some(found));
         }
         // A rewrite in place keeps the extended attributes: the token is only believed for what was written with it.
-        let written = sys::get_xattr(&path, "user.forebay.written").ok();
+        let written = sys::get_xattr(&path, b"user.forebay.written").ok();
         if written.as_deref() == Some(written_mark(&metadata).as_bytes()) {
-            let token = sys::get_xattr(&path, "user.forebay.token").ok();
+            let token = sys::get_xattr(&path, b"user.forebay.token").ok();
             found.token = token.and_then(|token| String::from_utf8(token).ok());
         }
-        found.attributes = vec![
-            ("mode".into(), format!("{:o}", metadata.permissions().mode() & 0o7777)),
-            ("uid".into(), metadata.uid().to_string()),
-            ("gid".into(), metadata.gid().to_string()),
-            ("mtime".into(), found.mtime.to_string()),
-        ];
+        found.attributes.push((MTIME.to_owned(), found.mtime.to_string()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (mut others, mut users) = (Vec::new(), Vec::new());
         for name in sys::list_xattrs(&path).unwrap_or_default() {
-            let ours = name
-                .strip_prefix(XATTR)
-                .filter(|name| !["token", "key", "written"].contains(name));
-            if let (Some(short), Ok(value)) = (ours, sys::get_xattr(&path, &name)) {
-                found
-                    .attributes
-                    .push((short.to_owned(), String::from_utf8_lossy(&value).into_owned()));
+            let Ok(value) = sys::get_xattr(&path, &name) else {
+                continue;
+            };
+            match name.strip_prefix(XATTR.as_bytes()) {
+                Some(b"token" | b"key" | b"written") => {}
+                Some(short) => others.push((text(short), text(&value))),
+                None => users.push((name, value)),
             }
         }
+        let users = users.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+        found.attributes.append(&mut others);
+        found
+            .attributes
+            .extend(encode_xattrs(users).map(|value| (XATTRS.to_owned(), value)));
         Ok(Some(found))
     }
 
@@ -470,16 +494,7 @@ impl Folder {
             .take(64)
             .collect();
         let name = format!("{}-{token}-{}-{serial}", key_mark(&write.key), std::process::id());
-        let mut how = OpenOptions::new();
-        how.write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW);
-        let file = how
-            .open(sys::path_in(&hidden, &name))
-            .map_err(|e| error(&write.key, "create", &e))?;
-        // Best effort: where there are no extended attributes, the mark in the name must do.
-        let _ = sys::set_xattr(&file, "user.forebay.key", write.key.as_bytes());
+        let file = create_marked(&hidden, &name, &write.key).map_err(|e| error(&write.key, "create", &e))?;
         Ok((file, name))
     }
 
@@ -579,7 +594,7 @@ impl Folder {
                 continue;
             };
             let path = sys::path_in(&hidden, &name);
-            let key = match sys::get_xattr(&path, "user.forebay.key").map(String::from_utf8) {
+            let key = match sys::get_xattr(&path, b"user.forebay.key").map(String::from_utf8) {
                 Ok(Ok(key)) => key,
                 _ if name.starts_with(&key_mark(prefix)) => prefix.to_owned(),
                 _ => continue,
@@ -651,12 +666,13 @@ impl Folder {
         let write = Write {
             key: "probe".into(),
             size: 0,
-            token: "probe".into(),
+            // Others may probe the same place at the same time.
+            token: fresh_id()?,
             attributes: Vec::new(),
             expect: Expect::Absent,
         };
         let (file, name) = self.start(&write)?;
-        let metadata = sys::set_xattr(&file, "user.forebay.token", b"probe").is_ok();
+        let metadata = sys::set_xattr(&file, b"user.forebay.token", b"probe").is_ok();
         self.forget("probe", &name)?;
         Ok(Capabilities {
             put_if_absent: true,
@@ -669,6 +685,29 @@ impl Folder {
             atomic_rename: true,
         })
     }
+}
+
+/// A new file `name` of the hidden folder, which carries the key that it is meant for. It gets its name with the key on it, so that a
+/// process that ends in between leaves nothing of which no one could tell whose it is.
+fn create_marked(hidden: &File, name: &str, key: &str) -> io::Result<File> {
+    let mut how = OpenOptions::new();
+    how.write(true).mode(0o600);
+    let mark = |file: &File| sys::set_xattr(file, b"user.forebay.key", key.as_bytes());
+    let mut nameless = how.clone();
+    let nameless = nameless.custom_flags(libc::O_TMPFILE).open(sys::path_in(hidden, "."));
+    if let Ok(file) = nameless
+        && mark(&file).is_ok()
+        && sys::name_file(&file, hidden, name).is_ok()
+    {
+        return Ok(file);
+    }
+    // A file system without one of these: the mark in the name must do, and the key is set where it can be.
+    let file = how
+        .create_new(true)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(sys::path_in(hidden, name))?;
+    let _ = mark(&file);
+    Ok(file)
 }
 
 /// Beginning of an upload's file name that tells its key, for file systems without extended attributes.
@@ -722,10 +761,17 @@ fn rename(from: &File, from_name: &str, to: &File, to_name: &str, expect: &Expec
     }
 }
 
+/// The extended attributes of users, each as itself; the first failure of all that could not be set.
+fn set_users_xattrs(file: &File, encoded: &str) -> io::Result<()> {
+    let set = |(name, value): (Vec<u8>, Vec<u8>)| sys::set_xattr(file, &name, &value);
+    let done: Vec<io::Result<()>> = decode_xattrs(encoded).into_iter().map(set).collect();
+    done.into_iter().collect()
+}
+
 /// Gives the file its token, mode, owner and mtime. A file system or user that may not is no reason to keep the bytes back.
 fn dress(file: &File, write: &Write) {
     let refused = |what: &str, e: io::Error| tracing::debug!(key = write.key, what, error = %e, "attribute not kept");
-    if let Err(e) = sys::set_xattr(file, "user.forebay.token", write.token.as_bytes()) {
+    if let Err(e) = sys::set_xattr(file, b"user.forebay.token", write.token.as_bytes()) {
         refused("token", e);
     }
     let number = |name: &str, radix| {
@@ -733,30 +779,33 @@ fn dress(file: &File, write: &Write) {
         value.and_then(|(_, value)| i64::from_str_radix(value, radix).ok())
     };
     let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok());
-    if let Err(e) = std::os::unix::fs::fchown(file, owner("uid"), owner("gid")) {
+    if let Err(e) = std::os::unix::fs::fchown(file, owner(UID), owner(GID)) {
         refused("owner", e);
     }
-    let mode = number("mode", 8)
+    let mode = number(MODE, 8)
         .and_then(|mode| u32::try_from(mode & 0o7777).ok())
         .unwrap_or(0o644);
     if let Err(e) = file.set_permissions(fs::Permissions::from_mode(mode)) {
         refused("mode", e);
     }
     for (name, value) in &write.attributes {
-        if !["mode", "uid", "gid", "mtime"].contains(&name.as_str())
-            && let Err(e) = sys::set_xattr(file, &format!("{XATTR}{name}"), value.as_bytes())
-        {
+        let set = match name.as_str() {
+            MODE | UID | GID | MTIME => Ok(()),
+            XATTRS => set_users_xattrs(file, value),
+            name => sys::set_xattr(file, format!("{XATTR}{name}").as_bytes(), value.as_bytes()),
+        };
+        if let Err(e) = set {
             refused(name, e);
         }
     }
-    let mtime = number("mtime", 10).and_then(|micros| u64::try_from(micros).ok());
+    let mtime = number(MTIME, 10).and_then(|micros| u64::try_from(micros).ok());
     if let Some(mtime) = mtime.and_then(|micros| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)))
         && let Err(e) = file.set_times(FileTimes::new().set_modified(mtime))
     {
         refused("mtime", e);
     }
     let mark = file.metadata().map(|metadata| written_mark(&metadata));
-    if let Err(e) = mark.and_then(|mark| sys::set_xattr(file, "user.forebay.written", mark.as_bytes())) {
+    if let Err(e) = mark.and_then(|mark| sys::set_xattr(file, b"user.forebay.written", mark.as_bytes())) {
         refused("written", e);
     }
 }
@@ -764,158 +813,4 @@ fn dress(file: &File, write: &Write) {
 /// Says which bytes a token belongs to: whoever rewrites the file changes its mtime or its size.
 fn written_mark(of: &Metadata) -> String {
     format!("{:x}.{:x}-{:x}", of.mtime(), of.mtime_nsec(), of.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn store() -> (tempfile::TempDir, Local) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Local::new(folder.path().to_owned());
-        (folder, store)
-    }
-
-    fn write(key: &str, bytes: &'static [u8]) -> (Write, Vec<Bytes>) {
-        let write = Write {
-            key: key.into(),
-            size: bytes.len() as u64,
-            token: "t-1".into(),
-            attributes: vec![("mode".into(), "600".into()), ("colour".into(), "blue".into())],
-            expect: Expect::Absent,
-        };
-        (write, vec![Bytes::from_static(bytes)])
-    }
-
-    #[tokio::test]
-    async fn a_local_folder_passes_the_conformance_suite() {
-        let (folder, store) = store();
-        crate::conformance::run(Arc::new(store)).await;
-        let left: Vec<_> = fs::read_dir(folder.path().join(HIDDEN)).unwrap().collect();
-        assert!(left.is_empty(), "{left:?}");
-    }
-
-    #[tokio::test]
-    async fn mode_and_mtime_are_native_and_user_attributes_come_back() {
-        let (folder, store) = store();
-        let (mut wanted, chunks) = write("a/b", b"x");
-        wanted.attributes.push(("mtime".into(), "1600000000000001".into()));
-        store.put(&wanted, chunks).await.unwrap();
-        let metadata = fs::metadata(folder.path().join("a/b")).unwrap();
-        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
-        assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (1_600_000_000, 1000));
-        let found = store.head("a/b").await.unwrap().unwrap();
-        assert!(
-            found.attributes.contains(&("colour".into(), "blue".into())),
-            "{:?}",
-            found.attributes
-        );
-    }
-
-    #[tokio::test]
-    async fn symbolic_links_are_neither_shown_nor_followed() {
-        let (folder, store) = store();
-        let outside = tempfile::tempdir().unwrap();
-        fs::write(outside.path().join("secret"), b"s").unwrap();
-        std::os::unix::fs::symlink(outside.path(), folder.path().join("way-out")).unwrap();
-        assert_eq!(store.head("way-out").await.unwrap(), None);
-        assert_eq!(store.head("way-out/secret").await.unwrap(), None);
-        assert_eq!(store.list("", None).collect::<Vec<_>>().await.len(), 0);
-        let (wanted, chunks) = write("way-out/new", b"x");
-        let answer = store.put(&wanted, chunks).await;
-        assert!(matches!(answer, Err(StoreError::Refused(_))), "{answer:?}");
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
-        let answer = store.read("way-out/secret", 0..1, &Validator(String::new())).await;
-        assert!(answer.is_err(), "{answer:?}");
-    }
-
-    #[tokio::test]
-    async fn a_folder_that_is_away_is_unavailable_and_never_empty() {
-        let (folder, store) = store();
-        fs::remove_dir_all(folder.path()).unwrap();
-        assert!(matches!(store.head("a").await, Err(StoreError::Unavailable(_))));
-        let rows: Vec<_> = store.list("", None).collect().await;
-        assert!(matches!(rows[..], [Err(StoreError::Unavailable(_))]), "{rows:?}");
-    }
-
-    #[tokio::test]
-    async fn another_file_system_in_its_place_is_not_the_store() {
-        let (disk, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
-        let at = disk.path().join("store");
-        let (before, other) = (disk.path().join("before"), memory.path());
-        fs::create_dir(&before).unwrap();
-        std::os::unix::fs::symlink(&before, &at).unwrap();
-        let store = Local::new(at.clone());
-        let put = async || {
-            let (wanted, chunks) = write("a", b"one");
-            store.put(&wanted, chunks).await
-        };
-        put().await.unwrap();
-        fs::remove_file(&at).unwrap();
-        std::os::unix::fs::symlink(other, &at).unwrap();
-        assert!(matches!(put().await, Err(StoreError::Unavailable(_))));
-        assert_eq!(fs::read_dir(other).unwrap().count(), 0);
-        fs::remove_file(&at).unwrap();
-        std::os::unix::fs::symlink(&before, &at).unwrap();
-        assert!(store.head("a").await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn a_rewrite_in_place_changes_the_validator() {
-        let (folder, store) = store();
-        let (wanted, chunks) = write("a", b"one");
-        let before = store.put(&wanted, chunks).await.unwrap();
-        fs::write(folder.path().join("a"), b"two").unwrap();
-        let answer = store.read("a", 0..3, &before.validator).await;
-        assert!(matches!(answer, Err(StoreError::Changed(_))), "{answer:?}");
-    }
-
-    #[tokio::test]
-    async fn a_rewrite_in_place_takes_the_token_away() {
-        let (folder, store) = store();
-        let (wanted, chunks) = write("a", b"one");
-        store.put(&wanted, chunks).await.unwrap();
-        let before = store.head("a").await.unwrap().unwrap();
-        assert_eq!(before.token.as_deref(), Some(wanted.token.as_str()));
-        fs::write(folder.path().join("a"), b"theirs").unwrap();
-        let after = store.head("a").await.unwrap().unwrap();
-        assert_eq!(after.token, None, "it stood for other bytes");
-    }
-
-    #[tokio::test]
-    async fn the_hidden_folder_is_out_of_reach() {
-        let (_folder, store) = store();
-        store.probe().await.unwrap();
-        assert!(matches!(
-            store.head(".forebay-tmp/x").await,
-            Err(StoreError::Refused(_))
-        ));
-        assert_eq!(store.list("", None).collect::<Vec<_>>().await.len(), 0);
-        let upload = UploadId("../../etc/passwd".into());
-        let (wanted, chunks) = write("a", b"one");
-        assert!(matches!(
-            store.part(&wanted, &upload, 0, 0, chunks).await,
-            Err(StoreError::NotFound(_))
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_large_folder_is_listed_in_order_over_several_calls() {
-        let (folder, store) = store();
-        for index in 0..LISTED_PER_CALL * 2 + 10 {
-            fs::write(folder.path().join(format!("f{index:04}")), b"").unwrap();
-        }
-        let rows: Vec<_> = store.list("", Some("f0003")).collect().await;
-        let names: Vec<String> = rows.into_iter().map(|row| row.unwrap().name).collect();
-        assert_eq!(names.len(), LISTED_PER_CALL * 2 + 6);
-        assert!(names.is_sorted() && names[0] == "f0004");
-    }
-
-    #[test]
-    fn names_of_uploads_from_outside_are_checked() {
-        for bad in ["", "a/b", "..", &"x".repeat(300)] {
-            assert!(upload_name(&UploadId(bad.into())).is_err(), "{bad}");
-        }
-        assert!(std::path::Path::new("/proc/self/fd").exists());
-    }
 }

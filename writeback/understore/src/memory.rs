@@ -94,6 +94,9 @@ struct State {
     script: VecDeque<(Call, Fault)>,
     rates: FaultRates,
     away: Option<StoreError>,
+    /// Whether puts are not carried out, and those that were not.
+    full: bool,
+    held: Vec<(Write, Bytes)>,
     refused: Vec<StoreKey>,
     calls: HashMap<Call, u64>,
     faults: u64,
@@ -165,6 +168,30 @@ impl Memory {
     /// Answers every call with this error until told otherwise.
     pub fn set_away(&self, away: Option<StoreError>) {
         self.state.lock().away = away;
+    }
+
+    /// Answers no put while it is full, and carries out those that it was given, in their order, once it is not: as a gateway does
+    /// whose pool is full.
+    pub fn set_full(&self, full: bool) {
+        let mut state = self.state.lock();
+        state.full = full;
+        if !full {
+            for (write, bytes) in std::mem::take(&mut state.held) {
+                let now = self.now(state.version + 1);
+                // Its condition may not hold any more.
+                let _ = state.store(&write, bytes, now);
+            }
+        }
+    }
+
+    /// Keeps a put back when it is full.
+    fn hold(&self, write: &Write, chunks: &[Bytes]) -> bool {
+        let mut state = self.state.lock();
+        if state.full {
+            *state.calls.entry(Call::Put).or_default() += 1;
+            state.held.push((write.clone(), joined(chunks)));
+        }
+        state.full
     }
 
     /// Refuses every write and delete of these keys and of all below them (403).
@@ -484,6 +511,10 @@ impl UnderStore for Memory {
         self.url
     }
 
+    fn read_only(&self) -> bool {
+        false
+    }
+
     async fn probe(&self) -> Result<Capabilities, StoreError> {
         self.call(Call::Head, "", |_, _| Ok(())).await?;
         Ok(Capabilities {
@@ -542,6 +573,9 @@ impl UnderStore for Memory {
     }
 
     async fn put(&self, write: &Write, chunks: Vec<Bytes>) -> Result<Found, StoreError> {
+        if self.hold(write, &chunks) {
+            return Err(StoreError::Unavailable(format!("{}: no answer in time", write.key)));
+        }
         self.call(Call::Put, &write.key, |state, now| {
             state.store(write, joined(&chunks), now)
         })
@@ -600,7 +634,11 @@ impl UnderStore for Memory {
     }
 
     async fn settle(&self, key: &str) -> Result<(), StoreError> {
-        self.call(Call::Head, key, |_, _| Ok(())).await
+        let settle = |state: &mut State, _: i64| match state.find(key) {
+            Some(_) => Ok(()),
+            None => Err(StoreError::NotFound(key.to_owned())),
+        };
+        self.call(Call::Head, key, settle).await
     }
 
     async fn abort(&self, key: &str, upload: &UploadId) -> Result<(), StoreError> {

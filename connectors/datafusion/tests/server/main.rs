@@ -6,4 +6,5 @@ mod support;
 #[cfg(feature = "conformance")]
 mod conformance;
 mod objects;
+mod partitioned;
 mod queries;

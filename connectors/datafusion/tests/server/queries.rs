@@ -11,7 +11,7 @@ use datafusion::{
     prelude::SessionContext,
 };
 use forebay_client::{Client, ErrorKind, ReadOptions, SessionOptions, WriteOptions};
-use forebay_datafusion::{ForebaySink, ForebayTable, register};
+use forebay_datafusion::{ForebayCatalog, ForebaySink, ForebayTable, register};
 use futures::{StreamExt, stream};
 use std::{sync::Arc, time::Duration};
 
@@ -99,10 +99,7 @@ async fn projection_filter_and_limit_are_the_servers_work() {
         .await
         .unwrap();
     let text = displayable(plan.as_ref()).indent(false).to_string();
-    assert!(
-        !text.contains("FilterExec") && text.contains("StreamingTableExec"),
-        "{text}"
-    );
+    assert!(!text.contains("FilterExec") && text.contains("ForebayScan"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -243,4 +240,137 @@ async fn a_table_of_a_version_stands_still() {
     let table = ForebayTable::open(client.clone(), "/v", read).await.unwrap();
     ctx.register_table("v", Arc::new(table)).unwrap();
     assert_eq!(ids(&ctx, "SELECT id FROM v ORDER BY id").await, [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_a_version_are_a_statistic_and_those_behind_a_filter_are_counted() {
+    let server = Server::start(false);
+    let client = server.client().await;
+    for n in 0..3 {
+        client
+            .put_all("/t", &[rows(n * 10, n * 10 + 10)], WriteOptions::default())
+            .await
+            .unwrap();
+    }
+    let ctx = context(&client).await;
+    table(&ctx, &client, "t", "/t").await;
+    let plan = async |sql: &str| {
+        let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        displayable(plan.as_ref()).indent(false).to_string()
+    };
+    let counted = plan("SELECT count(*) FROM t").await;
+    assert!(!counted.contains("ForebayScan"), "nothing is read to count: {counted}");
+    assert_eq!(ids(&ctx, "SELECT count(*) FROM t").await, [30]);
+    let filtered = plan("SELECT count(*) FROM t WHERE s = 'odd'").await;
+    assert!(filtered.contains("ForebayScan: path=/t, version=3"), "{filtered}");
+    assert_eq!(ids(&ctx, "SELECT count(*) FROM t WHERE s = 'odd'").await, [15]);
+    assert_eq!(ids(&ctx, "SELECT count(*) FROM (SELECT id FROM t LIMIT 7)").await, [7]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_an_end_follows_from_session_to_session() {
+    let server = Server::start(false);
+    let client = server.client().await;
+    client
+        .put_all("/live", &[rows(0, 10)], WriteOptions::default())
+        .await
+        .unwrap();
+    let ctx = context(&client).await;
+    let location = format!("{}/live", client.url().replace("grpc://", "forebay://"));
+    ctx.sql(&format!(
+        "CREATE UNBOUNDED EXTERNAL TABLE live STORED AS FOREBAY LOCATION '{location}'"
+    ))
+    .await
+    .unwrap();
+    let query = ctx.sql("SELECT id FROM live").await.unwrap();
+    let mut stream = query.execute_stream().await.unwrap();
+    let mut seen = Vec::new();
+    let mut until = async |last: i64| {
+        while seen.last() != Some(&last) {
+            let batch = tokio::time::timeout(Duration::from_secs(30), stream.next()).await;
+            let batch = batch.expect("a batch in time").expect("it has no end").unwrap();
+            seen.extend(batch.column(0).as_primitive::<Int64Type>().values());
+        }
+        seen.clone()
+    };
+    until(9).await;
+    // While it is written, and before it is published.
+    let session = client.session("/live", SessionOptions::default()).await.unwrap();
+    let mut put = session.put(WriteOptions::default()).await.unwrap();
+    put.send(&rows(10, 20)).await.unwrap();
+    until(19).await;
+    put.finish().await.unwrap();
+    session.publish(false).await.unwrap();
+    for n in 2..5 {
+        let batch = rows(n * 10, n * 10 + 10);
+        client
+            .put_all("/live", &[batch], WriteOptions::default())
+            .await
+            .unwrap();
+    }
+    let all: Vec<i64> = (0..50).collect();
+    assert_eq!(until(49).await, all, "each once, in order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_are_schemas_and_datasets_tables() {
+    let server = Server::start(false);
+    let client = server.client().await;
+    for path in [
+        "/top",
+        "/sales/europe/orders",
+        "/sales/asia/orders",
+        "/sales/europe/returns",
+    ] {
+        client
+            .put_all(path, &[rows(0, 3)], WriteOptions::default())
+            .await
+            .unwrap();
+    }
+    let ctx = SessionContext::new_with_config(datafusion::prelude::SessionConfig::new().with_information_schema(true));
+    let catalog = Arc::new(ForebayCatalog::open(client.clone(), "/").await.unwrap());
+    ctx.register_catalog(
+        "forebay",
+        Arc::clone(&catalog) as Arc<dyn datafusion::catalog::CatalogProvider>,
+    );
+    assert_eq!(ids(&ctx, "SELECT id FROM forebay.public.top").await, [0, 1, 2]);
+    let sql =
+        r#"SELECT count(*) FROM forebay."sales/europe".orders o JOIN forebay."sales/asia".orders p ON o.id = p.id"#;
+    assert_eq!(ids(&ctx, sql).await, [3]);
+    let tables = r"SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = 'forebay'
+                   AND table_schema LIKE 'sales%' ORDER BY 1, 2";
+    assert_batches_eq!(
+        [
+            "+--------------+------------+",
+            "| table_schema | table_name |",
+            "+--------------+------------+",
+            "| sales/asia   | orders     |",
+            "| sales/europe | orders     |",
+            "| sales/europe | returns    |",
+            "+--------------+------------+",
+        ],
+        &ctx.sql(tables).await.unwrap().collect().await.unwrap()
+    );
+    // Written a moment ago: a query finds it, a list after the next refresh.
+    client
+        .put_all("/new/t", &[rows(0, 1)], WriteOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(ids(&ctx, "SELECT id FROM forebay.new.t").await, [0]);
+    catalog.refresh().await.unwrap();
+    assert!(
+        ctx.catalog("forebay")
+            .unwrap()
+            .schema_names()
+            .contains(&"new".to_owned())
+    );
+    for missing in ["forebay.public.nothing", "forebay.public.sales"] {
+        let error = ctx.sql(&format!("SELECT * FROM {missing}")).await.unwrap_err();
+        assert!(error.to_string().contains("not found"), "{missing}: {error}");
+    }
+    let refused = ctx
+        .sql("CREATE TABLE forebay.public.made AS SELECT 1")
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("COPY"), "{refused}");
 }

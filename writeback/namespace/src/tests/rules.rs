@@ -361,7 +361,7 @@ async fn a_thousand_parts_and_a_new_directory_are_one_transaction() {
 async fn a_plan_beyond_the_limits_is_refused_before_it_is_sent() {
     let world = World::new().await;
     let mut planner = world.ns.planner();
-    let files = (0..1200).map(|n: u32| (n.to_string().into_bytes(), file(n))).collect();
+    let files = (0..6000).map(|n: u32| (n.to_string().into_bytes(), file(n))).collect();
     planner.create_all(&p("/"), files).await.unwrap();
     let plan = planner.finish().unwrap();
     assert!(matches!(world.ns.commit(plan, None).await, Err(NsError::TooMany(_))));

@@ -88,6 +88,7 @@ impl MemBase {
             size,
             mtime: Timestamp(1),
             validator: String::new(),
+            attributes: None,
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
     ops::Range,
     os::{
         fd::{AsRawFd, RawFd},
-        unix::{ffi::OsStrExt, fs::FileExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{FileExt, MetadataExt},
+        },
     },
     path::Path,
     sync::Arc,
@@ -90,6 +93,10 @@ impl Disk for RealDisk {
                 answer => return answer,
             }
         }
+    }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.dev())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn std::fmt::Debug + Send + Sync>> {

@@ -163,6 +163,11 @@ impl DedicatedLog {
         &self.segment
     }
 
+    /// Gives up the segment.
+    pub(crate) fn give_up(&self) {
+        self.context.reclaimer.push(Arc::clone(&self.segment));
+    }
+
     /// Asks for a flush of everything appended so far.
     pub(crate) fn demand(self: &Arc<Self>, demand: Demand) {
         self.flusher.demand(demand, self);
@@ -310,7 +315,7 @@ impl DedicatedLog {
             .store(round.bytes + log.synced(), Ordering::Relaxed);
         self.stream.advance(round.bytes, round.appends);
         if first {
-            self.stream.release_packed(&self.context.reclaimer);
+            self.stream.release_packed();
         }
         if round.seal {
             self.close(round.bytes, log);
@@ -362,6 +367,7 @@ impl DedicatedLog {
     }
 
     fn poison(&self, reason: &str) {
+        self.context.fails();
         let mut state = self.state.lock();
         if state.failed.is_some() {
             return;

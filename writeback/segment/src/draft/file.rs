@@ -6,11 +6,11 @@
 use super::flush::Flushing;
 use crate::{
     context::Context,
+    data_folder::DataFolder,
     dedicated::{LogFile, Made},
     error::{Result, SegmentError},
     header::HEADER_BYTES,
     layout::{Layout, SegmentId, StreamId},
-    store::Inner,
     table::{Phase, Segment},
 };
 use forebay_runtime::disk::{DiskFile, Seek, is_full};
@@ -70,16 +70,22 @@ impl DraftFile {
     }
 
     /// Goes on with what a start found and flushed.
-    pub(super) fn resume(store: &Inner, stream: StreamId, id: SegmentId) -> Result<Arc<DraftFile>> {
-        let segment = store.context.table.get(id).ok_or_else(|| store.missing(id))?;
-        let scan = store.scanner().log(id, None)?;
+    pub(super) fn resume(folder: &DataFolder, stream: StreamId, id: SegmentId) -> Result<Arc<DraftFile>> {
+        let segment = folder.context.table.get(id).ok_or_else(|| folder.missing(id))?;
+        let scan = folder.scanner().log(id, None)?;
         if !scan.draft {
             let what = "it is no draft any more".to_owned();
             return Err(SegmentError::Invalid { stream, what });
         }
-        let log = LogFile::resume(&store.context, id, stream, scan.end)?;
+        let log = LogFile::resume(&folder.context, id, stream, scan.end)?;
         let flushing = Flushing::new(log, true);
-        Ok(Self::with(&store.context, segment, scan.data_path, scan.data, flushing))
+        Ok(Self::with(
+            &folder.context,
+            segment,
+            scan.data_path,
+            scan.data,
+            flushing,
+        ))
     }
 
     fn with(
@@ -161,6 +167,13 @@ impl DraftFile {
         self.data.raw_fd()
     }
 
+    pub(super) fn layout(&self) -> Option<Layout> {
+        match &*self.state.read() {
+            State::Sealed(layout, _) => Some(layout.clone()),
+            State::Open | State::Sealing | State::Ended(_) => None,
+        }
+    }
+
     pub(super) fn discard(&self) {
         let mut state = self.state.write();
         // After a shutdown the next start sees to it.
@@ -236,6 +249,7 @@ impl DraftFile {
 
     /// Nothing more is acknowledged.
     pub(super) fn poison(&self, why: &SegmentError) -> SegmentError {
+        self.context.fails();
         let mut state = self.state.write();
         if let State::Ended(earlier) = &*state {
             return earlier.clone();

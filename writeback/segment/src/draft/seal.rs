@@ -1,4 +1,4 @@
-//! Makes a dedicated segment of a draft: one pass over the data for the checksums, one flush of the data, one of the log.
+//! Makes a dedicated segment of a draft: one pass over the data for the checksums (holes are skipped), one flush of the data, one of the log.
 
 use super::{
     file::{DraftFile, State},
@@ -14,7 +14,7 @@ use crate::{
     table::Phase,
 };
 use bytes::Bytes;
-use forebay_runtime::crash_point;
+use forebay_runtime::{crash_point, disk::Seek};
 use std::sync::{Arc, atomic::Ordering};
 
 /// Bytes read at a time.
@@ -75,21 +75,31 @@ impl DraftFile {
         let bytes = self.len()?;
         // The disk writes while we read.
         self.data.start_write_back();
-        let (mut blocks, mut done) = (Blocks::new(), Vec::new());
+        let mut blocks = Blocks::new();
         let mut piece = vec![0; bytes.min(PIECE_BYTES) as usize];
         let mut at = 0;
         while at < bytes {
+            let data = self.seek(at, Seek::Data)?.map_or(bytes, |data| data.min(bytes));
+            if data > at {
+                blocks.add_zeros(data - at);
+                at = data;
+                continue;
+            }
             let n = self.read_at(&mut piece[..(bytes - at).min(PIECE_BYTES) as usize], at)?;
             if n == 0 {
                 return Err(self.shrunk(at..bytes));
             }
             blocks.add_run(&piece[..n]);
-            done.append(&mut blocks.take_done());
             at += n as u64;
+        }
+        // What is missing at the end looks like a hole.
+        let len = self.len()?;
+        if len < bytes {
+            return Err(self.shrunk(len..bytes));
         }
         Ok(Summed {
             bytes,
-            blocks: done,
+            blocks: blocks.take_done(),
             tail_crc: blocks.tail_crc(),
             whole: blocks.whole(),
         })

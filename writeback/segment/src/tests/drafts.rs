@@ -648,7 +648,7 @@ async fn on_a_real_disk_many_threads_change_a_draft_at_once() {
     let open = || Open {
         disk: RealDisk::shared(),
         clock: RealClock::shared(),
-        folder: home.path().join("segments"),
+        folders: vec![home.path().join("segments")],
         identity: Identity {
             cluster: [3; 16],
             node: "here".into(),

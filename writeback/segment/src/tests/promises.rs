@@ -388,7 +388,7 @@ async fn on_a_real_disk_many_tasks_write_follow_and_read() {
     let open = || Open {
         disk: RealDisk::shared(),
         clock: RealClock::shared(),
-        folder: home.path().join("segments"),
+        folders: vec![home.path().join("segments")],
         identity: Identity {
             cluster: [3; 16],
             node: "here".into(),

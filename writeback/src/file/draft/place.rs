@@ -11,6 +11,7 @@ use crate::{
         Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode,
         place::{GENERATION, Ground, Target, Tried},
     },
+    policy::Amount,
     rows::{self, Content, DraftRow, draft_key},
 };
 use bytes::Bytes;
@@ -53,10 +54,10 @@ impl Draft {
     }
 
     async fn place_bytes(&self, path: &Path, how: PlaceDraft, bytes: Bytes) -> Result<Committed> {
-        self.inner.check_writable(path)?;
+        self.inner.check_not_read_only(path)?;
         let ino = self.take_ino().await?;
         let content = self.inner.content_of(ino, bytes).await?;
-        let committed = self
+        let (committed, _) = self
             .inner
             .commit_file(content, self.inner.draft_target(path, how))
             .await?;
@@ -73,7 +74,7 @@ impl Draft {
     }
 
     async fn finish_now(&self, path: &Path, how: PlaceDraft) -> Result<FileReader> {
-        self.inner.check_writable(path)?;
+        self.inner.check_not_read_only(path)?;
         let mut body = self.body.write().await;
         let Body::Large(large) = &mut *body else {
             return Err(ended());
@@ -127,7 +128,7 @@ impl Inner {
                 ctime: how.ctime,
                 ..WriteFile::default()
             },
-            level: self.settings.ack,
+            level: self.ack_level_at(path),
             ground: Ground::Any,
             note: None,
         }
@@ -185,8 +186,10 @@ impl Inner {
         let path = planner.pin_path(ino).await?;
         let path = path.ok_or_else(|| Error::not_found(format!("{}: was removed meanwhile", target.path)))?;
         let how = &target.how;
+        let mut before = 0;
         planner
             .update(ino, |inode| {
+                before = inode.size;
                 inode.size = sealed.len;
                 inode.mode = how.mode_bits.unwrap_or(inode.mode);
                 (inode.uid, inode.gid) = how.owner.unwrap_or((inode.uid, inode.gid));
@@ -206,7 +209,10 @@ impl Inner {
         if let Some(note) = &target.note {
             plan.delete(note.clone());
         }
-        self.commit(plan).await?;
+        // The row itself counts already.
+        let grown = Amount::file(sealed.len).minus(Amount::file(before));
+        let share = self.take_share(&path, grown).await?;
+        self.commit_with(plan, share).await?;
         Ok(Tried::Done { replaced: None })
     }
 

@@ -57,6 +57,54 @@ fn urgent_work_goes_before_older_work() {
 }
 
 #[test]
+fn what_is_asked_for_while_it_runs_is_not_kept_back_by_what_the_run_found() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[])]);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
+    tracker.urge(&[1]);
+    tracker.finish(1, Outcome::Withheld(None), NOW);
+    tracker.finish(2, Outcome::Withheld(None), NOW);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), None));
+}
+
+#[test]
+fn what_gathers_goes_together_and_what_is_gone_by_then_does_not_count() {
+    let rows: Vec<Row> = (1..=5).map(|seq| put(seq, seq, &[])).collect();
+    let mut tracker = tracker(&rows);
+    let gathers = |root: &str, bytes| Outcome::Gathers {
+        root: Path::parse(root.as_bytes()).unwrap(),
+        bytes,
+        goal: 10,
+        time: None,
+    };
+    while tracker.next(NOW).is_some() {}
+    tracker.finish(1, gathers("/a", 6), NOW);
+    tracker.finish(2, gathers("/b", 6), NOW);
+    tracker.refresh(1, None, NOW);
+    tracker.finish(3, gathers("/a", 6), NOW);
+    assert_eq!((tracker.next(NOW), tracker.withheld()), (None, 2));
+    tracker.finish(4, gathers("/a", 4), NOW);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(3), Some(4)));
+    assert_eq!((tracker.next(NOW), tracker.withheld()), (None, 1));
+    // One that is large enough by itself waits for nothing.
+    tracker.finish(5, gathers("/c", 10), NOW);
+    assert_eq!(tracker.next(NOW), Some(5));
+}
+
+#[test]
+fn what_becomes_another_file_stays_urgent_and_is_named_by_its_new_inode() {
+    let mut tracker = tracker(&[put(1, 1, &[])]);
+    tracker.urge(&[1]);
+    tracker.next(NOW);
+    let mut row = put(1, 2, &[]);
+    row.work.what = WorkKind::Put { ino: 77, generation: 1 };
+    tracker.note_version(1, &row);
+    tracker.finish(1, Outcome::Moved, NOW);
+    tracker.refresh(1, Some(&row), NOW);
+    assert!(tracker.is_urgent(1) && tracker.all()[0].what == row.work.what);
+    assert_eq!(tracker.next(NOW), Some(1));
+}
+
+#[test]
 fn two_that_wait_for_each_other_do_not_go_in_step() {
     let clear = |seq, key| {
         let row = put(seq, seq, &[(1, key)]);

@@ -7,7 +7,12 @@ use super::{
     hidden::{self, PARTS, Upload, WHOLE},
     name_of, now_millis, owner, wire,
 };
-use crate::{Expect, Found, PartId, StoreError, StoreKey, UploadId, Write, local::HIDDEN, parent_and_name};
+use crate::{
+    Expect, Found, PartId, StoreError, StoreKey, UploadId, Write,
+    attributes::{MODE, MTIME},
+    local::HIDDEN,
+    parent_and_name,
+};
 use bytes::Bytes;
 use futures::StreamExt;
 use hdfs_native::client::FileStatus;
@@ -52,13 +57,13 @@ fn number(write: &Write, name: &str, radix: u32) -> Option<i64> {
 }
 
 fn mode(write: &Write) -> u32 {
-    let mode = number(write, "mode", 8).and_then(|mode| u32::try_from(mode & 0o777).ok());
+    let mode = number(write, MODE, 8).and_then(|mode| u32::try_from(mode & 0o777).ok());
     mode.unwrap_or(0o644)
 }
 
 /// Milliseconds that the object will have as its mtime: another one than what is there, when the sizes are the same.
 fn mtime(write: &Write, there: Option<&FileStatus>) -> u64 {
-    let wanted = number(write, "mtime", 10).map_or_else(now_millis, |micros| {
+    let wanted = number(write, MTIME, 10).map_or_else(now_millis, |micros| {
         u64::try_from(micros.div_euclid(1000)).unwrap_or_default()
     });
     let same = there.is_some_and(|there| there.modification_time == wanted && there.length as u64 == write.size);

@@ -1,5 +1,5 @@
-//! The few system calls that `std` does not have: opening below a folder without leaving it, renaming without replacing, and
-//! extended attributes.
+//! The few system calls that `std` does not have: opening below a folder without leaving it, naming a file that has no name yet,
+//! renaming without replacing, and extended attributes.
 
 use std::{
     ffi::CString,
@@ -44,6 +44,23 @@ pub(super) fn open_folder_below(folder: &File, path: &str) -> io::Result<File> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
+/// Gives a file that was opened with `O_TMPFILE` its name in `folder`, and fails with `EEXIST` when the name is taken.
+pub(super) fn name_file(file: &File, folder: &File, name: &str) -> io::Result<()> {
+    let from = c_string(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes())?;
+    let name = c_string(name.as_bytes())?;
+    // SAFETY: both descriptors are open and both strings end in NUL.
+    let answer = unsafe {
+        libc::linkat(
+            libc::AT_FDCWD,
+            from.as_ptr(),
+            folder.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    };
+    check(answer.into()).map(|_| ())
+}
+
 /// Renames, and fails with `EEXIST` when the target exists.
 pub(super) fn rename_noreplace(from: &File, from_name: &str, to: &File, to_name: &str) -> io::Result<()> {
     let (from_name, to_name) = (c_string(from_name.as_bytes())?, c_string(to_name.as_bytes())?);
@@ -68,16 +85,16 @@ pub(super) fn path_in(folder: &File, name: &str) -> PathBuf {
 }
 
 /// Sets an extended attribute of an open file.
-pub(super) fn set_xattr(file: &File, name: &str, value: &[u8]) -> io::Result<()> {
-    let name = c_string(name.as_bytes())?;
+pub(super) fn set_xattr(file: &File, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let name = c_string(name)?;
     // SAFETY: the descriptor is open, `name` ends in NUL, `value` is as long as said.
     let answer = unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     check(answer.into()).map(|_| ())
 }
 
 /// An extended attribute of the file at `path` itself (symbolic links are not followed), at most 64 KiB.
-pub(super) fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
-    let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name.as_bytes())?);
+pub(super) fn get_xattr(path: &Path, name: &[u8]) -> io::Result<Vec<u8>> {
+    let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name)?);
     let mut value = vec![0_u8; 64 << 10];
     // SAFETY: both strings end in NUL, and `value` has as much room as said.
     let answer = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
@@ -87,7 +104,7 @@ pub(super) fn get_xattr(path: &Path, name: &str) -> io::Result<Vec<u8>> {
 }
 
 /// The names of the extended attributes of the file at `path` itself.
-pub(super) fn list_xattrs(path: &Path) -> io::Result<Vec<String>> {
+pub(super) fn list_xattrs(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     let path = c_string(path.as_os_str().as_bytes())?;
     let mut names = vec![0_u8; 64 << 10];
     // SAFETY: `path` ends in NUL and `names` has as much room as said.
@@ -95,5 +112,5 @@ pub(super) fn list_xattrs(path: &Path) -> io::Result<Vec<String>> {
     let len = check(i64::try_from(answer).unwrap_or(-1))?;
     names.truncate(len);
     let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    Ok(names.map(<[u8]>::to_vec).collect())
 }

@@ -5,6 +5,7 @@ use crate::{
     UnderStoreRef, conformance,
     fault::{Break, FaultProxy},
 };
+use futures::StreamExt;
 use std::time::Duration;
 
 fn real_url() -> Option<url::Url> {

@@ -1,107 +1,51 @@
-//! One signed request at a time: URL, signature, timeouts, and what an answer asks of the caller.
+//! One signed request at a time: URL, signature, and what an answer asks of the caller.
 //!
 //! It owns no retries (the persister has them) and knows nothing of directories. Bodies are signed with their SHA-256, so the
 //! store itself refuses bytes that changed on their way.
 
+pub(super) use crate::exchange::{Answer, Ask};
+
 use super::xml;
-use crate::{Settings, StoreError, address::S3Address};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use object_store::{
-    ClientOptions, PutPayload,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredentialProvider},
-    client::{HttpClient, HttpConnector, HttpRequest, HttpRequestBody, HttpResponse, ReqwestConnector},
+use crate::{
+    Settings, StoreError,
+    address::S3Address,
+    credentials::{self, Credentials, Keys, Provider},
+    exchange::{self, Exchange},
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use http::{Method, StatusCode};
+use object_store::{
+    aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer, AwsCredential},
+    client::HttpRequest,
+};
 use sha2::{Digest, Sha256};
-use std::time::Duration;
 
-/// Everything but what a signature keeps as it is.
-const STRICT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const STRICT_PATH: AsciiSet = STRICT.remove(b'/');
-
-/// Answers other than object bytes are held in memory up to here.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
-
-/// The slowest that a body may move before its request counts as hung, beside the timeout itself.
-const BODY_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
+const HINT: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or credentials=FILE in the mount's URL";
 
 /// A bucket that can be asked.
 #[derive(Debug)]
 pub(super) struct Wire {
-    client: HttpClient,
-    credentials: AwsCredentialProvider,
+    exchange: Exchange,
+    credentials: Credentials<AwsCredential>,
     region: String,
     bucket_url: String,
-    timeout: Duration,
-}
-
-/// What to ask.
-#[derive(Debug, Default)]
-pub(super) struct Ask<'a> {
-    pub(super) method: Method,
-    /// Full key within the bucket, may end in `/`; empty: the bucket itself.
-    pub(super) key: &'a str,
-    pub(super) query: &'a [(&'a str, &'a str)],
-    pub(super) headers: Vec<(HeaderName, String)>,
-    pub(super) body: Vec<Bytes>,
-    /// Most bytes of the answer.
-    pub(super) answer_bytes_max: usize,
-}
-
-/// A good answer.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-}
-
-impl Answer {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// The etag without its quotes.
-    pub(super) fn etag(&self) -> Option<String> {
-        self.header("etag").map(unquoted)
-    }
-}
-
-/// An etag without quotes: stores differ in where they want them.
-pub(super) fn unquoted(etag: &str) -> String {
-    etag.trim_matches('"').to_owned()
 }
 
 impl Wire {
     pub(super) fn new(at: &S3Address, settings: &Settings) -> Result<Self, StoreError> {
-        let refuse = |error: object_store::Error| StoreError::Refused(format!("s3://{}: {error}", at.bucket));
-        // Read from the environment: keys, session token, role, and the region and endpoint where the URL is silent.
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(&at.bucket);
-        let of = |builder: &AmazonS3Builder, key| builder.get_config_value(&key);
-        let region = at.region.clone().or_else(|| of(&builder, AmazonS3ConfigKey::Region));
+        // Read from the environment: the region and endpoint where the URL is silent.
+        let builder = AmazonS3Builder::from_env();
+        let of = |key| builder.get_config_value(&key);
+        let region = at.region.clone().or_else(|| of(AmazonS3ConfigKey::Region));
         let region = region.unwrap_or_else(|| "us-east-1".into());
-        let endpoint = at
-            .endpoint
-            .clone()
-            .or_else(|| of(&builder, AmazonS3ConfigKey::Endpoint));
+        let endpoint = at.endpoint.clone().or_else(|| of(AmazonS3ConfigKey::Endpoint));
         let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-        builder = builder.with_region(&region).with_allow_http(true);
-        let credentials = builder.build().map_err(refuse)?.credentials().clone();
-        let options = ClientOptions::new()
-            .with_allow_http(endpoint.starts_with("http://"))
-            .with_connect_timeout(settings.timeout)
-            .with_timeout_disabled()
-            .with_http1_only()
-            .with_pool_idle_timeout(Duration::from_secs(20));
-        let client = ReqwestConnector::default().connect(&options).map_err(refuse)?;
-        let bucket_url = format!("{}/{}", endpoint.trim_end_matches('/'), at.bucket);
+        let (bucket, of_region) = (at.bucket.clone(), region.clone());
+        let make = move |keys: Option<&Keys>| provider(&bucket, &of_region, keys);
         Ok(Self {
-            client,
-            credentials,
+            exchange: Exchange::new(&endpoint, settings)?,
+            credentials: Credentials::new(at.credentials.clone(), HINT, make)?,
             region,
-            bucket_url,
-            timeout: settings.timeout,
+            bucket_url: format!("{}/{}", endpoint.trim_end_matches('/'), at.bucket),
         })
     }
 
@@ -109,134 +53,74 @@ impl Wire {
     pub(super) async fn ask(&self, ask: Ask<'_>) -> Result<Answer, StoreError> {
         let what = format!("{} {}", ask.method, if ask.key.is_empty() { "bucket" } else { ask.key });
         let is_read = ask.method == Method::GET || ask.method == Method::HEAD;
-        let answer_bytes_max = ask.answer_bytes_max.max(1 << 20);
-        let body_bytes: u64 = ask.body.iter().map(|chunk| chunk.len() as u64).sum();
+        let bytes_max = ask.answer_bytes_max.max(1 << 20);
+        let body_bytes = exchange::bytes_of(&ask.body);
         let request = self.signed(ask).await?;
-        let patience = self.timeout + Duration::from_secs(body_bytes / BODY_BYTES_PER_SECOND_MIN);
-        let answer = tokio::time::timeout(patience, self.client.execute(request)).await;
-        let response = match answer {
-            Err(_) => {
-                return Err(StoreError::Unavailable(format!(
-                    "{what}: no answer within {patience:?}"
-                )));
-            }
-            Ok(Err(error)) => return Err(StoreError::Unavailable(format!("{what}: {}", chain(&error)))),
-            Ok(Ok(response)) => response,
-        };
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = self.collect(
-            &what,
-            response,
-            if status.is_success() {
-                answer_bytes_max
-            } else {
-                ANSWER_BYTES_MAX
-            },
-        );
-        let body = body.await?;
-        if !status.is_success() {
-            return Err(refusal(&what, status, &body));
+        let answer = self
+            .exchange
+            .exchange(what.clone(), request, body_bytes, bytes_max)
+            .await?;
+        if !answer.status.is_success() {
+            return Err(refusal(&what, answer.status, &answer.body));
         }
         // A 200 may carry an error, or the page of something in between.
-        if !is_read && let Some(problem) = xml::problem(&body) {
+        if !is_read && let Some(problem) = xml::problem(&answer.body) {
             return Err(by_code(&what, StatusCode::INTERNAL_SERVER_ERROR, &problem));
         }
-        Ok(Answer { headers, body })
+        Ok(answer)
     }
 
     async fn signed(&self, ask: Ask<'_>) -> Result<HttpRequest, StoreError> {
-        let refuse = |error: &dyn std::error::Error| StoreError::Refused(format!("{}: {error}", ask.key));
-        let mut request = http::Request::builder().method(ask.method.clone()).uri(self.uri(&ask));
-        for (name, value) in &ask.headers {
-            let value = HeaderValue::from_str(value).map_err(|error| refuse(&error))?;
-            request = request.header(name, value);
-        }
+        let mut request = ask.request(self.uri(&ask))?;
         let mut digest = Sha256::new();
         ask.body.iter().for_each(|chunk| digest.update(chunk));
-        let len: usize = ask.body.iter().map(Bytes::len).sum();
+        let len = exchange::bytes_of(&ask.body);
         if ask.method != Method::GET && ask.method != Method::HEAD {
             request = request.header(http::header::CONTENT_LENGTH, len);
         }
-        let body = if len == 0 {
-            HttpRequestBody::empty()
-        } else {
-            PutPayload::from_iter(ask.body.iter().filter(|chunk| !chunk.is_empty()).cloned()).into()
-        };
-        let mut request = request.body(body).map_err(|error| refuse(&error))?;
-        let credential = tokio::time::timeout(self.timeout, self.credentials.get_credential()).await;
-        let credential = match credential {
-            Err(_) => return Err(StoreError::Unavailable("no credentials in time".into())),
-            Ok(Err(error)) => {
-                return Err(StoreError::Refused(format!(
-                    "no credentials: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-                )));
-            }
-            Ok(Ok(credential)) => credential,
-        };
+        let mut request = ask.with_body(request)?;
+        let credential = self.credentials.get(self.exchange.timeout()).await?;
         AwsAuthorizer::new(&credential, "s3", &self.region).authorize(&mut request, Some(&digest.finalize()));
         Ok(request)
     }
 
     fn uri(&self, ask: &Ask<'_>) -> String {
-        let mut uri = format!("{}/{}", self.bucket_url, utf8_percent_encode(ask.key, &STRICT_PATH));
-        for (at, (name, value)) in ask.query.iter().enumerate() {
-            uri.push(if at == 0 { '?' } else { '&' });
-            uri.push_str(name);
-            uri.push('=');
-            uri.extend(utf8_percent_encode(value, &STRICT));
-        }
-        uri
-    }
-
-    /// The body of an answer, each piece of it within the timeout.
-    async fn collect(&self, what: &str, response: HttpResponse, bytes_max: usize) -> Result<Bytes, StoreError> {
-        let mut pieces = response.into_body().bytes_stream();
-        let mut first: Option<Bytes> = None;
-        let mut all = BytesMut::new();
-        loop {
-            let piece = match tokio::time::timeout(self.timeout, pieces.next()).await {
-                Err(_) => {
-                    return Err(StoreError::Unavailable(format!(
-                        "{what}: the answer stopped for {:?}",
-                        self.timeout
-                    )));
-                }
-                Ok(None) => break,
-                Ok(Some(Err(error))) => return Err(StoreError::Unavailable(format!("{what}: {}", chain(&error)))),
-                Ok(Some(Ok(piece))) => piece,
-            };
-            if all.len() + piece.len() + first.as_ref().map_or(0, Bytes::len) > bytes_max {
-                return Err(StoreError::Damaged(format!(
-                    "{what}: the answer is longer than {bytes_max} bytes"
-                )));
-            }
-            match (&first, all.is_empty()) {
-                (None, true) => first = Some(piece),
-                (Some(begin), true) => {
-                    all.reserve(bytes_max.min(1 << 20).max(begin.len() + piece.len()));
-                    all.extend_from_slice(begin);
-                    all.extend_from_slice(&piece);
-                    first = None;
-                }
-                _ => all.extend_from_slice(&piece),
-            }
-        }
-        Ok(first.unwrap_or_else(|| all.freeze()))
+        let (key, query) = (exchange::path(ask.key), exchange::query(ask.query));
+        format!("{}/{key}{query}", self.bucket_url)
     }
 }
 
-/// An error with its causes: the outermost of an HTTP client says little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+/// Keys of a file, or what the environment and the platform give.
+fn provider(bucket: &str, region: &str, keys: Option<&Keys>) -> Result<Provider<AwsCredential>, StoreError> {
+    let mut builder = match keys {
+        None => AmazonS3Builder::from_env(),
+        Some(keys) => {
+            let of = |names: &[&str]| credentials::first(keys, names);
+            let id = of(&["aws_access_key_id", "access_key_id", "accesskey"]);
+            let secret = of(&["aws_secret_access_key", "secret_access_key", "secretkey"]);
+            let (Some(id), Some(secret)) = (id, secret) else {
+                return Err(credentials::lacks(
+                    keys,
+                    "access_key_id and secret_access_key, session_token where it has one",
+                ));
+            };
+            let builder = AmazonS3Builder::new()
+                .with_access_key_id(id)
+                .with_secret_access_key(secret);
+            match of(&["aws_session_token", "session_token"]) {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            }
         }
-        source = cause.source();
-    }
-    text
+    };
+    builder = builder
+        .with_bucket_name(bucket)
+        .with_region(region)
+        .with_allow_http(true);
+    let built = builder
+        .build()
+        .map_err(|error| StoreError::Refused(format!("s3://{bucket}: {error}")))?;
+    Ok(built.credentials().clone())
 }
 
 fn refusal(what: &str, status: StatusCode, body: &[u8]) -> StoreError {
@@ -266,14 +150,7 @@ fn by_code(what: &str, status: StatusCode, problem: &xml::Problem) -> StoreError
         | "ConditionalRequestConflict" => return StoreError::Unavailable(text),
         _ => {}
     }
-    match status.as_u16() {
-        404 => StoreError::NotFound(text),
-        412 | 304 | 416 => StoreError::Changed(text),
-        408 | 409 | 425 | 429 => StoreError::Unavailable(text),
-        501 => StoreError::Refused(text),
-        500..=599 => StoreError::Unavailable(text),
-        _ => StoreError::Refused(text),
-    }
+    exchange::by_status(status, text)
 }
 
 #[cfg(test)]
