@@ -1,0 +1,255 @@
+"""partitionBy: a job's folders appear in one step, whatever dies; which of them an overwrite touches; values that name folders."""
+
+import datetime
+import decimal
+import json
+import threading
+
+import pyarrow as pa
+import pytest
+
+from tests.harness import descriptor
+from tests.spark.cluster import DAYS, TASKS, beside, by_day, fails_late, kill, numbers, open_gate, wait_for, wait_held
+
+ROWS = 210_000
+
+
+@pytest.fixture
+def save(server):
+    """`save(df, path, columns, save_mode, option=…)` saves a data frame into folders."""
+
+    def save(df, path, columns, mode="append", **options):
+        writer = df.write.format("forebay").option("addr", server.flight).options(**options)
+        (writer if mode is None else writer.mode(mode)).partitionBy(*columns).save(path)
+
+    return save
+
+
+def folders(client, path):
+    """Versions of the datasets below a path, by their folders."""
+    entries = client.act("list", path=path, recursive=True)
+    return {e["path"].removeprefix(path + "/"): e["version"] for e in entries if e.get("version")}
+
+
+def ids(client, path):
+    return sorted(client.table(path)["id"].to_pylist())
+
+
+def assert_one_commit(client, path, rows=ROWS, version=1):
+    assert folders(client, path) == {f"day={day}": version for day in range(DAYS)}
+    table = client.table(path)
+    assert table["id"].combine_chunks().sort().equals(pa.array(range(rows), pa.int64())), "every row once"
+    assert all(int(day) == id % DAYS for id, day in zip(table["id"].to_pylist(), table["day"].to_pylist()))
+
+
+def test_rows_come_back_with_the_columns_of_their_folders(spark, save, read, client, path):
+    rows = [
+        (1, "a", "de", 7),
+        (2, "b", None, 7),
+        (3, "c", "f/r=%", 8),
+        (4, None, "ä ö", 8),
+        (5, "e", "", 8),
+        (6, "f", "x" * 200, 8),
+    ]
+    df = spark.createDataFrame(rows, "id long, s string, country string, day int")
+    save(df, path, ["day", "country"])
+    save(df.where("id <= 2").selectExpr("day", "s", "id + 10 id", "country"), path, ["day", "country"])
+    null = "country=__HIVE_DEFAULT_PARTITION__"
+    assert folders(client, path) == {
+        "day=7/country=de": 2,
+        f"day=7/{null}": 2,
+        "day=8/country=f%252Fr%253D%2525": 1,
+        "day=8/country=ä ö": 1,
+        f"day=8/{null}": 1,
+        f"day=8/country={'x' * 200}": 1,
+    }
+    # As in Spark's own sources a text of nothing names a folder as a null does. Columns of folders are read as strings, behind the others.
+    expected = [(id, s, str(day), country or None) for id, s, country, day in rows]
+    expected += [(id + 10, s, str(day), country) for id, s, country, day in rows[:2]]
+    assert sorted(map(tuple, read(path).collect())) == sorted(expected)
+    assert read(path).columns == ["id", "s", "day", "country"]
+
+
+def test_a_filter_on_a_folder_reads_that_folder_alone(spark, save, read, client, path):
+    save(by_day(spark.range(700)), path, ["day"])
+    assert read(path).rdd.getNumPartitions() == DAYS, "rows of a folder come to one task"
+    one = read(path).where("day = '3'")
+    assert one.rdd.getNumPartitions() == 1
+    assert sorted(r.id for r in one.select("id").collect()) == list(range(3, 700, 7))
+    assert read(path).where("day in ('1', '2') and id < 9").rdd.getNumPartitions() == 2
+    assert read(path).where("day = 3").count() == 100, "compared with a number Spark filters"
+
+
+def test_values_of_many_types_name_folders_as_spark_does(spark, save, client, path):
+    values = {
+        "boolean": (True, "true"),
+        "smallint": (-3, "-3"),
+        "decimal(10,2)": (decimal.Decimal("1.50"), "1.50"),
+        "date": (datetime.date(2024, 10, 4), "2024-10-04"),
+        "double": (0.5, "0.5"),
+        "timestamp_ntz": (datetime.datetime(2024, 10, 4, 12, 30), "2024-10-04 12%253A30%253A00"),
+    }
+    for k, (kind, (value, text)) in enumerate(values.items()):
+        save(spark.createDataFrame([(1, value)], f"id long, k {kind}"), f"{path}/{k}", ["k"])
+        assert list(folders(client, f"{path}/{k}")) == [f"k={text}"], kind
+
+
+def test_an_overwrite_empties_the_folders_that_no_row_came_to(spark, save, read, client, path):
+    save(by_day(spark.range(14)), path, ["day"])
+    # Another schema: all folders have it from now on.
+    save(spark.range(100, 102).selectExpr("id", "'x' s", "id - 100 day"), path, ["day"], "overwrite", successFile="true")
+    assert sorted(map(tuple, read(path).collect())) == [(100, "x", "0"), (101, "x", "1")]
+    assert folders(client, path) == {f"day={day}": 2 for day in range(DAYS)}
+    assert client.table(f"{path}/day=6", version=1)["id"].to_pylist() == [6, 13]
+    save(spark.range(200, 201).selectExpr("id", "'y' s", "6 day"), path, ["day"])
+    assert ids(client, path) == [100, 101, 200]
+
+
+@pytest.mark.parametrize("by", ["option", "conf"])
+def test_a_dynamic_overwrite_leaves_other_folders_alone(spark, save, client, path, by):
+    save(by_day(spark.range(14)), path, ["day"])
+    before = folders(client, path)
+    rows, options = spark.range(100, 102).selectExpr("id", "id - 100 day"), {}
+    if by == "option":
+        options = {"partitionOverwriteMode": "dynamic"}
+    else:
+        spark.conf.set("spark.sql.sources.partitionOverwriteMode", "dynamic")
+    try:
+        save(rows, path, ["day"], "overwrite", **options)
+        with pytest.raises(Exception, match="all folders of a table have the same"):
+            save(rows.selectExpr("id", "'x' s", "day"), path, ["day"], "overwrite", **options)
+    finally:
+        spark.conf.unset("spark.sql.sources.partitionOverwriteMode")
+    assert folders(client, path) == before | {"day=0": 2, "day=1": 2}
+    assert ids(client, path) == sorted([100, 101] + [n for n in range(14) if n % 7 > 1])
+
+
+def test_save_modes(spark, save, client, path):
+    rows = by_day(spark.range(7))
+    save(rows, path, ["day"], None)
+    with pytest.raises(Exception, match="exists already"):
+        save(rows, path, ["day"], "errorifexists")
+    save(rows, path, ["day"], "ignore")
+    assert folders(client, path) == {f"day={day}": 1 for day in range(DAYS)}
+    save(rows.where("false"), path, ["day"])
+    assert folders(client, path) == {f"day={day}": 1 for day in range(DAYS)}, "no rows, no folders"
+    save(rows.where("false"), path, ["day"], "overwrite")
+    assert ids(client, path) == []
+
+
+def test_what_can_not_be_folders_is_refused(spark, save, write, client, path):
+    rows = spark.range(4).selectExpr("id", "id % 2 day", "array(id) a")
+    for columns, says in [
+        (["nosuch"], "no column"),
+        (["a"], "folders are not named by array"),
+        (["id", "day", "a"], "folders are not named by array|names all columns"),
+    ]:
+        with pytest.raises(Exception, match=says):
+            save(rows, path, columns)
+    with pytest.raises(Exception, match="names all columns"):
+        save(rows.select("id", "day"), path, ["id", "day"])
+    assert not client.exists(path)
+    write(rows, path + "-whole")
+    with pytest.raises(Exception, match="is a dataset itself"):
+        save(rows, path + "-whole", ["day"])
+    save(rows, path, ["day"])
+    with pytest.raises(Exception, match='lies where folders of "id" are'):
+        save(rows, path, ["id"], "overwrite")
+    with pytest.raises(Exception, match="all folders of a table have the same"):
+        save(rows.drop("a"), path, ["day"])
+    with pytest.raises(Exception, match="cast it to the dataset's type"):
+        save(rows.selectExpr("cast(id as string) id", "day", "a"), path, ["day"])
+    assert folders(client, path) == {"day=0": 1, "day=1": 1}
+
+
+def test_an_executor_that_is_killed_costs_nothing(spark, client, save, gate, path):
+    rows = by_day(numbers(spark, ROWS, gate, {(1, 0)}, 1))
+    with beside(gate, save, rows, path, ["day"], distribution="none", sessionTimeout="1min") as job:
+        executor = wait_held(gate, 1)
+        wait_for(lambda: client.act("status")[0]["dirty_bytes"] > 100_000, what="rows of other tasks")
+        assert not job.done() and not client.exists(path), "nothing is to be seen before the commit"
+        kill(executor)
+        open_gate(gate)
+        job.result(400)
+    assert_one_commit(client, path)
+    assert {len(client.info(f"{path}/day={day}").endpoints) for day in range(DAYS)} == {TASKS}
+
+
+def test_attempts_that_spark_does_not_know_of_do_not_count(spark, client, save, gate, path):
+    """The executor of an attempt may be lost when the server has taken its rows of some folders and not of others: none of them count."""
+    rows = by_day(numbers(spark, ROWS, gate, {(2, None)}, 1))
+    with beside(gate, save, rows, path, ["day"], distribution="none", job="etl") as job:
+        wait_held(gate, 2)
+
+        def session():
+            return json.loads(client.flight.get_flight_info(descriptor(f"{path}/day=3", follow=True, wait="60s")).app_metadata)["session"]
+
+        lost = pa.table({"id": pa.array([-1], pa.int64()), "twice": pa.array([-1], pa.int64())}).to_batches()
+        client.put(f"{path}/day=3", *lost, session=session(), task={"job": "etl", "stage": 0, "task": (2 << 32) + 99_999, "attempt": 99_999})
+        open_gate(gate)
+        job.result(240)
+    assert_one_commit(client, path)
+
+
+def test_a_job_that_fails_leaves_no_folder(spark, client, save, path):
+    def dirty():
+        return client.act("status")[0]["dirty_bytes"]
+
+    rows, before = by_day(spark.range(0, 40_000, 1, 4)), dirty()
+    with pytest.raises(Exception, match="this task never succeeds"):
+        save(rows.mapInArrow(fails_late(), rows.schema), path, ["day"], distribution="none")
+    assert not client.exists(path)
+    wait_for(lambda: dirty() <= before, what="the space of what came to nothing")
+
+
+def test_a_driver_that_is_killed_before_the_commit_leaves_no_folder(server, client, driver, tmp_path, path):
+    # A driver's tasks hold after ten batches.
+    first = driver(path, "folders=yes", "distribution=none", "sessionTimeout=3s", "hold=1", f"rows={5 * ROWS}")
+    wait_held(tmp_path, 1)
+    wait_for(lambda: client.act("status")[0]["dirty_bytes"] > 100_000, what="rows of other tasks")
+    session = wait_for(lambda: live(client, f"{path}/day=0"), what="a session of a folder")
+    assert not client.exists(path)
+    first.kill()
+    wait_for(lambda: live(client, f"{path}/day=0") is None, 60, "the end of the sessions")
+    code, _, message = client.action("publish", {"session": session})
+    assert code == "FAILED_PRECONDITION" and "aborted" in message
+    assert not client.exists(path)
+    (tmp_path / "gate").touch()
+    driver(path, "folders=yes", f"rows={5 * ROWS}").end()
+    assert_one_commit(client, path, 5 * ROWS)
+
+
+def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server, client, driver, tmp_path, path):
+    open_gate(tmp_path)
+    seen = set()
+    for k, delay in enumerate((0.0, 0.05, 0.2)):
+        name = f"{path}-{k}"
+        one = driver(name, "folders=yes", "distribution=none", "sessionTimeout=3s", "rows=70000", "master=local[2]")
+        with server.client() as follow:
+            rows = 0
+            for chunk in follow.chunks(f"{name}/day=6", follow=True, wait="300s"):
+                rows += chunk.data.num_rows
+                if rows == 10_000:
+                    break
+        threading.Event().wait(delay)
+        one.kill()
+        wait_for(lambda: live(client, f"{name}/day=6") is None, 60, "the end of the sessions")
+        seen.add(client.exists(name))
+        if client.exists(name):
+            assert_one_commit(client, name, 70_000)
+    print("committed after kills:", sorted(seen))
+
+
+def live(client, path):
+    try:
+        return json.loads(client.flight.get_flight_info(descriptor(path, follow=True)).app_metadata)["session"]
+    except pa.ArrowKeyError:
+        return None
+
+
+def test_a_thousand_folders_are_one_step_and_more_are_refused(spark, client, save, path):
+    save(spark.range(5000).selectExpr("id", "id % 1000 k"), path, ["k"])
+    assert len(folders(client, path)) == 1000 and ids(client, path) == list(range(5000))
+    with pytest.raises(Exception, match="1001 folders|more than 1000 folders"):
+        save(spark.range(5000).selectExpr("id", "id % 1001 k"), path + "-more", ["k"])
+    assert not client.exists(path + "-more")
