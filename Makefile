@@ -7,7 +7,7 @@ PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
 BUILD := cargo build --release --workspace
 N ?= 20
 
-.PHONY: build run run-ceph setup test test-rust test-flight test-crash test-mount test-ceph test-hdfs crash sim bench lint fmt doc
+.PHONY: build run run-ceph run-both setup test test-rust test-flight test-crash test-mount test-python test-ballista test-ceph test-hdfs test-emulators test-spark test-webhdfs test-clients crash sim bench lint fmt doc
 
 build:
 	$(BUILD)
@@ -18,6 +18,11 @@ run: build ## TPC-H features written by DataFusion, followed by a trainer, persi
 run-ceph: build ## the same into a real one-node Ceph, every object verified
 	tests/setup.sh ceph
 	tests/ceph/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN) --ceph
+
+run-both: build ## the same with Ceph and HDFS in one namespace: inputs read through from HDFS, results persisted to both
+	tests/setup.sh ceph
+	tests/setup.sh hdfs
+	tests/ceph/with.sh tests/hdfs/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN) --ceph --hdfs
 
 setup:
 	tests/setup.sh
@@ -38,6 +43,14 @@ test-mount: build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_
 	tests/setup.sh mount
 	$(PYTEST) -s tests/mount
 
+test-python: build ## the package of connectors/python, with PyTorch and the libraries that open forebay://
+	tests/setup.sh torch
+	$(PYTEST) connectors/python/tests
+
+test-ballista: build ## a scheduler and two executors; a workspace of its own, compiled and linted at once
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/ballista RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ \
+	  cargo test --locked --manifest-path connectors/ballista/Cargo.toml -- --test-threads 1
+
 test-ceph: build
 	tests/setup.sh ceph
 	tests/ceph/with.sh tests/ceph/suite.sh
@@ -45,6 +58,24 @@ test-ceph: build
 test-hdfs: build
 	tests/setup.sh hdfs
 	tests/hdfs/with.sh tests/hdfs/suite.sh
+
+test-emulators: build ## other clouds: gs:// and az://
+	tests/setup.sh emulators
+	tests/emulators/with.sh tests/emulators/suite.sh
+
+test-spark: build ## PySpark with two executors against the connector's jar
+	tests/setup.sh torch
+	tests/setup.sh spark
+	$(PYTEST) tests/spark
+
+test-webhdfs: build ## the REST door, by plain HTTP, by Hadoop's shell, and by Hadoop's own contract tests
+	tests/setup.sh webhdfs
+	tests/setup.sh spark
+	$(PYTEST) tests/webhdfs
+
+test-clients: build ## Arrow's integration scenario of Flight, by its clients for C++, Java and Go
+	tests/setup.sh clients
+	$(PYTEST) -s tests/clients
 
 crash: setup build ## make crash N=500: N kills, N*2/5 power cuts, and as many under the mount
 	.venv/bin/python -m tests.crash --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
@@ -59,7 +90,8 @@ bench: setup build ## the ratios of bench/README.md, measured here
 lint:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets -- -D warnings
-	! command -v cargo-deny >/dev/null || cargo deny check
+	cargo fmt --check --manifest-path connectors/ballista/Cargo.toml
+	! command -v cargo-deny >/dev/null || { cargo deny check && cargo deny --manifest-path connectors/ballista/Cargo.toml check --config deny.toml; }
 
 fmt:
 	cargo fmt --all

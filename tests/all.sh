@@ -18,19 +18,25 @@ suite() { # suite NAME COMMAND…
 
 pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
 
-tests/setup.sh ceph && tests/setup.sh hdfs && tests/setup.sh mount || exit 1
+tests/setup.sh ceph && tests/setup.sh hdfs && tests/setup.sh emulators && tests/setup.sh mount && tests/setup.sh torch && tests/setup.sh spark && tests/setup.sh webhdfs && tests/setup.sh clients || exit 1
 suite build cargo build --release --workspace --all-targets
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
 suite flight pytest tests/flight tests/cli tests/test_docs.py
 suite crash pytest -s tests/crash
 suite mount pytest -s tests/mount
+suite python pytest connectors/python/tests
+suite ballista make --no-print-directory -o build test-ballista
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
 suite hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
+suite emulators tests/emulators/with.sh tests/emulators/suite.sh
+suite spark pytest tests/spark
+suite webhdfs pytest tests/webhdfs
+suite clients pytest -s tests/clients
 suite doctests cargo test --release --workspace --doc
 suite lint make --no-print-directory lint doc
 
 echo
-for k in "${!names[@]}"; do printf '%-8s %s\n' "${names[$k]}" "${results[$k]}"; done
+for k in "${!names[@]}"; do printf '%-9s %s\n' "${names[$k]}" "${results[$k]}"; done
 echo "logs: $logs"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

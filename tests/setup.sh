@@ -4,6 +4,12 @@
 #   tests/setup.sh mount      the same, and POSIX suites and programs that run on the mount
 #   tests/setup.sh ceph       the same, and a Ceph cluster's packages
 #   tests/setup.sh hdfs       the same, Java, and the jars of an HDFS
+#   tests/setup.sh emulators  the same, and emulators of other clouds; one that cannot be installed is said to be missing
+#   tests/setup.sh python     the same, the Python package of connectors/python, and the libraries that open it
+#   tests/setup.sh torch      the same as python, and PyTorch
+#   tests/setup.sh spark      the same, a JDK, PySpark, and the connector's jar, built
+#   tests/setup.sh webhdfs    the same, Java, and the jars of Hadoop's client and contract tests
+#   tests/setup.sh clients    the same, and Arrow's own Flight clients for Java and Go; one that cannot be had is said to be missing
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -29,10 +35,30 @@ fi
 if [ "${1:-}" = ceph ]; then
   need ceph-mon ceph-mon ceph-osd ceph-mgr radosgw ceph-common
 fi
-if [ "${1:-}" = hdfs ]; then
+if [ "${1:-}" = hdfs ] || [ "${1:-}" = webhdfs ]; then
   need java openjdk-17-jre-headless
   need mvn maven
   need curl curl
+fi
+if [ "${1:-}" = emulators ]; then
+  need go golang-go
+  need npm nodejs npm
+  need curl curl
+fi
+if [ "${1:-}" = clients ]; then
+  need javac openjdk-17-jdk-headless
+  need mvn maven
+  need go golang-go
+fi
+if [ "${1:-}" = torch ]; then
+  need /usr/lib/python3/dist-packages/torch python3-torch
+fi
+if [ "${1:-}" = spark ]; then
+  need javac openjdk-17-jdk-headless
+  need mvn maven
+fi
+if [ "${1:-}" = webhdfs ]; then
+  need javac openjdk-17-jdk-headless
 fi
 sudo=$([ "$(id -u)" = 0 ] || echo sudo)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -52,14 +78,61 @@ if [ ! -e "$stamp" ]; then
   touch "$stamp"
 fi
 
-if [ "${1:-}" = hdfs ]; then
-  # A name of its own for what these jars are; a fetch that was broken off is none.
-  jars=$venv/hdfs
-  stamp=$jars/complete-$(sha256sum <"$here/hdfs/pom.xml" | cut -c1-16)
+if [ "${1:-}" = python ] || [ "${1:-}" = torch ]; then
+  package=$here/../connectors/python
+  stamp=$venv/complete-$(cat "$here/requirements-python.txt" "$package/pyproject.toml" | sha256sum | cut -c1-16)
   if [ ! -e "$stamp" ]; then
-    rm -rf "$jars"
-    mvn -q -B -Dstyle.color=never -f "$here/hdfs/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements-python.txt"
+    "$venv/bin/pip" install -q --disable-pip-version-check --no-deps --no-build-isolation -e "$package"
     touch "$stamp"
+  fi
+fi
+if [ "${1:-}" = torch ] && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
+  # Debian's has no CUDA and is small; it fits the environment where both are of one Python. Elsewhere PyPI's, with CUDA's libraries.
+  version() { "$1" -c 'import sys; print(sys.version_info[:2])'; }
+  if [ "$(version /usr/bin/python3)" = "$(version "$venv/bin/python")" ]; then
+    ln -sfn /usr/lib/python3/dist-packages/torch "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch"
+  else
+    "$venv/bin/pip" install -q --disable-pip-version-check torch
+  fi
+  "$venv/bin/python" -c 'import torch'
+fi
+
+jars() { # jars NAME: what tests/NAME/pom.xml names, under a name of its own; a fetch that was broken off is none
+  local jars=$venv/$1 pom=$here/$1/pom.xml stamp
+  stamp=$jars/complete-$(sha256sum <"$pom" | cut -c1-16)
+  [ -e "$stamp" ] && return
+  rm -rf "$jars"
+  mvn -q -B -Dstyle.color=never -f "$pom" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$jars"
+  touch "$stamp"
+}
+case ${1:-} in
+  hdfs | webhdfs | clients) jars "$1" ;;
+esac
+if [ "${1:-}" = clients ]; then
+  (cd "$here/clients" && go build -o "$venv/clients-go/scenario" .) >&2 ||
+    echo "Arrow's client for Go cannot be built here (it wants Go 1.25): it stays untested" >&2
+fi
+
+if [ "${1:-}" = emulators ]; then
+  emulators=$venv/emulators
+  mkdir -p "$emulators/bin"
+  [ -x "$emulators/bin/fake-gcs-server" ] || GOBIN=$emulators/bin go install github.com/fsouza/fake-gcs-server@v1.56.1 >&2 ||
+    echo "fake-gcs-server cannot be installed here: gs:// stays untested" >&2
+  [ -e "$emulators/node_modules/azurite" ] || npm install --silent --no-audit --no-fund --prefix "$emulators" azurite@3.35.0 >&2 ||
+    echo "Azurite cannot be installed here: az:// stays untested" >&2
+fi
+if [ "${1:-}" = spark ]; then
+  stamp=$venv/complete-spark-$(sha256sum <"$here/spark/requirements.txt" | cut -c1-16)
+  if [ ! -e "$stamp" ]; then
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/spark/requirements.txt"
+    touch "$stamp"
+  fi
+  # Its unit tests are run with it. Built again when a source is younger.
+  connector=$here/../connectors/spark
+  jar=$(compgen -G "$connector/target/forebay-spark-*.jar" | head -n 1 || true)
+  if [ -z "$jar" ] || [ -n "$(find "$connector/src" "$connector/pom.xml" -newer "$jar" -print -quit)" ]; then
+    mvn -q -B -Dstyle.color=never -f "$connector/pom.xml" clean package
   fi
 fi
 

@@ -32,12 +32,13 @@ def test_the_quoted_test_exists(quoted):
     assert (ROOT / file).exists() and (not name or name in defined(ROOT / file))
 
 
-def locked(name):
-    """Versions of a crate in Cargo.lock."""
-    return re.findall(rf'name = "{name}"\nversion = "([^"]+)"', (ROOT / "Cargo.lock").read_text())
+def locked(name, workspace):
+    """Versions of a crate in a workspace's Cargo.lock."""
+    return re.findall(rf'name = "{name}"\nversion = "([^"]+)"', (ROOT / workspace / "Cargo.lock").read_text())
 
 
+@pytest.mark.parametrize("workspace", [".", "connectors/ballista"])
 @pytest.mark.parametrize(("crate", "version"), [("object_store", "0.13."), ("arrow-schema", "59."), ("arrow-array", "59."), ("parquet", "59.")])
-def test_one_version_of_what_must_fit_together(crate, version):
-    [only] = locked(crate)
+def test_one_version_of_what_must_fit_together(crate, version, workspace):
+    [only] = locked(crate, workspace)
     assert only.startswith(version)
