@@ -82,7 +82,7 @@ crash: setup build ## make crash N=500: N kills, N*2/5 power cuts, and as many u
 	.venv/bin/python -m tests.mount --kills $(N) --cuts $$(( $(N) * 2 / 5 ))
 
 sim: ## make sim N=1000: seeds of the simulated engine, disk and store
-	FOREBAY_SIM_SEEDS=$(N) cargo test --release -p forebay-writeback --test simulation -- --nocapture
+	FOREBAY_SIM_SEEDS=$(N) cargo test --release -p forebay-writeback --test engine simulation -- --nocapture
 
 bench: setup build ## the ratios of bench/README.md, measured here
 	$(CARGO_TARGET_DIR)/release/forebay-bench --forebay $(FOREBAY_BIN) --folder $(CARGO_TARGET_DIR)/bench

@@ -32,6 +32,8 @@ mod partitioned;
 mod sink;
 mod split;
 mod table;
+#[cfg(test)]
+mod tests;
 mod url;
 
 pub use catalog::ForebayCatalog;

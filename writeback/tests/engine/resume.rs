@@ -1,7 +1,6 @@
 //! An upload in parts that was cut off goes on where it was, with nothing that is not its own.
 
-mod support;
-
+use crate::support::{World, at, part_notes as notes, pattern, put};
 use forebay_metastore::{Entry, Key, MetaStore, Op, Tx};
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{
@@ -15,7 +14,6 @@ use forebay_writeback::{
     rows::{self, PartNote},
 };
 use std::time::Duration;
-use support::{World, at, part_notes as notes, pattern, put};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const LARGE: &str = "/kept/large";

@@ -1,7 +1,6 @@
 //! One publish over several datasets: one instant for readers, all or nothing for a crash, and what is refused.
 
-mod support;
-
+use crate::support::{World, at, kind, writes};
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema};
@@ -19,7 +18,6 @@ use forebay_writeback::{
 };
 use futures::TryStreamExt;
 use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
-use support::{World, at, kind, writes};
 use tokio::sync::Notify;
 
 const DAYS: [&str; 3] = ["/kept/t/day=1", "/kept/t/day=2", "/kept/t/day=3"];
@@ -378,7 +376,7 @@ fn what_is_refused_leaves_every_session_open_and_nothing_visible() {
         refused(&[first.clone(), bare.clone()], ErrorKind::Precondition, "schema").await;
         let file = begin(cache, "/kept/file", WriteMode::Append).await;
         put(cache, "/kept/file", &file, [1]).await;
-        support::put(cache, "/kept/file", b"x").await.unwrap();
+        crate::support::put(cache, "/kept/file", b"x").await.unwrap();
         refused(&[first.clone(), file], ErrorKind::Precondition, "/kept/file").await;
         let many = vec![first.clone(); PUBLISH_SESSIONS_MAX + 1];
         refused(&many, ErrorKind::Invalid, "1001 sessions").await;

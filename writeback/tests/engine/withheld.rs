@@ -1,7 +1,6 @@
 //! What policies keep back from the under-store, what lets it go, and what is written through the cache or around it.
 
-mod support;
-
+use crate::support::{World, at, get, kind, pattern, put, write};
 use bytes::Bytes;
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{StoreError, memory::Call};
@@ -12,7 +11,6 @@ use forebay_writeback::{
     policy::Change,
 };
 use std::time::Duration;
-use support::{World, at, get, kind, pattern, put, write};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

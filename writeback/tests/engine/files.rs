@@ -1,7 +1,6 @@
 //! Files and names through the engine's own door: what a writer, a reader and a crash may see.
 
-mod support;
-
+use crate::support::{World, at, get, kind, mode, page, pattern, put, tree, write};
 use bytes::Bytes;
 use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::{disk, units::ByteSize};
@@ -14,7 +13,6 @@ use forebay_writeback::{
 };
 use futures::TryStreamExt;
 use std::time::Duration;
-use support::{World, at, get, kind, mode, page, pattern, put, tree, write};
 
 #[test]
 fn a_file_comes_back_whole_and_in_ranges_before_and_after_a_power_cut() {
@@ -292,7 +290,7 @@ fn a_listing_is_a_walk_in_pages_without_gaps_or_repeats() {
         cache.mkdir(&at(&deep), true).await.unwrap();
         expected.extend((0..40).scan("/local/deep".to_owned(), |path, at| {
             *path = format!("{path}/{at}");
-            Some(support::at(path))
+            Some(crate::support::at(path))
         }));
         expected.sort();
         let expected: Vec<String> = expected.iter().map(Path::to_string).collect();

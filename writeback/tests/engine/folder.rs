@@ -1,12 +1,10 @@
 //! A local folder as the under-store: one name is a file or a directory there, never both.
 
-mod support;
-
+use crate::support::{KEPT, World, at, get, put};
 use async_trait::async_trait;
 use forebay_understore::{StoreError, UnderStoreRef};
 use forebay_writeback::{Cache, Components, StoreOpener, names::Rename};
 use std::{path::Path as FsPath, sync::Arc, time::Duration};
-use support::{KEPT, World, at, get, put};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -1,8 +1,7 @@
 //! The policy `pack`: many small files in one object of the under-store, shown one by one, by this server and by one that has nothing but
 //! the store.
 
-mod support;
-
+use crate::support::{World, at, get, kind, pattern, put, tree};
 use forebay_metastore::mem::MemStore;
 use forebay_runtime::{
     chance::{Chance, SeededChance},
@@ -20,7 +19,6 @@ use forebay_writeback::{
     policy::Change,
 };
 use std::{collections::BTreeMap, time::Duration};
-use support::{World, at, get, kind, pattern, put, tree};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

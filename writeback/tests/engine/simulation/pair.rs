@@ -1,12 +1,12 @@
 //! Two datasets in folders of one directory. Every publish is of both and puts the same row into each, so whoever reads the directory
 //! finds the same rows in both folders, at every moment and after every crash.
 
-use crate::{
+use super::{
     actor::may_fail,
     pipeline::{numbers, put, rows_of_file},
     run::History,
-    support::at,
 };
+use crate::support::at;
 use forebay_runtime::chance::{Chance, SeededChance};
 use forebay_writeback::{
     Cache, Error, ErrorKind,

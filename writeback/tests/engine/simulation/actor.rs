@@ -1,11 +1,11 @@
 //! An actor has a directory to itself and does one thing after the other there, so what it must find is known, but for the one
 //! operation whose outcome it was not told.
 
-use crate::{
+use super::{
     model::{Entry, Model, Op},
     run::History,
-    support::{KEPT, at, get, tree, write},
 };
+use crate::support::{KEPT, at, get, tree, write};
 use forebay_runtime::chance::{Chance, SeededChance};
 use forebay_writeback::{
     Cache, Error, ErrorKind,

@@ -1,8 +1,8 @@
 //! The promises of the `ObjectStore` trait, one by one.
 
-use crate::support::Server;
+use super::support::Server;
+use crate::ForebayStore;
 use bytes::Bytes;
-use forebay_datafusion::ForebayStore;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,

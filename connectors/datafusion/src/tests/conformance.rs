@@ -2,8 +2,8 @@
 //!
 //! Left out: attributes and object versions, which are not offered, and the suites of optional traits that are not implemented.
 
-use crate::support::Server;
-use forebay_datafusion::ForebayStore;
+use super::support::Server;
+use crate::ForebayStore;
 use object_store::integration;
 
 /// Each on a server of its own: the suite deletes everything it finds.

@@ -1,7 +1,6 @@
 //! The under-store becomes what was acknowledged: through the engine's own door, against a store that fails.
 
-mod support;
-
+use crate::support::{World, at, get, kind, part_notes, pattern, put, tree};
 use bytes::Bytes;
 use forebay_metastore::mem;
 use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
@@ -18,7 +17,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
-use support::{World, at, get, kind, part_notes, pattern, put, tree};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

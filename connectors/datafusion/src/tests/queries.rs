@@ -1,6 +1,7 @@
 //! Queries that read and write Forebay.
 
-use crate::support::Server;
+use super::support::Server;
+use crate::{ForebayCatalog, ForebaySink, ForebayTable, register};
 use arrow_array::{Int64Array, RecordBatch, StringArray, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -11,7 +12,6 @@ use datafusion::{
     prelude::SessionContext,
 };
 use forebay_client::{Client, ErrorKind, ReadOptions, SessionOptions, WriteOptions};
-use forebay_datafusion::{ForebayCatalog, ForebaySink, ForebayTable, register};
 use futures::{StreamExt, stream};
 use std::{sync::Arc, time::Duration};
 

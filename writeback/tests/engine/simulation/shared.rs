@@ -1,10 +1,7 @@
 //! One name that all fight for: what is read there must be a write that no acknowledged later one has replaced.
 
-use crate::{
-    actor::may_fail,
-    run::History,
-    support::{get, put},
-};
+use super::{actor::may_fail, run::History};
+use crate::support::{get, put};
 use forebay_runtime::chance::{Chance, SeededChance};
 use forebay_writeback::{Cache, Error, ErrorKind};
 use parking_lot::Mutex;

@@ -1,7 +1,6 @@
 //! What stays in the cache and what does not: pins, frees, orders, quotas, times to live, loads.
 
-mod support;
-
+use crate::support::{KEPT, World, at, get, kind, pattern, put, write};
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{
     StoreError,
@@ -16,7 +15,6 @@ use forebay_writeback::{
 };
 use serde_json::{Value as Json, json};
 use std::time::Duration;
-use support::{KEPT, World, at, get, kind, pattern, put, write};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -15,8 +15,7 @@
 //! | a bad record in the middle was taken for the torn end | `tests/crash/test_disk.py::test_a_flipped_bit_is_never_served` |
 //! | seven flushes for each small file | `tests/crash/test_disk.py::test_a_thousand_small_files_share_their_flushes` |
 
-mod support;
-
+use crate::support::{World, at, get, kind, pattern, put};
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{
     StoreError,
@@ -24,7 +23,6 @@ use forebay_understore::{
 };
 use forebay_writeback::{Cache, ErrorKind, names::Rename, persist::Resolve};
 use std::time::Duration;
-use support::{World, at, get, kind, pattern, put};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -10,8 +10,6 @@ mod pair;
 mod pipeline;
 mod run;
 mod shared;
-#[path = "../support/mod.rs"]
-mod support;
 
 /// Seeds of a quick run: the first ones, and those that found something.
 const SEEDS: &[u64] = &[
@@ -96,14 +94,14 @@ fn with_packs_the_same_seed_gives_the_same_history_too() {
 /// world, where it was found, every file goes in one put.
 #[test]
 fn an_empty_directory_that_was_renamed_away_does_not_show_again() {
-    run::run_in(support::World::new(113));
+    run::run_in(crate::support::World::new(113));
     run::run(17);
 }
 
 /// It was removed while its directory hid what the store had, left no whiteout, and its object showed once the directory hid nothing.
 #[test]
 fn a_file_that_was_renamed_out_of_an_opaque_directory_does_not_show_again() {
-    run::run_in(support::World::new(921));
+    run::run_in(crate::support::World::new(921));
 }
 
 /// A renamed directory was looked through for what had to be moved; another one took its place before it was told to show the store at

@@ -1,6 +1,7 @@
 //! Tables PARTITIONED BY: folders `key=value`, each a dataset.
 
-use crate::support::Server;
+use super::support::Server;
+use crate::{ForebayPartitioned, register};
 use arrow_array::{Int32Array, Int64Array, RecordBatch, cast::AsArray, types::Int64Type};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::{
@@ -11,7 +12,6 @@ use datafusion::{
     prelude::SessionContext,
 };
 use forebay_client::{Client, ErrorKind, FileOptions, ReadOptions};
-use forebay_datafusion::{ForebayPartitioned, register};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
     sync::{

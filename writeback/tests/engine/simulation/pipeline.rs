@@ -2,7 +2,8 @@
 //!
 //! Rows are numbers that only grow, so whatever is read tells what was lost, repeated or out of order.
 
-use crate::{actor::may_fail, run::History, support::at};
+use super::{actor::may_fail, run::History};
+use crate::support::at;
 use arrow_array::{Array, Int64Array, RecordBatch};
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_schema::{DataType, Field, Schema};

@@ -1,7 +1,6 @@
 //! Arrow parts that become Parquet on their way to the under-store: what readers see of it, what arrives, and what a crash leaves.
 
-mod support;
-
+use crate::support::{World, at, get, kind, put as put_file, writes};
 use arrow_array::{
     Array, ArrayRef, DictionaryArray, FixedSizeListArray, Int32Array, Int64Array, ListArray, RecordBatch,
     RecordBatchOptions, StringArray, StructArray, TimestampSecondArray, UnionArray,
@@ -37,7 +36,6 @@ use parquet::{
     file::metadata::{ParquetMetaData, ParquetMetaDataReader},
 };
 use std::{sync::Arc, time::Duration};
-use support::{World, at, get, kind, put as put_file, writes};
 use tokio::sync::Notify;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -192,7 +190,7 @@ async fn arrive(cache: &Cache) {
 }
 
 async fn names(cache: &Cache, path: &str) -> Vec<String> {
-    let stats = support::tree(cache, path).await.unwrap();
+    let stats = crate::support::tree(cache, path).await.unwrap();
     stats.into_iter().map(|stat| stat.path.to_string()).collect()
 }
 

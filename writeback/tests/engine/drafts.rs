@@ -1,7 +1,6 @@
 //! Files that are changed in place: what was synced outlives power cuts and failed placements, and nothing stays behind.
 
-mod support;
-
+use crate::support::{World, at, get, kind, pattern, put};
 use forebay_metastore::mem::{Call, Fault};
 use forebay_writeback::{
     Cache, ErrorKind,
@@ -9,7 +8,6 @@ use forebay_writeback::{
     names::State,
 };
 use std::sync::Arc;
-use support::{World, at, get, kind, pattern, put};
 
 const HOW: PlaceDraft = PlaceDraft {
     mode: None,

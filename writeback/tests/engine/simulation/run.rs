@@ -1,13 +1,13 @@
 //! One seed: lives of the cache with faults between and in them, then the reckoning.
 
-use crate::{
+use super::{
     actor::{Actor, may_fail},
     model::Entry,
     pair::{self, Pair},
     pipeline::{self, Pipeline},
     shared::Shared,
-    support::{World, at, part_notes},
 };
+use crate::support::{World, at, part_notes};
 use forebay_metastore::mem;
 use forebay_runtime::{
     chance::{Chance, SeededChance},

@@ -1,7 +1,5 @@
 //! Policies through the engine's own door: what is set, what holds, and what a restart leaves of it.
 
-mod support;
-
 use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::clock::Clock;
 use forebay_understore::memory::Call as StoreCall;
@@ -13,7 +11,7 @@ use forebay_writeback::{
 };
 use serde_json::{Value as Json, json};
 use std::time::Duration;
-use support::{World, at, kind, put, write};
+use crate::support::{World, at, kind, put, write};
 
 /// Sets policies as a JSON object has them.
 async fn set(cache: &Cache, path: &str, policies: Json) -> Result<(), Error> {

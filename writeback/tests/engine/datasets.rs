@@ -1,7 +1,6 @@
 //! Datasets through the engine's own door: sessions, versions, followers, and what a crash leaves of them.
 
-mod support;
-
+use crate::support::{World, at, get, kind, put as put_file};
 use arrow_array::{
     ArrayRef, DictionaryArray, Int64Array, RecordBatch, RecordBatchOptions, StringArray, types::Int32Type,
 };
@@ -21,7 +20,6 @@ use forebay_writeback::{
 };
 use futures::{StreamExt, TryStreamExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use support::{World, at, get, kind, put as put_file};
 
 // ---- batches and messages
 
@@ -150,7 +148,7 @@ async fn acked(writer: &mut PartWriter, batch: &RecordBatch) {
 
 /// The paths of everything.
 async fn tree(cache: &Cache) -> Vec<String> {
-    support::tree(cache, "/")
+    crate::support::tree(cache, "/")
         .await
         .unwrap()
         .into_iter()

@@ -1,0 +1,18 @@
+//! The engine from outside, in a world that can be turned against it. One binary: each would compile much of the engine's generic code and
+//! link all of it again.
+
+mod convert;
+mod datasets;
+mod drafts;
+mod files;
+mod folder;
+mod packs;
+mod persist;
+mod policies;
+mod regressions;
+mod residence;
+mod resume;
+mod simulation;
+mod support;
+mod together;
+mod withheld;
