@@ -1,42 +1,64 @@
 #!/usr/bin/env bash
 # Runs every suite, goes on after a failed one, ends with one summary line. `make test` is this.
+#
+# The code is compiled and linted at once, while the setup fetches what the suites need. Away from a terminal a suite that has not ended
+# after FOREBAY_SUITE_SECONDS (default 1800) is ended and counts as failed, so that one that hangs does not hide what the others found.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 export FOREBAY_BIN=${FOREBAY_BIN:-$CARGO_TARGET_DIR/release/forebay}
 logs=$(mktemp -d /tmp/forebay-test-XXXXXX)
 names=() results=() passed=0 failed=0
+bounded=()
+[ -t 0 ] || bounded=(timeout --kill-after=30 "${FOREBAY_SUITE_SECONDS:-1800}")
 
 suite() { # suite NAME COMMAND…
   local name=$1 begin=$SECONDS code; shift
   echo "=== $name"
-  "$@" 2>&1 | tee "$logs/$name.log"
+  "${bounded[@]}" "$@" 2>&1 | tee "$logs/$name.log"
   code=${PIPESTATUS[0]}
   names+=("$name"); results+=("$([ "$code" = 0 ] && echo ok || echo "FAILED ($code)") in $((SECONDS - begin)) s")
   [ "$code" = 0 ] && passed=$((passed + 1)) || failed=$((failed + 1))
+  echo "=== $name: ${results[-1]}, $SECONDS s since the start"
 }
 
-pytest() { .venv/bin/python -m pytest -q -p no:cacheprovider "$@"; }
+summary() {
+  local k
+  echo
+  for k in "${!names[@]}"; do printf '%-9s %s\n' "${names[$k]}" "${results[$k]}"; done
+  echo "logs: $logs"
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ]
+}
 
-tests/setup.sh ceph && tests/setup.sh hdfs && tests/setup.sh emulators && tests/setup.sh mount && tests/setup.sh torch && tests/setup.sh spark && tests/setup.sh webhdfs && tests/setup.sh clients || exit 1
-suite build cargo build --release --workspace --all-targets
+pytest=(.venv/bin/python -m pytest -q -p no:cacheprovider)
+
+# What the compiler itself needs comes first.
+tests/setup.sh || exit 1
+(
+  for what in ceph hdfs emulators mount torch spark webhdfs clients; do tests/setup.sh "$what" || exit 1; done
+  touch "$logs/setup.complete"
+) >"$logs/setup.log" 2>&1 &
+setup=$!
+
+# As `make lint` has it; for a whole build, cargo has no shorter way to say it.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+suite build cargo build --locked --release --workspace --all-targets
+suite setup sh -c 'tail --pid="$0" --lines=+1 --follow "$1/setup.log"; [ -e "$1/setup.complete" ]' "$setup" "$logs"
+[ "$failed" = 0 ] || { summary; exit 1; }
+
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
-suite flight pytest tests/flight tests/cli tests/test_docs.py
-suite crash pytest -s tests/crash
-suite mount pytest -s tests/mount
-suite python pytest connectors/python/tests
+suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
+suite crash "${pytest[@]}" -s tests/crash
+suite mount "${pytest[@]}" -s tests/mount
+suite python "${pytest[@]}" connectors/python/tests
 suite ballista make --no-print-directory -o build test-ballista
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
 suite hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
 suite emulators tests/emulators/with.sh tests/emulators/suite.sh
-suite spark pytest tests/spark
-suite webhdfs pytest tests/webhdfs
-suite clients pytest -s tests/clients
+suite spark "${pytest[@]}" tests/spark
+suite webhdfs "${pytest[@]}" tests/webhdfs
+suite clients "${pytest[@]}" -s tests/clients
 suite doctests cargo test --release --workspace --doc
-suite lint make --no-print-directory lint doc
-
-echo
-for k in "${!names[@]}"; do printf '%-9s %s\n' "${names[$k]}" "${results[$k]}"; done
-echo "logs: $logs"
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+suite lint make --no-print-directory format doc
+summary
