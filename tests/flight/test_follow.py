@@ -1,5 +1,6 @@
 """Followers: batches as they are acknowledged, each once and in order, to the publish or the abort."""
 
+import json
 import threading
 import time
 import uuid
@@ -129,3 +130,49 @@ def test_a_resume_token_stays_good_after_the_publish(server, client, path, read)
 def test_a_follower_of_a_finished_dataset_ends_at_once(server, client, path):
     client.put(path, one(0))
     assert Follower(server, path).end() == ([0], None)
+
+
+# What happens between GetFlightInfo and DoGet: what was told is what the batches are counted in.
+
+def read(client, info):
+    [endpoint] = info.endpoints
+    return [n for chunk in client.flight.do_get(endpoint.ticket) for n in chunk.data.column("n").to_pylist()]
+
+
+def test_an_overwriting_session_published_before_the_stream_is_asked_for_is_still_what_was_told(server, client, path):
+    client.put(path, one(0), one(1))
+    session = begin(client, path, mode="overwrite")
+    client.put(path, one(7), session=session)
+    info = client.info(path, follow=True)
+    assert json.loads(info.app_metadata)["batches"] == 0
+    client.act("publish", session=session)
+    client.put(path, one(8))
+    assert read(client, info) == [7, 8]
+
+
+def test_what_is_appended_before_the_stream_is_asked_for_follows_what_was_told(server, client, path):
+    client.put(path, one(0), one(1))
+    session = begin(client, path)
+    client.put(path, one(2), session=session)
+    info = client.info(path, follow=True)
+    assert json.loads(info.app_metadata)["batches"] == 2
+    client.act("publish", session=session)
+    client.put(path, one(3))
+    assert read(client, info) == [0, 1, 2, 3]
+
+
+def test_what_is_overwritten_before_the_stream_is_asked_for_is_no_longer_there_to_follow(server, client, path):
+    client.put(path, one(0), one(1))
+    info = client.info(path, follow=True)
+    client.put(path, one(7), mode="overwrite")
+    with pytest.raises(pa.ArrowException, match="overwritten by version 2; read the dataset from its beginning"):
+        read(client, info)
+    assert read(client, client.info(path, follow=True)) == [7]
+
+
+def test_the_first_session_of_a_dataset_published_before_the_stream_is_asked_for(server, client, path):
+    session = begin(client, path)
+    client.put(path, one(5), session=session)
+    info = client.info(path, follow=True)
+    client.act("publish", session=session)
+    assert read(client, info) == [5]

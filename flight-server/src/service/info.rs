@@ -181,8 +181,9 @@ impl Read {
                     length: self.command.length,
                 }]
             }
-            What::Follow { .. } => {
+            What::Follow { plan } => {
                 let from = self.command.from.as_ref().map(ToString::to_string);
+                let from = from.or_else(|| beginning(plan).filter(|_| self.command.session.is_none()));
                 vec![Piece::Follow {
                     session: self.command.session.clone(),
                     from,
@@ -421,6 +422,25 @@ fn resumed(command: &ReadCommand) -> Result<(State, u64), Status> {
         ));
     }
     Ok((token, *batches))
+}
+
+/// The resume token of a follower's beginning. What is published between GetFlightInfo and DoGet would else change what its batches are
+/// counted in. None where there is nothing to count in: files that others wrote.
+fn beginning(plan: &DatasetPlan) -> Option<String> {
+    let ours = |session: &SessionId| {
+        let is = |part: &PartRef| {
+            part.live
+                .as_ref()
+                .or(part.origin.as_ref())
+                .is_some_and(|(of, _)| of == session)
+        };
+        plan.parts.iter().all(is)
+    };
+    match (plan.version, &plan.session) {
+        (Some(version), _) => Some(format!("{version}:0")),
+        (None, Some(session)) if ours(session) => Some(format!("{}:0", session.0)),
+        (None, _) => None,
+    }
 }
 
 /// The plan of a follower. Where a live session has no schema yet, this waits.
