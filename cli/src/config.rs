@@ -11,7 +11,7 @@ use forebay_runtime::{
     units::{self, ByteSize},
 };
 use forebay_writeback::{
-    AckLevel, Path, Settings, policy,
+    AckLevel, Path, Settings, TierSettings, policy,
     settings::{MountSpec, PersistSettings},
 };
 use serde::Deserialize;
@@ -43,6 +43,7 @@ struct File {
     data: DataTable,
     server: ServerTable,
     mount: Vec<MountTable>,
+    tier: Vec<TierTable>,
     policy: Vec<PolicyTable>,
     fuse: FuseTable,
     meta: MetaTable,
@@ -91,6 +92,14 @@ struct MountTable {
     /// File or folder with the store's keys.
     #[serde(default)]
     credentials_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TierTable {
+    name: String,
+    dir: PathBuf,
+    size: ByteSize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -306,7 +315,19 @@ fn cache(flags: ServeFlags, file: File, data: Vec<PathBuf>, fsync: bool) -> Outc
     cache.trace_file = file.trace.file;
     cache.trace_bytes_max = file.trace.bytes_max.unwrap_or(cache.trace_bytes_max);
     cache.policies = policies(&file.policy)?;
+    cache.tiers = tiers(file.tier, &cache.data)?;
     Ok(cache)
+}
+
+fn tiers(file: Vec<TierTable>, data: &[PathBuf]) -> Outcome<Vec<TierSettings>> {
+    let tier = |TierTable { name, dir, size }| match data.contains(&dir) {
+        true => Err(Failure::usage(format!(
+            "[[tier]] {name:?}: {} is a data folder, which is the tier \"disk\"; name a folder on something faster",
+            dir.display()
+        ))),
+        false => Ok(TierSettings { name, dir, size }),
+    };
+    file.into_iter().map(tier).collect()
 }
 
 fn ack(text: &str) -> Outcome<AckLevel> {
@@ -472,6 +493,10 @@ mod tests {
             path = "/ceph"
             url = "s3://bucket/prefix?endpoint=http://rgw"
             credentials_file = "/run/secrets/rgw keys"
+            [[tier]]
+            name = "memory"
+            dir = "/dev/shm/forebay"
+            size = "4GiB"
             [[policy]]
             path = "/lake/train"
             ttl = "7d"
@@ -550,6 +575,12 @@ mod tests {
         let set = serde_json::Value::Object(set.json());
         assert_eq!(path.to_string(), "/lake/train");
         assert_eq!(set, serde_json::json!({ "ttl": "7d", "pin": true, "versions_kept": 4 }));
+        let memory = TierSettings {
+            name: "memory".into(),
+            dir: "/dev/shm/forebay".into(),
+            size: ByteSize::gib(4),
+        };
+        assert_eq!(cache.tiers, [memory]);
         assert_eq!(cache.segment.flush_delay, Duration::from_millis(1));
         assert_eq!(
             cache.mounts[1].url,
@@ -641,6 +672,11 @@ mod tests {
             ("persist.part_size = '1MiB'", "part_size"),
             ("data.dir = ['/a', '/b', '/a']", "twice"),
             ("data.dir = []", "no folder"),
+            (
+                "data.dir = '/a'\n[[tier]]\nname = 'm'\ndir = '/a'\nsize = '1GiB'",
+                "is a data folder",
+            ),
+            ("[[tier]]\nname = 'm'\ndir = '/m'", "size"),
             ("server.listen = 'here'", "server.listen"),
             ("not toml", "forebay.toml"),
         ] {

@@ -19,7 +19,10 @@ use axum::{
     routing::get,
 };
 use forebay_protocol::{action, path::WirePath};
-use forebay_writeback::{clean::LoadState, stats::DiskStatus};
+use forebay_writeback::{
+    clean::{LoadState, TierStatus},
+    stats::DiskStatus,
+};
 use serde::Serialize;
 use std::sync::Arc;
 use tonic::{Code, Status};
@@ -155,6 +158,7 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
         loads: loads(door, may),
         unconverted: unconverted(door, may),
         disks: status.disks.into_iter().map(disk).collect(),
+        tiers: status.tiers.into_iter().map(tier).collect(),
     };
     Ok(StatusTold {
         documented,
@@ -162,6 +166,16 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
         cache_bytes_max: status.cache_bytes_max,
         sessions: status.sessions,
     })
+}
+
+fn tier(tier: TierStatus) -> action::Tier {
+    action::Tier {
+        name: tier.name,
+        folder: tier.folder.display().to_string(),
+        size_bytes: tier.size_bytes,
+        used_bytes: tier.used_bytes,
+        hits: tier.hits,
+    }
 }
 
 fn disk(disk: DiskStatus) -> action::Disk {

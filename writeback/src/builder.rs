@@ -65,9 +65,16 @@ impl Cache {
         let space = disks.space()?;
         let policies = Arc::new(Policies::open(&settings, &components).await?);
         let (mounts, added) = Mounts::open(&settings, &components, &policies).await?;
+        let clean = Clean::open(
+            &components,
+            &segments,
+            &policies,
+            limit(settings.cache_max, space, 4),
+            &settings.tiers,
+        )?;
         let names = Namespace::open(components.meta.clone(), mounts.base(), components.clock.clone()).await?;
         let inner = Arc::new(Inner {
-            clean: Clean::new(&components, &segments, &policies, limit(settings.cache_max, space, 4)),
+            clean,
             quotas: Quotas::of(&policies.table()),
             policies,
             persist: Persist::new(&settings, &components, &mounts),
@@ -82,7 +89,7 @@ impl Cache {
             datasets: Datasets::default(),
             collector: Collector::default(),
             observers: Observers::default(),
-            stats: Stats::new(&segments),
+            stats: Stats::new(&segments, &settings.tiers),
             tasks: Tasks::new("cache"),
             settings,
             components,

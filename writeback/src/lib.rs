@@ -48,4 +48,4 @@ pub use builder::{Components, StoreOpener};
 pub use cache::Cache;
 pub use error::{Error, ErrorKind, Mismatch, Result};
 pub use forebay_namespace::Path;
-pub use settings::{AckLevel, MountSpec, PersistSettings, Settings};
+pub use settings::{AckLevel, MountSpec, PersistSettings, Settings, TierSettings};

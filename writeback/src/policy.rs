@@ -52,6 +52,8 @@ pub(crate) struct Policies {
 struct Shared {
     table: RwLock<Arc<Table>>,
     meta: MetaStoreRef,
+    /// Names that the policy `tier` may have.
+    tiers: Vec<String>,
     /// Changes take turns: the table in memory follows the rows in their order.
     turn: tokio::sync::Mutex<()>,
     changed: Notify,
@@ -74,15 +76,25 @@ impl Policies {
             versions_kept: settings.versions_kept,
         };
         let sets = read_rows(&components.meta).await?;
+        let own = [value::Tier::AUTO, value::Tier::DISK].map(String::from);
+        let named = settings.tiers.iter().map(|tier| tier.name.clone());
         let shared = Shared {
             table: RwLock::new(Arc::new(Table::new(defaults, sets))),
             meta: components.meta.clone(),
+            tiers: own.into_iter().chain(named).collect(),
             turn: tokio::sync::Mutex::default(),
             changed: Notify::new(),
         };
         let policies = Self {
             shared: Arc::new(shared),
         };
+        for (path, set) in policies.table().iter() {
+            if let Some(Value::Tier(tier)) = set.get(Key::Tier)
+                && !policies.shared.tiers.iter().any(|name| name == tier.name())
+            {
+                tracing::warn!(%path, tier = tier.name(), "a policy names a tier that this server has not; what lies there stays in the data folders");
+            }
+        }
         for (path, set) in &settings.policies {
             let changes: Vec<Change> = set.values().cloned().map(Change::Put).collect();
             let set = policies.set(path, &changes).await;
@@ -160,12 +172,13 @@ impl Policies {
             evict_at: effective.from(Key::Evict).cloned().map(Arc::new),
             pinned: effective.pin.holds(),
             quotas: table.along(path).into_iter().filter_map(quota).collect(),
+            tier: effective.tier.clone(),
         })
     }
 
     /// Makes the changes at `path`, all or none, durably.
     async fn set(&self, path: &Path, changes: &[Change]) -> Result<()> {
-        changes.iter().try_for_each(check_honoured)?;
+        changes.iter().try_for_each(|change| self.check_honoured(change))?;
         self.change(path, |set| {
             changes.iter().cloned().for_each(|change| set.change(change))
         })
@@ -201,6 +214,28 @@ impl Policies {
             }
         }
         Err(failed.at(format!("policies of {path}")))
+    }
+
+    /// Refuses a value that would do nothing here.
+    fn check_honoured(&self, change: &Change) -> Result<()> {
+        let Change::Put(value) = change else { return Ok(()) };
+        let refuse = |why: &str| {
+            let (key, json) = (value.key().name(), value.json());
+            Err(Error::unsupported(format!(
+                "{key}: {json} is not offered by this version: {why}"
+            )))
+        };
+        match value {
+            Value::Replicas(copies) if *copies > 1 => refuse("one node keeps one copy; leave it at 1"),
+            Value::Ack(value::Ack::Replicated(_)) => refuse("one node keeps one copy; use local or persisted"),
+            Value::Tier(tier) if !self.shared.tiers.iter().any(|name| name == tier.name()) => {
+                let (key, json, tiers) = (value.key().name(), value.json(), self.shared.tiers.join(", "));
+                Err(Error::invalid(format!(
+                    "{key}: {json} is no tier of this server, which has {tiers}; name one of them, or add a [[tier]] to its configuration"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn write(&self, key: RowKey, check: Check, path: &Path, set: &Set) -> Result<()> {
@@ -269,23 +304,6 @@ async fn read_rows(meta: &MetaStoreRef) -> Result<Vec<(Path, Set)>> {
             Some((key, _)) if page.len() == PAGE => start = [key, &[0][..]].concat().into(),
             _ => return Ok(sets),
         }
-    }
-}
-
-/// Refuses a value that would do nothing here.
-fn check_honoured(change: &Change) -> Result<()> {
-    let Change::Put(value) = change else { return Ok(()) };
-    let refuse = |why: &str| {
-        let (key, json) = (value.key().name(), value.json());
-        Err(Error::unsupported(format!(
-            "{key}: {json} is not offered by this version: {why}"
-        )))
-    };
-    match value {
-        Value::Replicas(copies) if *copies > 1 => refuse("one node keeps one copy; leave it at 1"),
-        Value::Ack(value::Ack::Replicated(_)) => refuse("one node keeps one copy; use local or persisted"),
-        Value::Tier(tier) if tier.name() != value::Tier::DISK => refuse("the only tier is \"disk\", the data folders"),
-        _ => Ok(()),
     }
 }
 

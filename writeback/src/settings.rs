@@ -40,6 +40,8 @@ pub struct Settings {
     pub dirty_max: Option<ByteSize>,
     /// Most clean bytes kept locally, in all folders together. Default: a quarter of their file systems.
     pub cache_max: Option<ByteSize>,
+    /// Faster places for second copies of clean blocks, the fastest first. Default: none.
+    pub tiers: Vec<TierSettings>,
     /// How long a writer is slowed at the dirty limit without any progress before it is refused. Default 60 s.
     pub stall_max: Duration,
     /// How long an under-store may stay silent. Default 10 s.
@@ -71,6 +73,7 @@ impl Settings {
             ack: AckLevel::default(),
             dirty_max: None,
             cache_max: None,
+            tiers: Vec::new(),
             stall_max: Duration::from_secs(60),
             under_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(600),
@@ -83,6 +86,17 @@ impl Settings {
             segment: forebay_segment::Settings::default(),
         }
     }
+}
+
+/// A tier: a folder on something faster than the data folders, as a tmpfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierSettings {
+    /// Up to 32 small letters, digits, `-` and `_`; neither `disk` nor `auto`. The policy `tier` names it.
+    pub name: String,
+    /// Its folder, made when missing. What lies below its `clean` goes at every start.
+    pub dir: PathBuf,
+    /// Most bytes in it.
+    pub size: ByteSize,
 }
 
 /// A prefix to be bound to an under-store.

@@ -14,11 +14,13 @@
 //! | `forebay_unconverted_parts` | gauge | parts that went to stores as they are since start, although a policy wants another form |
 //! | `forebay_sessions` | gauge | open sessions |
 //! | `forebay_segment_file_bytes`, `forebay_segment_live_bytes`, `forebay_disk_free_bytes` | gauge | the data folders together |
+//! | `forebay_tier_bytes`, `forebay_tier_bytes_max`, `forebay_tier_hits` | gauge | copies of blocks in each tier, its size, and reads since start that found the copy there, label `tier` |
 //! | `forebay_folder_total_bytes`, `forebay_folder_free_bytes`, `forebay_folder_used_bytes` | gauge | each data folder, label `folder` |
 
 use crate::{
-    AckLevel, Cache, Result,
+    AckLevel, Cache, Result, TierSettings,
     cache::Inner,
+    clean::TierStatus,
     file::COMMIT_DRAIN_MAX,
     mounts::MountInfo,
     persist::{Blocked, Conflict},
@@ -61,6 +63,27 @@ pub(crate) struct Stats {
     segment_live_bytes: Gauge,
     disk_free_bytes: Gauge,
     folders: Vec<FolderGauges>,
+    /// By name of the tier.
+    tiers: Vec<TierGauges>,
+}
+
+/// Gauges of one tier.
+#[derive(Debug)]
+struct TierGauges {
+    bytes: Gauge,
+    bytes_max: Gauge,
+    hits: Gauge,
+}
+
+impl TierGauges {
+    fn new(name: &str) -> Self {
+        let label = [("tier", name.to_owned())];
+        Self {
+            bytes: gauge!("forebay_tier_bytes", &label),
+            bytes_max: gauge!("forebay_tier_bytes_max", &label),
+            hits: gauge!("forebay_tier_hits", &label),
+        }
+    }
 }
 
 /// Gauges of one data folder.
@@ -83,7 +106,7 @@ impl FolderGauges {
 }
 
 impl Stats {
-    pub(crate) fn new(segments: &SegmentStore) -> Self {
+    pub(crate) fn new(segments: &SegmentStore, tiers: &[TierSettings]) -> Self {
         Self {
             dirty_bytes: gauge!("forebay_dirty_bytes"),
             dirty_files: gauge!("forebay_dirty_files"),
@@ -106,6 +129,7 @@ impl Stats {
             segment_live_bytes: gauge!("forebay_segment_live_bytes"),
             disk_free_bytes: gauge!("forebay_disk_free_bytes"),
             folders: segments.folders().map(|folder| FolderGauges::new(&folder)).collect(),
+            tiers: tiers.iter().map(|tier| TierGauges::new(&tier.name)).collect(),
         }
     }
 }
@@ -145,6 +169,8 @@ pub struct Status {
     pub sessions: u64,
     /// The data folders.
     pub disks: Vec<DiskStatus>,
+    /// The faster tiers, the fastest first.
+    pub tiers: Vec<TierStatus>,
 }
 
 /// A data folder.
@@ -185,6 +211,7 @@ impl Cache {
             cache_bytes_max: inner.clean.limit(),
             sessions: inner.session_count(),
             disks: inner.disk_status(),
+            tiers: inner.clean.tiers(),
         })
     }
 
@@ -289,6 +316,11 @@ impl Inner {
             gauges.total_bytes.set(disk.total_bytes as f64);
             gauges.free_bytes.set(disk.free_bytes as f64);
             gauges.used_bytes.set(disk.used_bytes as f64);
+        }
+        for (gauges, tier) in stats.tiers.iter().zip(self.clean.tiers()) {
+            gauges.bytes.set(tier.used_bytes as f64);
+            gauges.bytes_max.set(tier.size_bytes as f64);
+            gauges.hits.set(tier.hits as f64);
         }
     }
 }

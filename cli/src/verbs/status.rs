@@ -72,6 +72,17 @@ pub(super) fn lines(status: &Status) -> String {
             size(disk.total_bytes),
         );
     }
+    for tier in &status.tiers {
+        let _ = writeln!(
+            out,
+            "tier       {} ({}): {} of {}, {} reads found here",
+            tier.name,
+            tier.folder,
+            size(tier.used_bytes),
+            size(tier.size_bytes),
+            tier.hits,
+        );
+    }
     for load in &status.loads {
         let _ = writeln!(
             out,

@@ -628,6 +628,24 @@ pub struct Status {
     /// The data folders.
     #[serde(default)]
     pub disks: Vec<Disk>,
+    /// The tiers that are faster than the data folders, the fastest first.
+    #[serde(default)]
+    pub tiers: Vec<Tier>,
+}
+
+/// A tier of the server that is faster than its data folders: copies of clean blocks that are read often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tier {
+    /// Its name, as the policy `tier` has it.
+    pub name: String,
+    /// Where it is.
+    pub folder: String,
+    /// Most bytes of copies in it.
+    pub size_bytes: u64,
+    /// Bytes of copies in it.
+    pub used_bytes: u64,
+    /// Reads of blocks since the start that found the copy in it.
+    pub hits: u64,
 }
 
 /// A data folder of the server.

@@ -135,8 +135,8 @@ keys! {
     "pack" Pack pack: bool = false, value::yes_or_no(json);
     /// Versions of a dataset that are kept.
     "versions_kept" VersionsKept versions_kept: u32 = defaults.versions_kept, value::small_count(json, 1..=1000);
-    /// Where the cache keeps it.
-    "tier" Tier tier: Tier = Tier::disk(), Tier::read(json);
+    /// The fastest tier that copies of its blocks lie in.
+    "tier" Tier tier: Tier = Tier::auto(), Tier::read(json);
 }
 
 impl Key {

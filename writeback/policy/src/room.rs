@@ -17,7 +17,7 @@
 use crate::{
     evict::{Epoch, Item, Lru, Order, S3Fifo},
     passes::Passes,
-    value::Evict,
+    value::{Evict, Tier},
 };
 use forebay_namespace::Path;
 use std::{
@@ -46,6 +46,8 @@ pub struct Place {
     pub pinned: bool,
     /// Limits on bytes, with their paths.
     pub quotas: Vec<(Arc<Path>, u64)>,
+    /// The fastest tier that copies of its blocks lie in.
+    pub tier: Tier,
 }
 
 /// Names a group: quotas first, for what is under different ones is never in one group.

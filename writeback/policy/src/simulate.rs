@@ -4,7 +4,7 @@
 use crate::{
     room::{Place, Room},
     trace::Read,
-    value::Evict,
+    value::{Evict, Tier},
 };
 use forebay_namespace::Path;
 use std::{
@@ -111,6 +111,7 @@ impl Trace {
                     evict_at: None,
                     pinned: false,
                     quotas: Vec::new(),
+                    tier: Tier::auto(),
                 })
             });
             let now = Duration::from_micros(at.saturating_sub(begin));

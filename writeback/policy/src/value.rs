@@ -378,10 +378,24 @@ pub struct Tier(String);
 impl Tier {
     /// The name of the tier that every node has: its data folders.
     pub const DISK: &'static str = "disk";
+    /// The name that leaves the choice to the cache: what is read again goes up by itself.
+    pub const AUTO: &'static str = "auto";
 
-    /// The tier of this name.
-    pub fn disk() -> Self {
-        Self(Self::DISK.into())
+    /// Whichever suits.
+    pub fn auto() -> Self {
+        Self(Self::AUTO.into())
+    }
+
+    /// Whether a tier may have this name: up to 32 small letters, digits, `-` and `_`, and none that has a meaning of its own.
+    pub fn may_be_called(name: &str) -> bool {
+        Self::is_name(name) && ![Self::DISK, Self::AUTO].contains(&name)
+    }
+
+    fn is_name(name: &str) -> bool {
+        (1..=TIER_BYTES_MAX).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
     }
 
     /// Its name.
@@ -390,13 +404,7 @@ impl Tier {
     }
 
     pub(crate) fn read(json: &Json) -> Read<Self> {
-        let fits = |name: &&str| {
-            (1..=TIER_BYTES_MAX).contains(&name.len())
-                && name
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
-        };
-        let name = json.as_str().filter(fits);
+        let name = json.as_str().filter(|name| Self::is_name(name));
         name.map(|name| Self(name.into())).ok_or_else(|| {
             format!("write the name of a tier: up to {TIER_BYTES_MAX} small letters, digits, '-' and '_'")
         })

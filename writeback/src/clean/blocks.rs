@@ -3,7 +3,10 @@
 //!
 //! It lives in memory alone: after a restart the blocks are fetched anew (their files are removed), and the copies are found in
 //! the rows. Nothing dirty is ever in it. It does no input or output; who takes something out of it removes the bytes.
+//!
+//! A block may have a second copy in a faster tier, which comes and goes without the first.
 
+use super::tiers::Tiers;
 use forebay_namespace::{Ino, Path};
 use forebay_policy::{
     Room,
@@ -21,10 +24,10 @@ use std::{
 /// Objects of which it is known how they are read.
 const SEQUENCES_MAX: usize = 4096;
 
-/// The bits of a file's number that say in which data folder it is.
+/// The bits of a file's number that say in which folder it is.
 const FOLDER_SHIFT: u32 = 56;
 
-/// In which data folder a file is.
+/// In which folder a file is: the data folders come first, and the tiers' after them.
 pub(super) fn folder_of(file: u64) -> usize {
     usize::try_from(file >> FOLDER_SHIFT).expect("eight bits fit")
 }
@@ -50,6 +53,14 @@ pub(super) struct Held {
     pub(super) file: u64,
     pub(super) len: u32,
     pub(super) crc: u32,
+}
+
+/// Where a block is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) held: Held,
+    /// Number of the file of its copy in a faster tier.
+    pub(super) fast: Option<u64>,
 }
 
 /// What can be held.
@@ -115,8 +126,15 @@ struct Copied {
 }
 
 #[derive(Debug)]
+struct Block {
+    found: Found,
+    /// A reader read it since it came.
+    used: bool,
+}
+
+#[derive(Debug)]
 struct Object {
-    blocks: BTreeMap<u64, Held>,
+    blocks: BTreeMap<u64, Block>,
     at: At,
 }
 
@@ -126,10 +144,11 @@ pub(super) struct Blocks {
     objects: HashMap<ObjectId, Object>,
     copies: HashMap<StreamId, Copied>,
     room: Room<Item>,
+    tiers: Tiers,
     /// Of objects that are read: where the last read ended, and how many followed each other.
     sequences: HashMap<ObjectId, (u64, u32)>,
     files: u64,
-    /// Bytes of blocks by data folder.
+    /// Bytes of blocks by folder.
     bytes_in: Vec<u64>,
 }
 
@@ -144,12 +163,13 @@ impl ObjectId {
 }
 
 impl Blocks {
-    /// An index of at most `limit` bytes.
-    pub(super) fn new(limit: u64) -> Self {
+    /// An index of at most `limit` bytes, and of what has copies in `tiers`.
+    pub(super) fn new(limit: u64, tiers: Tiers) -> Self {
         Self {
             objects: HashMap::new(),
             copies: HashMap::new(),
             room: Room::new(limit),
+            tiers,
             sequences: HashMap::new(),
             files: 0,
             bytes_in: Vec::new(),
@@ -166,29 +186,38 @@ impl Blocks {
         self.room.pinned_bytes()
     }
 
-    /// A number for a new file in the n-th data folder.
+    /// A number for a new file in the n-th folder.
     pub(super) fn file(&mut self, folder: usize) -> u64 {
         self.files += 1;
         (folder as u64) << FOLDER_SHIFT | self.files
     }
 
-    /// Bytes of blocks in the n-th data folder.
+    /// Bytes of blocks in the n-th folder.
     pub(super) fn bytes_in(&self, folder: usize) -> u64 {
         self.bytes_in.get(folder).copied().unwrap_or(0)
     }
 
-    fn count(&mut self, held: Held, add: bool) {
-        let folder = folder_of(held.file);
+    fn count(&mut self, file: u64, len: u32, add: bool) {
+        let folder = folder_of(file);
         if self.bytes_in.len() <= folder {
             self.bytes_in.resize(folder + 1, 0);
         }
-        let (bytes, len) = (&mut self.bytes_in[folder], u64::from(held.len));
+        let (bytes, len) = (&mut self.bytes_in[folder], u64::from(len));
         *bytes = if add { *bytes + len } else { bytes.saturating_sub(len) };
     }
 
     /// The block, when it is held.
-    pub(super) fn block(&self, id: &BlockId) -> Option<Held> {
-        self.objects.get(&id.0)?.blocks.get(&id.1).copied()
+    pub(super) fn block(&self, id: &BlockId) -> Option<Found> {
+        Some(self.objects.get(&id.0)?.blocks.get(&id.1)?.found)
+    }
+
+    fn block_mut(&mut self, id: &BlockId) -> Option<&mut Block> {
+        self.objects.get_mut(&id.0)?.blocks.get_mut(&id.1)
+    }
+
+    /// The tiers, with the bytes that each holds.
+    pub(super) fn tiers(&self) -> impl Iterator<Item = (&super::tiers::Tier, u64)> {
+        self.tiers.all().map(|(tier, folder)| (tier, self.bytes_in(folder)))
     }
 
     /// Where an object that is known lies.
@@ -196,9 +225,69 @@ impl Blocks {
         self.objects.get(object).map(|object| object.at.clone())
     }
 
-    /// A reader reads the block, held or not.
-    pub(super) fn read(&mut self, id: &BlockId, at: &At, now: Duration) {
+    /// A reader reads the block, held or not. In which folder there should be a copy of it now, and is none.
+    pub(super) fn read(&mut self, id: &BlockId, at: &At, now: Duration) -> Option<usize> {
         self.room.read(&Item::Block(id.clone()), &at.place, now);
+        let block = self.block_mut(id);
+        let again = block.map(|block| (std::mem::replace(&mut block.used, true), block.found.fast));
+        let lies = again.and_then(|(_, fast)| fast).map(folder_of);
+        self.tiers.read(id, &at.place, lies, now);
+        let (again, _) = again?;
+        self.tiers.goal(&at.place, lies, again)
+    }
+
+    /// A reader read the block when it was not held, and it is now. As [`Self::read`], for one that comes.
+    pub(super) fn came(&mut self, id: &BlockId, read: bool) -> Option<usize> {
+        let object = self.objects.get_mut(&id.0)?;
+        let block = object.blocks.get_mut(&id.1)?;
+        block.used |= read;
+        let lies = block.found.fast.map(folder_of);
+        self.tiers.goal(&object.at.place, lies, false)
+    }
+
+    /// Makes room for a copy of the block in a tier's folder. The number of its file, and who has to go. No number: it is not held, there is
+    /// no room, or one is there or on its way.
+    pub(super) fn raise(&mut self, id: &BlockId, folder: usize, now: Duration) -> (Option<u64>, Vec<Gone>) {
+        let object = self.objects.get(&id.0);
+        let Some((object, block)) = object.and_then(|object| Some((object, object.blocks.get(&id.1)?))) else {
+            return (None, Vec::new());
+        };
+        let bytes = u64::from(block.found.held.len);
+        let Entered { kept, gone } = self.tiers.enter(id, bytes, folder, &object.at.place, now);
+        let gone = gone.iter().filter_map(|id| self.lower(id, folder)).collect();
+        (kept.then(|| self.file(folder)), gone)
+    }
+
+    /// The copy that [`Self::raise`] made room for is written. Which file has to go: that of another copy, or this one when the block went
+    /// or came anew meanwhile.
+    pub(super) fn raised(&mut self, id: &BlockId, of: Held, fast: u64) -> Option<Gone> {
+        let still = self.tiers.holds(id, folder_of(fast)) && self.block(id).is_some_and(|found| found.held == of);
+        if !still {
+            self.not_raised(id, folder_of(fast));
+            return Some(Gone::File(fast));
+        }
+        let before = self.block_mut(id)?.found.fast.replace(fast);
+        self.count(fast, of.len, true);
+        let before = before?;
+        self.count(before, of.len, false);
+        self.tiers.leave(id, folder_of(before));
+        Some(Gone::File(before))
+    }
+
+    /// There will be no copy, or it is good for nothing.
+    pub(super) fn not_raised(&mut self, id: &BlockId, folder: usize) -> Option<Gone> {
+        self.tiers.leave(id, folder);
+        self.lower(id, folder)
+    }
+
+    /// Takes out the copy in a tier's folder, of which the tier knows no more.
+    fn lower(&mut self, id: &BlockId, folder: usize) -> Option<Gone> {
+        let block = self.block_mut(id)?;
+        let fast = block.found.fast.filter(|fast| folder_of(*fast) == folder)?;
+        block.found.fast = None;
+        let len = block.found.held.len;
+        self.count(fast, len, false);
+        Some(Gone::File(fast))
     }
 
     /// A block was fetched because somebody asked for it to be there: it counts as used.
@@ -225,12 +314,13 @@ impl Blocks {
             at: at.clone(),
         });
         // Two may have fetched it at once.
-        let before = object.blocks.insert(id.1, held);
-        self.count(held, true);
-        before.map(|before| {
-            self.count(before, false);
-            Gone::File(before.file)
-        })
+        if object.blocks.contains_key(&id.1) {
+            return Some(Gone::File(held.file));
+        }
+        let found = Found { held, fast: None };
+        object.blocks.insert(id.1, Block { found, used: false });
+        self.count(held.file, held.len, true);
+        None
     }
 
     /// An admitted block will not be written.
@@ -240,19 +330,27 @@ impl Blocks {
         }
     }
 
-    pub(super) fn remove_block(&mut self, id: &BlockId) -> Option<Gone> {
+    pub(super) fn remove_block(&mut self, id: &BlockId) -> Vec<Gone> {
         self.room.leave(&Item::Block(id.clone()));
         self.take_block(id)
     }
 
-    fn take_block(&mut self, id: &BlockId) -> Option<Gone> {
-        let object = self.objects.get_mut(&id.0)?;
-        let held = object.blocks.remove(&id.1)?;
+    fn take_block(&mut self, id: &BlockId) -> Vec<Gone> {
+        let Some(object) = self.objects.get_mut(&id.0) else {
+            return Vec::new();
+        };
+        let Some(Block { found, .. }) = object.blocks.remove(&id.1) else {
+            return Vec::new();
+        };
         if object.blocks.is_empty() {
             self.objects.remove(&id.0);
         }
-        self.count(held, false);
-        Some(Gone::File(held.file))
+        self.tiers.forget(id);
+        let files = [Some(found.held.file), found.fast];
+        for file in files.into_iter().flatten() {
+            self.count(file, found.held.len, false);
+        }
+        files.into_iter().flatten().map(Gone::File).collect()
     }
 
     /// What those have to do who made room.
@@ -275,8 +373,8 @@ impl Blocks {
         let (objects, copies) = (&self.objects, &self.copies);
         let lies_there = |item: &Item| match item {
             Item::Block((object, block)) => {
-                let held = objects.get(object).and_then(|object| object.blocks.get(block));
-                held.is_some_and(|held| folder_of(held.file) == folder)
+                let block = objects.get(object).and_then(|object| object.blocks.get(block));
+                block.is_some_and(|block| folder_of(block.found.held.file) == folder)
             }
             Item::Copy(stream) => copies.get(stream).is_some_and(|copied| copied.folder == Some(folder)),
         };
@@ -325,7 +423,7 @@ impl Blocks {
     pub(super) fn held(&self, object: &ObjectId) -> u64 {
         let blocks = self.objects.get(object).map(|object| &object.blocks);
         let blocks = blocks.into_iter().flatten();
-        blocks.map(|(_, held)| u64::from(held.len)).sum()
+        blocks.map(|(_, block)| u64::from(block.found.held.len)).sum()
     }
 
     /// Whether a read from `start` on goes on where the last one ended.
@@ -361,7 +459,31 @@ impl Blocks {
             at.map_or_else(|| Arc::new(before.clone()), |at| Arc::clone(&at.place))
         };
         let gone = self.room.replace(now_at, now);
-        self.gone(gone)
+        let mut gone = self.gone(gone);
+        let objects = &self.objects;
+        let lowered = self.tiers.replace(
+            |id, before| {
+                objects
+                    .get(&id.0)
+                    .map_or_else(|| Arc::new(before.clone()), |object| Arc::clone(&object.at.place))
+            },
+            now,
+        );
+        gone.extend(lowered.iter().filter_map(|(id, folder)| self.lower(id, *folder)));
+        for (id, folder) in self.misplaced() {
+            gone.extend(self.not_raised(&id, folder));
+        }
+        gone
+    }
+
+    /// Copies in tiers that policies do not want there.
+    fn misplaced(&self) -> Vec<(BlockId, usize)> {
+        let copies = self.objects.iter().flat_map(|(id, object)| {
+            let copy = |(n, block): (&u64, &Block)| Some(((id.clone(), *n), folder_of(block.found.fast?)));
+            let copies = object.blocks.iter().filter_map(copy);
+            copies.filter(|(_, folder)| !self.tiers.fits(&object.at.place, *folder))
+        });
+        copies.collect()
     }
 
     /// Copies of files under `from` lie under `to` now; with `exchange` also the other way round.
@@ -401,7 +523,8 @@ impl Blocks {
         let below = self.objects.iter().filter(|(id, _)| is_below(id, mount, key));
         let mut found: Vec<_> = below
             .map(|(id, object)| {
-                let bytes = object.blocks.values().map(|held| u64::from(held.len)).sum();
+                let blocks = object.blocks.values();
+                let bytes = blocks.map(|block| u64::from(block.found.held.len)).sum();
                 (id.clone(), object.at.path(), bytes)
             })
             .collect();
@@ -419,7 +542,7 @@ impl Blocks {
         let blocks: Vec<u64> = blocks.unwrap_or_default();
         let gone = blocks
             .into_iter()
-            .filter_map(|block| self.remove_block(&(object.clone(), block)));
+            .flat_map(|block| self.remove_block(&(object.clone(), block)));
         (gone.collect(), bytes)
     }
 }
@@ -432,7 +555,9 @@ fn is_below(id: &ObjectId, mount: u32, key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_policy::value::Evict;
+    use crate::TierSettings;
+    use forebay_policy::value::{self, Evict};
+    use forebay_runtime::units::ByteSize;
 
     const NOW: Duration = Duration::from_secs(1);
 
@@ -448,6 +573,7 @@ mod tests {
             evict_at: None,
             pinned,
             quotas: Vec::new(),
+            tier: value::Tier::auto(),
         });
         At::new(&path, place, Timestamp(7))
     }
@@ -473,7 +599,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_for_longest_goes_first_and_copies_stand_in_the_same_line() {
-        let mut blocks = Blocks::new(130);
+        let mut blocks = Blocks::new(130, Tiers::default());
         for key in ["a", "b", "c"] {
             assert_eq!(insert(&mut blocks, key, 0, 10, &lru("/a")), []);
         }
@@ -492,7 +618,7 @@ mod tests {
 
     #[test]
     fn a_block_that_comes_again_gives_its_old_file_back() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         insert(&mut blocks, "a", 3, 10, &lru("/a"));
         assert_eq!(insert(&mut blocks, "a", 3, 20, &lru("/a")), [Gone::File(1)]);
         assert_eq!((blocks.bytes(), blocks.held(&id("a", 3).0)), (20, 20));
@@ -500,7 +626,7 @@ mod tests {
 
     #[test]
     fn a_block_that_has_to_make_room_before_it_is_written_leaves_no_file() {
-        let mut blocks = Blocks::new(10);
+        let mut blocks = Blocks::new(10, Tiers::default());
         let place = lru("/a");
         let (kept, _) = blocks.admit(&id("a", 0), 10, &place, NOW);
         assert!(kept);
@@ -516,7 +642,7 @@ mod tests {
 
     #[test]
     fn a_block_that_is_never_written_takes_no_room() {
-        let mut blocks = Blocks::new(10);
+        let mut blocks = Blocks::new(10, Tiers::default());
         let place = lru("/a");
         blocks.admit(&id("a", 0), 10, &place, NOW);
         assert_eq!(blocks.bytes(), 10);
@@ -526,7 +652,7 @@ mod tests {
 
     #[test]
     fn what_is_not_let_in_leaves_what_is_there() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         let pinned = at("/p/f", Evict::Auto, true);
         insert(&mut blocks, "p", 0, 90, &pinned);
         assert_eq!(insert(&mut blocks, "x", 0, 50, &lru("/x")), []);
@@ -542,7 +668,7 @@ mod tests {
 
     #[test]
     fn room_in_one_data_folder_is_made_by_what_lies_there() {
-        let mut blocks = Blocks::new(1000);
+        let mut blocks = Blocks::new(1000, Tiers::default());
         for (n, folder) in [(0, 0), (1, 1), (2, 1), (3, 1)] {
             let (id, place) = (id("a", n), lru("/a"));
             assert!(blocks.admit(&id, 10, &place, NOW).0);
@@ -565,7 +691,7 @@ mod tests {
 
     #[test]
     fn a_prefix_does_not_take_in_names_that_begin_like_it() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         for key in ["a/x", "a", "ab"] {
             insert(&mut blocks, key, 0, 1, &lru("/a"));
         }
@@ -585,7 +711,7 @@ mod tests {
 
     #[test]
     fn a_copy_goes_along_with_its_directory() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         blocks.insert_copy(StreamId(1, 1), 10, None, lru("/a/b/f"), NOW);
         blocks.insert_copy(StreamId(2, 1), 10, None, lru("/c/d/g"), NOW);
         let (a, c) = (Path::parse(b"/a").unwrap(), Path::parse(b"/c/d").unwrap());
@@ -601,7 +727,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_found_by_path_and_age() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         insert(&mut blocks, "a", 0, 1, &lru("/a/f"));
         insert(&mut blocks, "b", 0, 1, &lru("/b/f"));
         blocks.insert_copy(StreamId(1, 1), 10, None, lru("/a/g"), NOW);
@@ -613,7 +739,7 @@ mod tests {
 
     #[test]
     fn reads_in_sequence_are_counted() {
-        let mut blocks = Blocks::new(100);
+        let mut blocks = Blocks::new(100, Tiers::default());
         let object = id("a", 0).0;
         let streaks: Vec<u32> = [(0, 5), (5, 9), (9, 12), (3, 4)]
             .map(|(s, e)| blocks.sequence(object.clone(), s, e))
@@ -624,5 +750,124 @@ mod tests {
             blocks.sequence(id(&n.to_string(), 0).0, 0, 1);
         }
         assert!(blocks.sequences.len() <= SEQUENCES_MAX);
+    }
+
+    /// A data folder and two tiers, of 30 and 60 bytes.
+    fn tiered() -> Blocks {
+        let tier = |name: &str, bytes| TierSettings {
+            name: name.into(),
+            dir: name.into(),
+            size: ByteSize(bytes),
+        };
+        Blocks::new(1000, Tiers::new(1, &[tier("memory", 30), tier("nvme", 60)]))
+    }
+
+    /// As a cache brings a copy up; the number of its file, and who has to go.
+    fn raise(blocks: &mut Blocks, key: &str, folder: usize) -> (Option<u64>, Vec<Gone>) {
+        let id = id(key, 0);
+        let held = blocks.block(&id).unwrap().held;
+        let (file, mut gone) = blocks.raise(&id, folder, NOW);
+        gone.extend(file.and_then(|file| blocks.raised(&id, held, file)));
+        (file, gone)
+    }
+
+    fn with_tier(path: &str, tier: &str) -> At {
+        let At { place, name, changed } = lru(path);
+        let json = tier.into();
+        let change = forebay_policy::Change::parse("tier", Some(&json)).unwrap();
+        let forebay_policy::Change::Put(forebay_policy::Value::Tier(tier)) = change else {
+            panic!("{tier} is no tier")
+        };
+        let place = Arc::new(Place {
+            tier,
+            ..Place::clone(&place)
+        });
+        At { place, name, changed }
+    }
+
+    #[test]
+    fn a_block_goes_up_a_tier_each_time_it_is_read_again_where_it_lies() {
+        let mut blocks = tiered();
+        let at = lru("/a");
+        insert(&mut blocks, "a", 0, 10, &at);
+        // It was fetched ahead of the reader.
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), None);
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), Some(2));
+        let (slower, gone) = raise(&mut blocks, "a", 2);
+        assert_eq!((folder_of(slower.unwrap()), gone), (2, vec![]));
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), Some(1));
+        // It is up to whoever reads whether it goes.
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), Some(1));
+        let (faster, gone) = raise(&mut blocks, "a", 1);
+        assert_eq!(gone, [Gone::File(slower.unwrap())]);
+        assert_eq!(blocks.block(&id("a", 0)).unwrap().fast, faster);
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), None);
+        assert_eq!([0, 1, 2].map(|folder| blocks.bytes_in(folder)), [10, 10, 0]);
+        let hits: Vec<_> = blocks.tiers().map(|(tier, bytes)| (tier.hits, bytes)).collect();
+        assert_eq!(hits, [(1, 10), (2, 0)]);
+        // The block goes, and its copy with it.
+        assert_eq!(blocks.take_object(&id("a", 0).0).0.len(), 2);
+        assert_eq!([0, 1, 2].map(|folder| blocks.bytes_in(folder)), [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_block_that_was_read_when_it_came_goes_up_with_the_next_read() {
+        let mut blocks = tiered();
+        insert(&mut blocks, "a", 0, 10, &lru("/a"));
+        assert_eq!(blocks.came(&id("a", 0), true), None);
+        assert_eq!(blocks.read(&id("a", 0), &lru("/a"), NOW), Some(2));
+    }
+
+    #[test]
+    fn a_copy_makes_room_in_its_tier_and_the_block_stays() {
+        let mut blocks = tiered();
+        for key in ["a", "b", "c", "d"] {
+            insert(&mut blocks, key, 0, 10, &lru("/a"));
+        }
+        let first = raise(&mut blocks, "a", 1).0.unwrap();
+        raise(&mut blocks, "b", 1);
+        raise(&mut blocks, "c", 1);
+        assert_eq!(raise(&mut blocks, "d", 1).1, [Gone::File(first)]);
+        let found = blocks.block(&id("a", 0)).unwrap();
+        assert_eq!((found.fast, blocks.bytes(), blocks.bytes_in(1)), (None, 40, 30));
+        // A second copy in the same tier is none.
+        assert_eq!(raise(&mut blocks, "d", 1), (None, vec![]));
+    }
+
+    #[test]
+    fn a_copy_of_a_block_that_went_meanwhile_goes_too() {
+        let mut blocks = tiered();
+        let at = lru("/a");
+        insert(&mut blocks, "a", 0, 10, &at);
+        let held = blocks.block(&id("a", 0)).unwrap().held;
+        let file = blocks.raise(&id("a", 0), 1, NOW).0.unwrap();
+        blocks.remove_block(&id("a", 0));
+        insert(&mut blocks, "a", 0, 10, &at);
+        assert_eq!(blocks.raised(&id("a", 0), held, file), Some(Gone::File(file)));
+        assert_eq!((blocks.block(&id("a", 0)).unwrap().fast, blocks.bytes_in(1)), (None, 0));
+        // Nothing is left in the way of the next.
+        assert!(raise(&mut blocks, "a", 1).0.is_some());
+    }
+
+    #[test]
+    fn the_policy_says_how_far_up_a_block_goes() {
+        let mut blocks = tiered();
+        for (key, tier, goal) in [
+            ("m", "memory", Some(1)),
+            ("n", "nvme", Some(2)),
+            ("d", "disk", None),
+            ("x", "gone", None),
+        ] {
+            let at = with_tier("/a", tier);
+            insert(&mut blocks, key, 0, 10, &at);
+            assert_eq!(blocks.came(&id(key, 0), false), goal, "{tier}");
+            blocks.read(&id(key, 0), &at, NOW);
+            assert_eq!(blocks.read(&id(key, 0), &at, NOW), goal, "{tier}");
+        }
+        let memory = raise(&mut blocks, "m", 1).0.unwrap();
+        raise(&mut blocks, "n", 2);
+        let nvme = with_tier("/a", "nvme").place;
+        assert_eq!(blocks.place_anew(|_| Arc::clone(&nvme), NOW), [Gone::File(memory)]);
+        assert_eq!((blocks.bytes_in(1), blocks.bytes_in(2)), (0, 10));
     }
 }

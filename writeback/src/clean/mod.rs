@@ -14,15 +14,17 @@ mod blocks;
 mod evict;
 mod load;
 mod residence;
+mod tiers;
 mod trace;
 mod walk;
 
 use self::{
-    blocks::{At, BlockId, Blocks, Gone, Held, ObjectId, folder_of},
+    blocks::{At, BlockId, Blocks, Found, Gone, Held, ObjectId, folder_of},
     load::Loads,
+    tiers::Tiers,
     trace::Trace,
 };
-use crate::{Components, Error, Result, mounts::Mount, policy::Policies};
+use crate::{Components, Error, Result, TierSettings, mounts::Mount, policy::Policies};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_namespace::{Ino, Path};
@@ -69,7 +71,9 @@ const PASSING_MAX: usize = 32;
 /// Longest wait of a load for readers before a block, and how often it looks for them.
 const WAY_MAX: Duration = Duration::from_millis(100);
 const WAY_LOOK: Duration = Duration::from_millis(5);
-/// Folder of the blocks below each data folder.
+/// Copies on their way to faster tiers at once; further ones go another time.
+const RAISING_PARALLEL: usize = 8;
+/// Folder of the blocks below each data folder and each tier's.
 const FOLDER: &str = "clean";
 
 type Fetch = Shared<Fetching>;
@@ -87,8 +91,12 @@ struct State {
     clock: ClockRef,
     policies: Policies,
     segments: SegmentStore,
-    /// In the order of the segment store's.
+    /// In the order of the segment store's, and then those of the tiers.
     folders: Vec<PathBuf>,
+    /// So many of them are data folders.
+    data_folders: usize,
+    /// The tiers' folders are this process's.
+    _locks: Vec<tiers::Lock>,
     blocks: Mutex<Blocks>,
     /// What was said last of a file, as it is said of all others in its directory.
     last_place: Mutex<Option<Arc<Place>>>,
@@ -100,6 +108,7 @@ struct State {
     leaving: Mutex<Vec<(Ino, u32)>>,
     leave: Notify,
     ahead: Semaphore,
+    raising: Semaphore,
     /// Readers that wait for a store.
     readers: AtomicUsize,
     reads: AtomicU64,
@@ -145,6 +154,21 @@ enum Why {
     Ahead,
 }
 
+/// A tier, and what is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TierStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Most bytes of copies in it.
+    pub size_bytes: u64,
+    /// Bytes of copies in it.
+    pub used_bytes: u64,
+    /// Reads of blocks since start that found the copy in it.
+    pub hits: u64,
+}
+
 /// An object of an under-store, open for reading at one validator.
 #[derive(Clone, Debug)]
 pub(crate) struct CleanReader {
@@ -168,22 +192,33 @@ impl CleanReader {
 }
 
 impl Clean {
-    /// A cache of at most `limit` bytes.
-    pub(crate) fn new(components: &Components, segments: &SegmentStore, policies: &Policies, limit: u64) -> Self {
+    /// A cache of at most `limit` bytes, with copies in `tiers` besides.
+    pub(crate) fn open(
+        components: &Components,
+        segments: &SegmentStore,
+        policies: &Policies,
+        limit: u64,
+        tiers: &[TierSettings],
+    ) -> Result<Self> {
+        let data_folders = segments.folders().count();
+        let folders = segments.folders().chain(tiers.iter().map(|tier| tier.dir.clone()));
         let state = State {
             limit,
+            _locks: tiers::open(tiers, &components.disk)?,
             disk: components.disk.clone(),
             clock: components.clock.clone(),
             policies: policies.clone(),
             segments: segments.clone(),
-            folders: segments.folders().map(|folder| folder.join(FOLDER)).collect(),
-            blocks: Mutex::new(Blocks::new(limit)),
+            folders: folders.map(|folder| folder.join(FOLDER)).collect(),
+            data_folders,
+            blocks: Mutex::new(Blocks::new(limit, Tiers::new(data_folders, tiers))),
             last_place: Mutex::default(),
             passing: Mutex::default(),
             flights: Mutex::default(),
             leaving: Mutex::default(),
             leave: Notify::new(),
             ahead: Semaphore::new(AHEAD_PARALLEL),
+            raising: Semaphore::new(RAISING_PARALLEL),
             readers: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -191,9 +226,9 @@ impl Clean {
             trace: Trace::default(),
             tasks: OnceLock::new(),
         };
-        Self {
+        Ok(Self {
             shared: Arc::new(state),
-        }
+        })
     }
 
     /// Exactly `range` of the object: from the cache, or read through (single flight, prefetch when sequential).
@@ -260,7 +295,19 @@ impl Clean {
     /// Bytes of blocks in each data folder, in the order of the segment store's.
     pub(crate) fn bytes_by_folder(&self) -> Vec<u64> {
         let blocks = self.shared.blocks.lock();
-        (0..self.shared.folders.len()).map(|n| blocks.bytes_in(n)).collect()
+        (0..self.shared.data_folders).map(|n| blocks.bytes_in(n)).collect()
+    }
+
+    /// What lies in each tier, the fastest first.
+    pub(crate) fn tiers(&self) -> Vec<TierStatus> {
+        let status = |(tier, bytes): (&tiers::Tier, u64)| TierStatus {
+            name: tier.name.clone(),
+            folder: tier.dir.clone(),
+            size_bytes: tier.limit,
+            used_bytes: bytes,
+            hits: tier.hits,
+        };
+        self.shared.blocks.lock().tiers().map(status).collect()
     }
 
     /// Of those, what never makes room.
@@ -361,10 +408,11 @@ impl Clean {
 
     async fn block(&self, object: &CleanReader, block: u64, why: Why) -> Result<Bytes, StoreError> {
         let id = (object.id(), block);
-        let held = self.shared.look(object, &id, why);
-        if let Some(held) = held
-            && let Some(bytes) = self.shared.read_file(&id, held).await
+        let (found, goal) = self.shared.look(object, &id, why);
+        if let Some(found) = found
+            && let Some(bytes) = self.shared.read_held(&id, found).await
         {
+            self.raise(&id, found.held, goal, &bytes, why).await;
             return Ok(bytes);
         }
         if let Some(bytes) = self.shared.passing(&id) {
@@ -372,7 +420,39 @@ impl Clean {
         }
         // Who stands aside for readers looks at this.
         let _reader = (why != Why::Ahead).then(|| Waiting::one(&self.shared.readers));
-        self.flight(object, id).await
+        let bytes = self.flight(object, id.clone()).await?;
+        if !self.shared.has_tiers() {
+            return Ok(bytes);
+        }
+        let came = {
+            let mut blocks = self.shared.blocks.lock();
+            let goal = blocks.came(&id, why != Why::Ahead);
+            blocks.block(&id).map(|found| (found.held, goal))
+        };
+        if let Some((held, goal)) = came {
+            self.raise(&id, held, goal, &bytes, why).await;
+        }
+        Ok(bytes)
+    }
+
+    /// Brings a copy of the block up to a tier: behind a reader, who does not wait for it and may be too fast for it; before who loads.
+    async fn raise(&self, id: &BlockId, held: Held, goal: Option<usize>, bytes: &Bytes, why: Why) {
+        let (Some(folder), Some(tasks)) = (goal, self.shared.tasks.get()) else {
+            return;
+        };
+        let shared = &self.shared;
+        if why == Why::Ahead {
+            if let Ok(_permit) = shared.raising.acquire().await {
+                shared.raise(id, held, folder, bytes).await;
+            }
+        } else if shared.raising.available_permits() > 0 {
+            let (shared, id, bytes) = (Arc::clone(shared), id.clone(), bytes.clone());
+            tasks.spawn("raise", async move {
+                if let Ok(_permit) = shared.raising.try_acquire() {
+                    shared.raise(&id, held, folder, &bytes).await;
+                }
+            });
+        }
     }
 
     /// The fetch of a block that is under way, or a new one. It goes on as long as anybody waits for it.
@@ -423,7 +503,8 @@ impl Clean {
     }
 }
 
-/// A block that has room and is not written yet. Dropped, also because nobody waits for it any more, it gives both back.
+/// A block, or its copy for a tier, that has room and is not written yet. Dropped, also because nobody waits for it any more, it gives both
+/// back.
 struct Admitted<'a> {
     state: &'a State,
     id: &'a BlockId,
@@ -432,8 +513,18 @@ struct Admitted<'a> {
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        self.state.blocks.lock().give_back(self.id);
-        self.state.remove_files(vec![Gone::File(self.file)]);
+        let folder = folder_of(self.file);
+        let mut blocks = self.state.blocks.lock();
+        let gone = match folder < self.state.data_folders {
+            true => {
+                blocks.give_back(self.id);
+                None
+            }
+            false => blocks.not_raised(self.id, folder),
+        };
+        drop(blocks);
+        self.state
+            .remove_files(gone.into_iter().chain([Gone::File(self.file)]).collect());
     }
 }
 
@@ -475,24 +566,34 @@ impl State {
         fetched
     }
 
-    /// The block, when it is held. A reader's look is a use.
-    fn look(&self, object: &CleanReader, id: &BlockId, why: Why) -> Option<Held> {
+    fn has_tiers(&self) -> bool {
+        self.folders.len() > self.data_folders
+    }
+
+    /// The block, when it is held. A reader's look is a use; with it, the folder of the tier that a copy should go to now.
+    fn look(&self, object: &CleanReader, id: &BlockId, why: Why) -> (Option<Found>, Option<usize>) {
         let now = self.clock.monotonic();
         let mut blocks = self.blocks.lock();
-        let held = blocks.block(id);
+        let found = blocks.block(id);
+        let mut goal = match why {
+            Why::Ahead => blocks.came(id, false),
+            Why::Read | Why::GoesOn => None,
+        };
         if why == Why::Read {
             self.reads.fetch_add(1, Ordering::Relaxed);
-            self.hits.fetch_add(u64::from(held.is_some()), Ordering::Relaxed);
+            self.hits.fetch_add(u64::from(found.is_some()), Ordering::Relaxed);
             // Of one without a path nothing is kept.
-            let at = blocks.at(&id.0).or_else(|| self.at_of(object))?;
-            blocks.read(id, &at, now);
+            let Some(at) = blocks.at(&id.0).or_else(|| self.at_of(object)) else {
+                return (None, None);
+            };
+            goal = blocks.read(id, &at, now);
             if self.trace.is_on() {
                 let range = object.block_range(id.1);
                 self.trace
                     .read(self.clock.now().0, range.end - range.start, id.1, &at.path());
             }
         }
-        held
+        (found, goal)
     }
 
     /// A block that was read a moment ago and is not kept.
@@ -549,12 +650,7 @@ impl State {
             return;
         }
         let admitted = Admitted { state: self, id, file };
-        let (disk, path, chunk) = (self.disk.clone(), self.path(file), bytes.clone());
-        let written = blocking(move || {
-            disk.create_dir_all(path.parent().unwrap_or(&path))?;
-            disk.open(&path, OpenHow::CreateNew)?.write_all_at(&[chunk], 0)
-        });
-        if let Err(error) = written.await {
+        if let Err(error) = self.write_file(file, bytes).await {
             tracing::debug!(%error, "a clean block is not kept");
             return;
         }
@@ -568,28 +664,79 @@ impl State {
         self.remove_files(gone.into_iter().collect());
     }
 
-    /// The bytes of a held block; none when its file does not fit any more.
-    async fn read_file(&self, id: &BlockId, held: Held) -> Option<Bytes> {
-        let (disk, path) = (self.disk.clone(), self.path(held.file));
-        let read = blocking(move || -> io::Result<Bytes> {
+    /// Makes room in a tier's folder for a copy of the block, and writes it. What does not come up stays where it is.
+    async fn raise(&self, id: &BlockId, held: Held, folder: usize, bytes: &Bytes) {
+        let (file, gone) = self.blocks.lock().raise(id, folder, self.clock.monotonic());
+        self.remove_files(gone);
+        let Some(file) = file else { return };
+        let admitted = Admitted { state: self, id, file };
+        if let Err(error) = self.write_file(file, bytes).await {
+            tracing::debug!(%error, folder = %self.folders[folder].display(), "a block does not go up to a tier");
+            return;
+        }
+        std::mem::forget(admitted);
+        let gone = self.blocks.lock().raised(id, held, file);
+        self.remove_files(gone.into_iter().collect());
+    }
+
+    async fn write_file(&self, file: u64, bytes: &Bytes) -> io::Result<()> {
+        let (disk, path, chunk) = (self.disk.clone(), self.path(file), bytes.clone());
+        blocking(move || {
+            disk.create_dir_all(path.parent().unwrap_or(&path))?;
+            disk.open(&path, OpenHow::CreateNew)?.write_all_at(&[chunk], 0)
+        })
+        .await
+    }
+
+    /// The bytes of a held block, from where they are fastest to have; none when no file fits any more.
+    async fn read_held(&self, id: &BlockId, found: Found) -> Option<Bytes> {
+        if let Some(fast) = found.fast {
+            match self.read_file(fast, found.held).await {
+                Ok(bytes) => return Some(bytes),
+                Err(error) if self.blocks.lock().block(id) == Some(found) => {
+                    tracing::warn!(key = %id.0.key, block = id.1, %error, "the copy of a clean block in a tier is damaged; the block is read where it lies");
+                    let gone = self.blocks.lock().not_raised(id, folder_of(fast));
+                    self.remove_files(gone.into_iter().collect());
+                }
+                // Evicted meanwhile is no damage.
+                Err(_) => {}
+            }
+        }
+        match self.read_file(found.held.file, found.held).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let mut blocks = self.blocks.lock();
+                let gone = match blocks.block(id) {
+                    Some(current) if current.held == found.held => {
+                        tracing::warn!(key = %id.0.key, block = id.1, %error, "a clean block is damaged; fetching it again");
+                        blocks.remove_block(id)
+                    }
+                    _ => Vec::new(),
+                };
+                drop(blocks);
+                self.remove_files(gone);
+                None
+            }
+        }
+    }
+
+    /// What lies in a file, when it is what was written there.
+    async fn read_file(&self, file: u64, held: Held) -> io::Result<Bytes> {
+        let (disk, path) = (self.disk.clone(), self.path(file));
+        let bytes = blocking(move || -> io::Result<Bytes> {
             let file = disk.open(&path, OpenHow::Read)?;
             let mut bytes = vec![0; held.len as usize];
             let got = file.read_at(&mut bytes, 0)?;
             bytes.truncate(got);
             Ok(bytes.into())
-        });
-        match read.await {
-            Ok(bytes) if bytes.len() == held.len as usize && crc(&bytes) == held.crc => Some(bytes),
-            other => {
-                let current = self.blocks.lock().block(id);
-                // Evicted meanwhile is no damage.
-                if current == Some(held) {
-                    tracing::warn!(key = %id.0.key, block = id.1, error = ?other.err(), "a clean block is damaged; fetching it again");
-                    let gone = self.blocks.lock().remove_block(id);
-                    self.remove_files(gone.into_iter().collect());
-                }
-                None
-            }
+        })
+        .await?;
+        match bytes.len() == held.len as usize && crc(&bytes) == held.crc {
+            true => Ok(bytes),
+            false => Err(io::Error::other(format!(
+                "{} bytes that are not those written",
+                bytes.len()
+            ))),
         }
     }
 

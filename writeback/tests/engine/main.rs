@@ -14,5 +14,6 @@ mod residence;
 mod resume;
 mod simulation;
 mod support;
+mod tiers;
 mod together;
 mod withheld;

@@ -15,6 +15,7 @@ fn auto(dir: &str) -> Arc<Place> {
         evict_at: None,
         pinned: false,
         quotas: Vec::new(),
+        tier: Tier::auto(),
     })
 }
 
