@@ -325,8 +325,9 @@ def test_a_policy_is_key_and_value(cli):
     said = cli.refused(2, "policy", "set", "/kept", "revalidate=never", "versions_kept=0")
     assert "versions_kept: 0 is not allowed" in said and "from 1 to 1000" in said
     assert cli.json("policy", "get", "/kept") == {}
-    for line in ["replicas=2", "ack=replicated(2)", "tier=nvme"]:
+    for line in ["replicas=2", "ack=replicated(2)"]:
         assert "not offered" in cli.refused(1, "policy", "set", "/kept", line)
+    assert "no tier of this server" in cli.refused(2, "policy", "set", "/kept", "tier=nvme")
 
 
 def test_what_a_trace_would_have_hit_is_told_for_people_and_machines(cli, tmp_path):

@@ -90,6 +90,14 @@ fn with_packs_the_same_seed_gives_the_same_history_too() {
     assert_eq!(run::run_packed(seed).history, run::run_packed(seed).history);
 }
 
+#[test]
+fn nothing_is_lost_where_blocks_have_copies_in_a_tier() {
+    for seed in 1..=8 {
+        println!("seed {seed}");
+        run::run_with_tier(seed);
+    }
+}
+
 /// Its marker in the store was left behind, hidden by a file that took its name, and showed once the file was gone. In the first
 /// world, where it was found, every file goes in one put.
 #[test]

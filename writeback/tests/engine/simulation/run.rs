@@ -21,7 +21,7 @@ use forebay_understore::{
     packs::{self, Packed},
 };
 use forebay_writeback::{
-    Cache, Error,
+    Cache, Error, TierSettings,
     policy::{Change, Set, Value},
 };
 use futures::TryStreamExt;
@@ -110,6 +110,24 @@ pub(crate) fn run_in_two_folders(seed: u64) -> Report {
         entries.iter().any(|entry| entry.name == "identity"),
         "seed {seed}: one folder was enough"
     );
+    report
+}
+
+/// A run in which little of what is persisted stays, and what is read again goes up to a tier.
+pub(crate) fn run_with_tier(seed: u64) -> Report {
+    let mut world = World::new(seed);
+    world.settings.cache_max = Some(ByteSize(40_000));
+    world.settings.tiers = vec![TierSettings {
+        name: "memory".into(),
+        dir: "/tier".into(),
+        size: ByteSize(10_000),
+    }];
+    let set = Set::parse([("tier", &serde_json::json!("memory"))]).unwrap();
+    world.settings.policies.push((at("/kept"), set));
+    let disk = world.disk.clone();
+    let report = run_in(world);
+    let used = disk.list("/tier/clean".as_ref()).is_ok_and(|used| !used.is_empty());
+    assert!(used, "seed {seed}: nothing went up");
     report
 }
 
