@@ -49,7 +49,7 @@ test-python: build ## the package of connectors/python, with PyTorch and the lib
 
 test-ballista: build ## a scheduler and two executors; a workspace of its own, compiled and linted at once
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/ballista RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ \
-	  cargo test --locked --manifest-path connectors/ballista/Cargo.toml -- --test-threads 1
+	  cargo test --locked --manifest-path connectors/ballista/Cargo.toml $(BALLISTA) -- --test-threads 1
 
 test-ceph: build
 	tests/setup.sh ceph
