@@ -3,5 +3,5 @@
 # by tests/emulators/with.sh.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-cargo test --release -p forebay-understore --lib -- gcs azure
+cargo test --release --workspace --lib -- gcs azure
 .venv/bin/python -m pytest -q -p no:cacheprovider tests/emulators
