@@ -7,7 +7,7 @@ PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
 BUILD := cargo build --release --workspace
 N ?= 20
 
-.PHONY: build run run-ceph run-both setup test test-rust test-flight test-crash test-mount test-python test-ballista test-ceph test-hdfs test-emulators test-spark test-webhdfs test-clients crash sim bench lint fmt doc
+.PHONY: build run run-ceph run-both setup test test-rust test-flight test-crash test-mount test-python test-ballista test-ceph test-hdfs test-emulators test-spark test-webhdfs test-clients crash sim bench lint format fmt doc
 
 build:
 	$(BUILD)
@@ -87,9 +87,11 @@ sim: ## make sim N=1000: seeds of the simulated engine, disk and store
 bench: setup build ## the ratios of bench/README.md, measured here
 	$(CARGO_TARGET_DIR)/release/forebay-bench --forebay $(FOREBAY_BIN) --folder $(CARGO_TARGET_DIR)/bench
 
-lint:
-	cargo fmt --all --check
+lint: format
 	cargo clippy --release --workspace --all-targets -- -D warnings
+
+format: ## formatting and licences: of `lint` what a build does not tell
+	cargo fmt --all --check
 	cargo fmt --check --manifest-path connectors/ballista/Cargo.toml
 	! command -v cargo-deny >/dev/null || { cargo deny check && cargo deny --manifest-path connectors/ballista/Cargo.toml check --config deny.toml; }
 

@@ -61,6 +61,6 @@ suite emulators tests/emulators/with.sh tests/emulators/suite.sh
 suite spark "${pytest[@]}" tests/spark
 suite webhdfs "${pytest[@]}" tests/webhdfs
 suite clients "${pytest[@]}" -s tests/clients
-suite doctests cargo test --release --workspace --doc
-suite lint make --no-print-directory format doc
+suite doctests env RUSTDOC="$PWD/tests/rustdoc.sh" cargo test --release --workspace --doc
+suite lint make --no-print-directory format
 summary
