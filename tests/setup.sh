@@ -140,7 +140,8 @@ fi
 
 # POSIX suites, from crates, and the second user that pjdfstest becomes.
 crate() { # crate NAME VERSION
-  [ -e "$venv/tools/bin/$1" ] || cargo install -q --root "$venv/tools" --locked --version "$2" "$1"
+  # In a folder of its own: a build that goes on meanwhile has its target folder locked.
+  [ -e "$venv/tools/bin/$1" ] || env -u CARGO_TARGET_DIR cargo install -q --root "$venv/tools" --locked --version "$2" "$1"
 }
 crate pjdfstest 0.2.2
 crate fsx 0.3.2
