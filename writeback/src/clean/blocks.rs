@@ -263,7 +263,12 @@ impl Blocks {
     pub(super) fn raised(&mut self, id: &BlockId, of: Held, fast: u64) -> Option<Gone> {
         let still = self.tiers.holds(id, folder_of(fast)) && self.block(id).is_some_and(|found| found.held == of);
         if !still {
-            self.not_raised(id, folder_of(fast));
+            // A copy of the block that came anew stays.
+            let folder = folder_of(fast);
+            let newer = self.block(id).and_then(|found| found.fast).map(folder_of);
+            if newer != Some(folder) {
+                self.tiers.leave(id, folder);
+            }
             return Some(Gone::File(fast));
         }
         let before = self.block_mut(id)?.found.fast.replace(fast);
@@ -846,7 +851,17 @@ mod tests {
         assert_eq!(blocks.raised(&id("a", 0), held, file), Some(Gone::File(file)));
         assert_eq!((blocks.block(&id("a", 0)).unwrap().fast, blocks.bytes_in(1)), (None, 0));
         // Nothing is left in the way of the next.
-        assert!(raise(&mut blocks, "a", 1).0.is_some());
+        let newer = raise(&mut blocks, "a", 1).0;
+        assert!(newer.is_some());
+        // Nor does one that ends later still take that one away.
+        let of = Held { crc: 1, ..held };
+        assert_eq!(blocks.raised(&id("a", 0), of, file), Some(Gone::File(file)));
+        assert_eq!(
+            (blocks.block(&id("a", 0)).unwrap().fast, blocks.bytes_in(1)),
+            (newer, 10)
+        );
+        blocks.read(&id("a", 0), &at, NOW);
+        assert_eq!(blocks.read(&id("a", 0), &at, NOW), None);
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl Tiers {
 /// Makes the tiers' folders and holds them.
 ///
 /// # Errors
-/// Invalid, naming the tier: a name is wrong or comes twice, there are too many, or one has no size. Conflict: another process has the
-/// folder. Unavailable: it can not be made.
+/// Invalid, naming the tier: a name is wrong or comes twice, there are too many, or one has no size. Precondition: another process has
+/// the folder. Unavailable: it can not be made.
 pub(super) fn open(settings: &[TierSettings], disk: &DiskRef) -> Result<Vec<Lock>> {
     if settings.len() > TIERS_MAX {
         return Err(Error::invalid(format!(
