@@ -246,10 +246,6 @@ def renames(client, source, target):
     return True
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="of several tries that the gateway holds, one may arrive after the first was found and deleted, and bring the deleted file back",
-)
 def test_a_full_pool_holds_up_requests_that_must_not_arrive_late(client, bucket):
     """The gateway answers no write then, and carries those out that it was given once there is room, long after they were given up."""
     contents = {name: name.encode() * 50_000 for name in ("kept", "overwritten", "deleted", "renamed")}
@@ -276,9 +272,14 @@ def test_a_full_pool_holds_up_requests_that_must_not_arrive_late(client, bucket)
     wait_for(lambda: client.act("status")[0]["dirty_files"] == 0, "nothing more arrives", 120)
     wait(client, seconds=180)
     time.sleep(10)
-    assert set(bucket.objects()) == {"first", "second", "kept", "overwritten", "moved"}
+    objects = bucket.objects()
+    revived = objects.pop("deleted", None)
+    assert set(objects) == {"first", "second", "kept", "overwritten", "moved"}
+    assert objects["overwritten"] == b"anew" and objects["moved"] == contents["renamed"] and objects["kept"] == contents["kept"]
+    if revived is not None:
+        assert revived == contents["deleted"]
+        pytest.xfail("of several tries that the gateway holds, one arrived after the first was found and deleted, and brought the deleted file back")
     assert all_same(client, bucket) == 5
-    assert bucket.objects()["overwritten"] == b"anew" and bucket.objects()["moved"] == contents["renamed"]
 
 
 def test_wrong_keys_block_visibly_and_lose_nothing(tmp_path, bucket):
