@@ -43,6 +43,7 @@ use std::{
     },
     time::Duration,
 };
+use tokio::sync::OnceCell;
 
 /// Tries of a call that fails in passing.
 const TRIES_MAX: u32 = 4;
@@ -87,8 +88,8 @@ pub(crate) struct Mount {
     /// Its packs, through `upload`. None where nothing can be written.
     pub(crate) packs: Option<Packed>,
     pub(crate) health: Health,
-    /// Whether its store refuses a second object under a name; false until that is known.
-    exclusive: AtomicBool,
+    /// Whether its store refuses a second object under a name, once that is known.
+    exclusive: OnceCell<bool>,
     /// Set while it is about to be removed: it takes no more changes.
     draining: AtomicBool,
     /// How often what was remembered of it was forgotten.
@@ -123,12 +124,29 @@ pub struct MountInfo {
 }
 
 impl Mount {
-    /// Whether it is about to be removed.
-    /// Whether its store is known to refuse a second object under a name.
-    pub(crate) fn is_exclusive(&self) -> bool {
-        self.exclusive.load(Ordering::Acquire)
+    /// Finds out what its store honours, once, and answers whether it refuses a second object under a name. Whoever writes asks first: what
+    /// is sent before that is known goes without a condition.
+    ///
+    /// # Errors
+    ///
+    /// Unavailable: it can not be found out now. Of a store that refuses to be tried the answer is no.
+    pub(crate) async fn is_exclusive(&self) -> Result<bool, StoreError> {
+        let probe = async || {
+            let capabilities = self.store.probe().await?;
+            tracing::info!(path = %self.path, url = self.url, ?capabilities, "under-store ready");
+            Ok(capabilities.put_if_absent)
+        };
+        match self.exclusive.get_or_try_init(probe).await {
+            Ok(exclusive) => Ok(*exclusive),
+            Err(error @ StoreError::Unavailable(_)) => Err(error),
+            Err(error) => {
+                tracing::debug!(path = %self.path, url = self.url, %error, "what the under-store honours can not be tried");
+                Ok(false)
+            }
+        }
     }
 
+    /// Whether it is about to be removed.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -405,7 +423,7 @@ async fn open_mount(settings: &Settings, components: &Components, id: u32, row: 
         upload,
         packs,
         health: Health::new(components.clock.clone(), settings.under_timeout),
-        exclusive: AtomicBool::new(false),
+        exclusive: OnceCell::new(),
         draining: AtomicBool::new(false),
         epoch: AtomicU64::new(0),
         synced: Mutex::default(),
@@ -551,12 +569,8 @@ impl Inner {
             let answered = mount.health.ask(mount.store.head("")).await;
             return !matches!(answered, Err(StoreError::Unavailable(_)));
         }
-        match mount.health.ask(mount.store.probe()).await {
-            Ok(capabilities) => {
-                mount.exclusive.store(capabilities.put_if_absent, Ordering::Release);
-                tracing::info!(path = %mount.path, url = mount.url, ?capabilities, "under-store ready");
-                true
-            }
+        match mount.health.ask(mount.is_exclusive()).await {
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!(path = %mount.path, url = mount.url, %error, "under-store does not answer as it should");
                 false

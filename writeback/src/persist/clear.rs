@@ -14,7 +14,7 @@ use crate::{
 };
 use forebay_metastore::Check;
 use forebay_namespace::{Ino, Node, Path, Plan};
-use forebay_understore::{Expect, Found, StoreError, Write};
+use forebay_understore::{Expect, Found, StoreError};
 use std::sync::Arc;
 
 /// How the clearing of one place ended.
@@ -195,11 +195,9 @@ impl Inner {
         if place.token.is_some() || place.upload.is_some() {
             self.abort_uploads(mount, place).await?;
         }
-        match self.see_place(mount, place, None).await? {
-            There::Nothing => {
-                self.fence(mount, place).await?;
-                Ok(None)
-            }
+        let found = mount.upload.head(&place.key).await?;
+        match self.seen_at(mount, place, self.outlast(mount, place, found).await?, None) {
+            There::Nothing => Ok(None),
             There::Ours(found) | There::Known(found) => {
                 mount.upload.delete(&place.key, &Expect::Match(found.validator)).await?;
                 Ok(None)
@@ -217,27 +215,6 @@ impl Inner {
             ))),
             There::Foreign(_) => Ok(None),
         }
-    }
-
-    /// Keeps a write that was given up without an answer from arriving after all: a gateway whose pool is full holds it, and carries it out
-    /// when there is room again. Such a write makes an object only where none is, so the name is taken, which comes after what the gateway
-    /// holds, and given back. Under the token of that write, so that whoever is cut off in between finds its own.
-    async fn fence(&self, mount: &Mount, place: &Place) -> Result<(), StoreError> {
-        let Some(token) = place.token.clone().filter(|_| place.holds.is_none()) else {
-            return Ok(());
-        };
-        if mount.is_local() || !mount.is_exclusive() {
-            return Ok(());
-        }
-        let write = Write {
-            key: place.key.clone(),
-            size: 0,
-            token,
-            attributes: Vec::new(),
-            expect: Expect::Absent,
-        };
-        let taken = mount.upload.put(&write, Vec::new()).await?;
-        mount.upload.delete(&place.key, &Expect::Match(taken.validator)).await
     }
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.

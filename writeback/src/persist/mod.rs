@@ -2,7 +2,7 @@
 //!
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
 //! one after the other and hands it to `put` (with `convert`, `upload` and `publish`), `clear`, or `tree`. `withhold` is what policies
-//! keep back, `resolve` what people ask, `asked` what a restart must remember of that.
+//! keep back, `resolve` what people ask, `asked` what a restart must remember of that; `late` keeps out what a store carries out late.
 //!
 //! # Consistency
 //!
@@ -47,6 +47,7 @@
 mod asked;
 mod clear;
 mod convert;
+mod late;
 mod notes;
 mod pack;
 mod plan;
@@ -62,6 +63,7 @@ mod withhold;
 
 use self::{
     asked::Asked,
+    late::Late,
     plan::Row,
     tracker::{Phase, Tracker},
     upload::Partial,
@@ -101,8 +103,9 @@ pub(crate) struct Persist {
     partials: Mutex<HashMap<u64, Partial>>,
     /// What is kept back no more because somebody asked for it.
     asked: Asked,
+    late: Late,
     wake: Notify,
-    /// Runs that wait for a pack, and what tells of one more.
+    /// Runs that wait without working, and what tells of one more.
     aside: AtomicUsize,
     stepped: Notify,
     /// Grows whenever something was done: waiters look again.
@@ -177,6 +180,7 @@ impl Persist {
             touched: Mutex::default(),
             partials: Mutex::default(),
             asked: Asked::default(),
+            late: Late::default(),
             wake: Notify::new(),
             aside: AtomicUsize::new(0),
             stepped: Notify::new(),

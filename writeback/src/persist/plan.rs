@@ -55,6 +55,11 @@ impl Place {
         }
     }
 
+    /// Whether something was about to be written here where nothing was.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.token.is_some() && self.holds.is_none()
+    }
+
     fn directory(mount: u32, key: impl Into<String>, kind: PlaceKind) -> Self {
         Place {
             kind,

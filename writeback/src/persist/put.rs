@@ -181,6 +181,9 @@ impl Inner {
             let at = at.clone();
             return self.record(job, at).await;
         }
+        if let Err(error) = job.mount.is_exclusive().await {
+            return self.after_error(job, error).await;
+        }
         let mut place = job.place();
         if place.token.is_some() {
             self.recall_upload(&job, &place).await?;
@@ -195,7 +198,15 @@ impl Inner {
             self.claim(&mut job, place).await?;
         }
         self.reach(crash_point!("intent-written"))?;
-        match self.upload(&mut job).await {
+        // What replaces an object makes none once that is gone.
+        let sent = (job.place().holds.is_none() && !job.mount.is_local()).then(|| self.persist.late.send(job.at()));
+        let uploaded = self.upload(&mut job).await;
+        if let Some(sent) = sent
+            && !matches!(uploaded, Err(StoreError::Unavailable(_)))
+        {
+            sent.answered();
+        }
+        match uploaded {
             Ok(Uploaded::Visible(found)) => self.arrived(job, found).await,
             Ok(Uploaded::Moved) => Ok(Outcome::Moved),
             Ok(Uploaded::Unreadable(error)) => self.unreadable(&job, error),
@@ -264,29 +275,38 @@ impl Inner {
         place: &Place,
         inode: Option<&Inode>,
     ) -> Result<There, StoreError> {
-        let Some(found) = mount.upload.head(&place.key).await? else {
-            return Ok(There::Nothing);
-        };
+        let found = mount.upload.head(&place.key).await?;
+        if found.is_some() {
+            self.persist
+                .late
+                .stands(&(mount.id, place.key.clone()), self.persist.now());
+        }
+        Ok(self.seen_at(mount, place, found, inode))
+    }
+
+    /// What an answer about a place means.
+    pub(super) fn seen_at(&self, mount: &Mount, place: &Place, found: Option<Found>, inode: Option<&Inode>) -> There {
+        let Some(found) = found else { return There::Nothing };
         if found.is_dir {
-            return Ok(There::Foreign(found));
+            return There::Foreign(found);
         }
         if found.token.is_some() && found.token == place.token {
-            return Ok(There::Ours(found));
+            return There::Ours(found);
         }
         if place.holds.as_ref() == Some(&found.validator.0) {
-            return Ok(There::Known(found));
+            return There::Known(found);
         }
         // An older content of this cache, about which a lookup could not say anything when it was replaced.
         if inode.is_some() && self.wrote(&found) {
-            return Ok(There::Known(found));
+            return There::Known(found);
         }
         // A local file system without extended attributes keeps our mtime and size at least.
         let alike =
             inode.is_some_and(|inode| mount.is_local() && found.size == inode.size && found.mtime == inode.mtime.0);
         if found.token.is_none() && place.token.is_some() && alike {
-            return Ok(There::Ours(found));
+            return There::Ours(found);
         }
-        Ok(There::Foreign(found))
+        There::Foreign(found)
     }
 
     /// Whether this cache wrote the object, whenever.
@@ -302,6 +322,7 @@ impl Inner {
         self.reach(crash_point!("visible-not-recorded"))?;
         job.mount.health.note(None);
         self.mounts.written(job.mount.id, &job.key);
+        self.persist.late.stands(&job.at(), self.persist.now());
         let at = StoreAt {
             mount: job.mount.id,
             key: job.key.clone(),

@@ -90,6 +90,10 @@ impl Inner {
                     work: rows::decode(&entry.value)?,
                 };
                 named.add(&row);
+                // It may have been sent in an earlier life.
+                for place in row.work.places.iter().filter(|place| place.is_claimed()) {
+                    self.persist.late.given_up((place.mount, place.key.clone()));
+                }
                 self.persist.tracker.lock().refresh(seq, Some(&row), now);
             }
         }

@@ -8,7 +8,7 @@ mod gathering;
 
 use self::gathering::Gathering;
 use super::plan::Row;
-use crate::rows::{PlaceKind, WorkKind, WorkState};
+use crate::rows::{Place, PlaceKind, WorkKind, WorkState};
 use forebay_namespace::Path;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -108,6 +108,8 @@ struct Entry {
     phase: Phase,
     mount: u32,
     places: Vec<(At, PlaceKind)>,
+    /// Whether it was about to write to one of them.
+    claims_place: bool,
     /// The key at which its content lies, which must stay until it lies elsewhere.
     source: Option<At>,
     /// The key it is being written to.
@@ -291,6 +293,7 @@ impl Tracker {
         if let Some(entry) = self.entries.get_mut(&seq) {
             let written = entry_of(row);
             (entry.what, entry.version, entry.places) = (written.what, written.version, written.places);
+            entry.claims_place = written.claims_place;
         }
         self.index(seq);
     }
@@ -662,6 +665,22 @@ impl Tracker {
             })
     }
 
+    /// Others that answer for keys below this one and were about to write to one of theirs.
+    pub(super) fn claimants_below(&self, seq: u64, at: &At) -> BTreeSet<u64> {
+        let below = format!("{}/", at.1);
+        let inside = self.owners.range((at.0, below.clone())..);
+        let inside = inside.take_while(|((mount, key), _)| *mount == at.0 && key.starts_with(&below));
+        let claims = |owner: &u64| *owner != seq && self.entries.get(owner).is_some_and(|entry| entry.claims_place);
+        inside.flat_map(|(_, owners)| owners).copied().filter(claims).collect()
+    }
+
+    /// Whether it is under way.
+    pub(super) fn runs(&self, seq: u64) -> bool {
+        self.entries
+            .get(&seq)
+            .is_some_and(|entry| entry.phase == Phase::Running)
+    }
+
     /// Another one that answers for exactly this key, and for whom `seq`, which only clears it, has to wait.
     pub(super) fn owner_before(&self, seq: u64, at: &At) -> Option<u64> {
         self.owners.get(at)?.iter().copied().find(|owner| {
@@ -906,6 +925,7 @@ fn entry_of(row: &Row) -> Entry {
         phase: Phase::Ready,
         mount: places.first().map_or(0, |((mount, _), _)| *mount),
         places,
+        claims_place: row.work.places.iter().any(Place::is_claimed),
         source: None,
         target: None,
         unwind: false,

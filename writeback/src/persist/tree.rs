@@ -329,7 +329,14 @@ impl Inner {
             return Ok(Cleared::Wait(other));
         }
         let since = (place.kind == PlaceKind::Tree).then_some(row.work.since);
+        // Pruning waits for whoever answers for such a key.
+        if since.is_some()
+            && let Err(error) = self.outlast_below(mount, &place.key).await
+        {
+            return Ok(Cleared::Failed(error));
+        }
         match self.remove_below(mount, &place.key, since).await {
+            Ok(None) if since.is_some() => self.end_claims_below(row.seq, mount, &place.key).await,
             Ok(None) => Ok(Cleared::Done),
             Ok(Some(found)) => Ok(Cleared::Foreign(
                 Some(found),
@@ -337,6 +344,36 @@ impl Inner {
             )),
             Err(stopped) => stopped.cleared(),
         }
+    }
+
+    /// Nothing arrives below a directory any more that was removed, and the whiteout that hid it goes: what others were about to write there
+    /// is over too, or a later life would look for it, and take its key for a while, where it shows.
+    async fn end_claims_below(&self, seq: u64, mount: &Mount, key: &str) -> Result<Cleared> {
+        let at = (mount.id, key.to_owned());
+        let below = format!("{key}/");
+        let claimants = self.persist.tracker.lock().claimants_below(seq, &at);
+        for other in claimants {
+            if self.persist.tracker.lock().runs(other) {
+                return Ok(Cleared::Wait(other));
+            }
+            let Some(row) = self.persist.read_row(other).await? else {
+                continue;
+            };
+            let mut work = row.work.clone();
+            let inside = |place: &&mut Place| place.mount == mount.id && place.key.starts_with(&below);
+            for place in work.places.iter_mut().filter(inside).filter(|place| place.is_claimed()) {
+                if let Err(error) = self.abort_uploads(mount, place).await {
+                    return Ok(Cleared::Failed(error));
+                }
+                (place.token, place.upload) = (None, None);
+            }
+            if work != row.work {
+                self.persist.touch_over(other, row.version);
+                self.persist_row(&row, &work).await?;
+            }
+        }
+        self.persist.absorb().await?;
+        Ok(Cleared::Done)
     }
 
     /// Where the target of a put lies in a directory that is to go, one that was in it may have the very name of the file. It goes

@@ -18,7 +18,7 @@
 use crate::support::{World, at, get, kind, pattern, put};
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{
-    StoreError,
+    StoreError, Write,
     memory::{Call, Fault},
 };
 use forebay_writeback::{Cache, ErrorKind, names::Rename, persist::Resolve};
@@ -124,6 +124,101 @@ fn a_write_that_a_full_store_carries_out_late_does_not_bring_a_deleted_file_back
         persisted(&cache).await;
         assert_eq!(world.store.contents().keys().collect::<Vec<_>>(), ["stays", "there"]);
         assert_eq!(kind(get(&cache, "/kept/f").await), ErrorKind::NotFound);
+    });
+}
+
+/// Seen with Ceph: the pool was full before it was known what the gateway honours, and two writes without a condition arrived late.
+#[test]
+fn nothing_is_sent_to_a_store_before_it_is_known_what_that_honours() {
+    let mut world = World::new(11);
+    world.store.set_full(true);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/f", b"bytes").await.unwrap();
+        put(&cache, "/kept/stays", b"2").await.unwrap();
+        world.clock.sleep(Duration::from_secs(40)).await;
+        assert_eq!(world.store.calls(Call::Put), 0);
+        cache.delete(&at("/kept/f"), false).await.unwrap();
+        world.clock.sleep(Duration::from_secs(40)).await;
+        world.store.set_full(false);
+        persisted(&cache).await;
+        assert_eq!(world.store.contents().keys().collect::<Vec<_>>(), ["stays"]);
+    });
+}
+
+/// Carries out one of the writes to `/kept/f` or below it that the store still has. Whether there was one.
+fn one_arrives(world: &World) -> bool {
+    let mut one = true;
+    let is_f = |write: &Write| write.key.starts_with('f') && std::mem::take(&mut one);
+    world.store.carry_out(is_f) > 0
+}
+
+/// Of several tries the first arrived and was deleted, and the next came only then.
+#[test]
+fn of_several_tries_that_a_full_store_carries_out_late_none_brings_a_deleted_file_back() {
+    let gaps = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(150)];
+    for (gap, deletes_first) in gaps.into_iter().flat_map(|gap| [(gap, true), (gap, false)]) {
+        let mut world = World::new(9);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            put(&cache, "/kept/there", b"1").await.unwrap();
+            persisted(&cache).await;
+            world.store.set_full(true);
+            put(&cache, "/kept/f", b"bytes").await.unwrap();
+            world.clock.sleep(Duration::from_secs(40)).await;
+            if deletes_first {
+                cache.delete(&at("/kept/f"), false).await.unwrap();
+                world.clock.sleep(Duration::from_secs(40)).await;
+            }
+            world.store.set_slow();
+            let mut arrived = 0;
+            while one_arrives(world) {
+                arrived += 1;
+                if arrived == 1 && !deletes_first {
+                    // It is found, and the file counts as persisted.
+                    persisted(&cache).await;
+                    cache.delete(&at("/kept/f"), false).await.unwrap();
+                }
+                world.clock.sleep(gap).await;
+            }
+            assert!(arrived > 2, "one try was all");
+            persisted(&cache).await;
+            let left = world.store.contents();
+            let case = format!("{gap:?} apart, deleted first: {deletes_first}");
+            assert_eq!(left.keys().collect::<Vec<_>>(), ["there"], "{case}");
+            assert_eq!(kind(get(&cache, "/kept/f").await), ErrorKind::NotFound, "{case}");
+        });
+    }
+}
+
+/// The same with its whole directory, which does not show meanwhile either.
+#[test]
+fn what_a_full_store_carries_out_late_does_not_bring_a_removed_directory_back() {
+    let mut world = World::new(10);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/f/first", b"1").await.unwrap();
+        persisted(&cache).await;
+        world.store.set_full(true);
+        put(&cache, "/kept/f/late", b"bytes").await.unwrap();
+        world.clock.sleep(Duration::from_secs(40)).await;
+        cache.delete(&at("/kept/f"), true).await.unwrap();
+        world.clock.sleep(Duration::from_secs(1)).await;
+        world.store.set_slow();
+        let mut arrived = 0;
+        while one_arrives(world) {
+            arrived += 1;
+            for _ in 0..8 {
+                world.clock.sleep(Duration::from_millis(50)).await;
+                let found = cache.stat(&at("/kept/f")).await;
+                assert_eq!(kind(found), ErrorKind::NotFound, "after {arrived} of the tries");
+            }
+        }
+        assert!(arrived > 2, "one try was all");
+        persisted(&cache).await;
+        world.clock.sleep(HOUR).await;
+        assert!(world.store.contents().is_empty(), "{:?}", world.store.contents());
+        assert_eq!(kind(cache.stat(&at("/kept/f")).await), ErrorKind::NotFound);
     });
 }
 

@@ -173,15 +173,31 @@ impl Memory {
     /// Answers no put while it is full, and carries out those that it was given, in their order, once it is not: as a gateway does
     /// whose pool is full.
     pub fn set_full(&self, full: bool) {
-        let mut state = self.state.lock();
-        state.full = full;
+        self.state.lock().full = full;
         if !full {
-            for (write, bytes) in std::mem::take(&mut state.held) {
-                let now = self.now(state.version + 1);
-                // Its condition may not hold any more.
-                let _ = state.store(&write, bytes, now);
-            }
+            self.carry_out(|_| true);
         }
+    }
+
+    /// Takes puts again, and does not get round yet to those that it was given: see [`Memory::carry_out`].
+    pub fn set_slow(&self) {
+        self.state.lock().full = false;
+    }
+
+    /// Carries out those of the puts that it still has of which `which` is true, in their order. How many.
+    pub fn carry_out(&self, mut which: impl FnMut(&Write) -> bool) -> usize {
+        let mut state = self.state.lock();
+        let (now, later): (Vec<_>, Vec<_>) = std::mem::take(&mut state.held)
+            .into_iter()
+            .partition(|(write, _)| which(write));
+        state.held = later;
+        let carried_out = now.len();
+        for (write, bytes) in now {
+            let now = self.now(state.version + 1);
+            // Its condition may not hold any more.
+            let _ = state.store(&write, bytes, now);
+        }
+        carried_out
     }
 
     /// Keeps a put back when it is full.
@@ -517,6 +533,9 @@ impl UnderStore for Memory {
 
     async fn probe(&self) -> Result<Capabilities, StoreError> {
         self.call(Call::Head, "", |_, _| Ok(())).await?;
+        if self.state.lock().full {
+            return Err(StoreError::Unavailable("full: no put is answered".into()));
+        }
         Ok(Capabilities {
             put_if_absent: true,
             put_if_match: true,

@@ -22,7 +22,12 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 /// Name of our token among the metadata of an object.
 pub(crate) const TOKEN: &str = "forebay-token";
@@ -101,12 +106,19 @@ struct Shared<B> {
     bucket: B,
     prefix: String,
     url: String,
+    /// The key of its probes.
+    scratch: OnceLock<String>,
 }
 
 impl<B: Bucket> Objects<B> {
     /// The keys of `bucket` below `prefix`. `url` is for people.
     pub(crate) fn new(bucket: B, prefix: String, url: String) -> Self {
-        let shared = Shared { bucket, prefix, url };
+        let shared = Shared {
+            bucket,
+            prefix,
+            url,
+            scratch: OnceLock::new(),
+        };
         Self {
             shared: Arc::new(shared),
         }
@@ -190,6 +202,13 @@ impl<B: Bucket> Shared<B> {
             return Err(StoreError::Damaged(text));
         }
         Ok(found)
+    }
+
+    /// A key that nobody else uses, for others may probe the same place at the same time. One for all tries: what a store carries out late of
+    /// the earlier ones goes with the last.
+    fn scratch(&self) -> Result<&str, StoreError> {
+        let fresh = join(&self.prefix, &format!("{PROBE}-{}", fresh_id()?));
+        Ok(self.scratch.get_or_init(|| fresh))
     }
 
     /// Removes what probes left behind that were killed half-way.
@@ -299,10 +318,9 @@ impl<B: Bucket> UnderStore for Objects<B> {
     async fn probe(&self) -> Result<Capabilities, StoreError> {
         let shared = &self.shared;
         shared.sweep_probes().await?;
-        // Others may probe the same place at the same time.
-        let scratch = join(&shared.prefix, &format!("{PROBE}-{}", fresh_id()?));
-        let probed = shared.bucket.probe(&scratch).await;
-        let removed = shared.bucket.delete(&scratch, None).await;
+        let scratch = shared.scratch()?;
+        let probed = shared.bucket.probe(scratch).await;
+        let removed = shared.bucket.delete(scratch, None).await;
         let probed = probed?;
         removed?;
         Ok(probed)
