@@ -8,6 +8,7 @@ use super::{
     At, DatasetPlan, FollowSpec, FollowStream, PartItem, PartRef, Resume, SessionId,
     growing::Growing,
     plan::ended_well,
+    publish::other_schema,
     registry::{Ended, Live, LivePartState, Phase},
 };
 use crate::{Cache, Error, ErrorKind, Result, cache::Inner, file::WriteMode};
@@ -73,6 +74,7 @@ impl Inner {
         } = route;
         let reader = Reader {
             inner: Arc::clone(self),
+            schema: Arc::clone(&schema),
             legs,
             leg: None,
         };
@@ -244,6 +246,7 @@ impl Route {
 /// Reads leg after leg.
 struct Reader {
     inner: Arc<Inner>,
+    schema: SchemaRef,
     legs: VecDeque<Leg>,
     leg: Option<Current>,
 }
@@ -277,7 +280,8 @@ impl Reader {
                     items: None,
                 }),
                 Some(Leg::Live(live, skip)) => {
-                    Some(Current::Live(Box::new(Tail::new(Arc::clone(&self.inner), live, skip))))
+                    let tail = Tail::new(Arc::clone(&self.inner), live, Arc::clone(&self.schema), skip);
+                    Some(Current::Live(Box::new(tail)))
                 }
             };
         }
@@ -310,6 +314,8 @@ async fn next_of_parts(
 struct Tail {
     inner: Arc<Inner>,
     live: Arc<Live>,
+    /// Under which it is read.
+    schema: SchemaRef,
     changed: watch::Receiver<u64>,
     /// Batches still to be passed over.
     skip: u64,
@@ -350,11 +356,12 @@ enum Step {
 }
 
 impl Tail {
-    fn new(inner: Arc<Inner>, live: Arc<Live>, skip: u64) -> Self {
+    fn new(inner: Arc<Inner>, live: Arc<Live>, schema: SchemaRef, skip: u64) -> Self {
         let changed = live.changed();
         Self {
             inner,
             live,
+            schema,
             changed,
             skip,
             position: 0,
@@ -467,6 +474,10 @@ impl Tail {
             _ => None,
         };
         let Some(open) = &self.part else {
+            // What it was to be appended to was overwritten before its first batch came.
+            if let Some(Err(difference)) = state.schema.as_ref().map(|own| own.agrees(&self.schema)) {
+                return Err(other_schema(&self.live.path, &difference));
+            }
             return Ok(Step::Open(number, part.growing.clone(), ended));
         };
         let From::Growing { growing, next } = &open.from else {

@@ -8,7 +8,7 @@ use super::{
     DatasetPlan, Format, PartRef, SessionId,
     instants::LOOKS,
     ipc::{
-        index::{Index, Kind},
+        index::{self, Index},
         schema::StoredSchema,
     },
     parquet::{self, ParquetIndex},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{Error, Result, cache::Inner};
 use arrow_schema::Schema;
-use forebay_namespace::{Ino, LIST_PAGE_MAX, Node, Path};
+use forebay_namespace::{Ino, Kind, LIST_PAGE_MAX, Node, Path};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use std::{collections::HashMap, sync::Arc};
 
@@ -98,9 +98,9 @@ impl Inner {
         if let Some(parsed) = self.datasets.indexes.get(&identity) {
             return Ok(Some(parsed));
         }
-        let parsed = match Kind::of(source).await? {
+        let parsed = match index::Kind::of(source).await? {
             None => return Ok(None),
-            Some(Kind::Parquet) => Parsed::Parquet(Arc::new(ParquetIndex::read(source).await?)),
+            Some(index::Kind::Parquet) => Parsed::Parquet(Arc::new(ParquetIndex::read(source).await?)),
             Some(kind) => Parsed::Arrow {
                 index: Arc::new(Index::read(source, kind).await?),
                 rows: None,
@@ -177,7 +177,7 @@ impl Inner {
             let full = page.len() >= LIST_PAGE_MAX;
             after = page.last().map(|(name, _)| name.clone());
             for (name, node) in page {
-                if !node.is_dir()
+                if is_file(&node)
                     && !is_aside(&name)
                     && has_data_extension(&name)
                     && !self.is_our_part(&name, &mut known).await?
@@ -204,7 +204,7 @@ impl Inner {
                 let page = self.names.list(&folder, after.as_deref(), LIST_PAGE_MAX).await?;
                 let full = page.len() >= LIST_PAGE_MAX;
                 after = page.last().map(|(name, _)| name.clone());
-                for (name, node) in page.into_iter().filter(|(name, _)| !is_aside(name)) {
+                for (name, node) in page.into_iter().filter(|(name, node)| counts(name, node)) {
                     let path = folder.join(&name)?;
                     match (node.is_dir(), has_data_extension(&name)) {
                         (true, _) if depth < FOLDERS_MAX && hive(&name).is_some() => folders.push((path, depth + 1)),
@@ -228,8 +228,8 @@ impl Inner {
     }
 
     /// What a file is, by its first bytes.
-    pub(super) async fn kind_of(self: &Arc<Self>, path: &Path, node: &Node) -> Result<Option<Kind>> {
-        Kind::of(&self.node_source(path, node)?).await
+    pub(super) async fn kind_of(self: &Arc<Self>, path: &Path, node: &Node) -> Result<Option<index::Kind>> {
+        index::Kind::of(&self.node_source(path, node)?).await
     }
 
     /// A file's bytes.
@@ -265,7 +265,7 @@ impl Inner {
                 let page = self.names.list(&folder, after.as_deref(), LIST_PAGE_MAX).await?;
                 let full = page.len() >= LIST_PAGE_MAX;
                 after = page.last().map(|(name, _)| name.clone());
-                for (name, node) in page.into_iter().filter(|(name, _)| !is_aside(name)) {
+                for (name, node) in page.into_iter().filter(|(name, node)| counts(name, node)) {
                     if beside && self.is_our_part(&name, &mut known).await? {
                         continue;
                     }
@@ -418,20 +418,13 @@ impl Inner {
                 version,
                 partition,
             } => {
-                let row = self.version_row(dir, version).await?;
-                let schema = self.session_schema(&row.schema).await?.as_ref().clone();
-                let parts = self.version_parts(dir, version).await?;
-                let parts = parts
-                    .iter()
-                    .map(|part| published_ref(&path, part))
-                    .collect::<Result<Vec<_>>>()?;
-                let parts = parts
-                    .into_iter()
-                    .map(|part| PartRef {
-                        partition: partition.clone(),
-                        ..part
-                    })
-                    .collect();
+                let plan = Box::pin(self.plan_version_of(&path, dir, version)).await?;
+                let schema = StoredSchema::parse(&plan.schema_message)?;
+                let within = |part: PartRef| PartRef {
+                    partition: partition.iter().cloned().chain(part.partition).collect(),
+                    ..part
+                };
+                let parts = plan.parts.into_iter().map(within).collect();
                 Ok(Opened {
                     path,
                     schema,
@@ -506,6 +499,19 @@ pub(super) fn published_ref(dir: &Path, part: &Part) -> Result<PartRef> {
         partition: Vec::new(),
         origin: Some((part.session.clone(), part.number)),
     })
+}
+
+/// Whether it may be data, or hold some. Links, pipes and devices are none.
+fn counts(name: &[u8], node: &Node) -> bool {
+    !is_aside(name) && (node.is_dir() || is_file(node))
+}
+
+/// Whether it is a file with content.
+pub(super) fn is_file(node: &Node) -> bool {
+    match node {
+        Node::Row { inode, .. } => inode.kind == Kind::File,
+        Node::Base { entry, .. } => !entry.is_dir,
+    }
 }
 
 /// Names that are no data.

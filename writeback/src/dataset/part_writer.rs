@@ -19,7 +19,7 @@ use super::{
     },
     note::{Note, NoteKind},
     parquet,
-    publish::{Made, NewPart, Publication},
+    publish::{Made, NewPart, Publication, other_schema},
     registry::{Claim, Ended, Keys, Live, Phase},
     session::{Token, no_session},
 };
@@ -280,10 +280,7 @@ impl Inner {
             && let Some(before) = self.schema_at(&live.path).await?
             && let Err(difference) = before.agrees(&schema.schema)
         {
-            return Err(Error::precondition(format!(
-                "{}: another schema than the dataset's: {difference}",
-                live.path
-            )));
+            return Err(other_schema(&live.path, &difference));
         }
         live.agree(schema)
     }

@@ -2,8 +2,9 @@
 
 use super::{
     At, DatasetPlan, PartRef, SessionId,
-    foreign::published_ref,
+    foreign::{is_file, published_ref},
     ipc::schema::StoredSchema,
+    publish::other_schema,
     registry::{Live, LivePartState, Phase},
 };
 use crate::{
@@ -80,7 +81,7 @@ impl Inner {
             Some(node) if node.is_dir() => {
                 Ok(self.head_of_node(&node).await?.is_some() || self.has_data_files(path).await?)
             }
-            Some(node) => Ok(self.kind_of(path, &node).await?.is_some()),
+            Some(node) => Ok(is_file(&node) && self.kind_of(path, &node).await?.is_some()),
         }
     }
 
@@ -302,7 +303,13 @@ impl Inner {
             && let Some((dir, head)) = self.published_head(&live.path).await?
         {
             let row = self.version_row(dir, head.version).await?;
-            return self.session_schema(&row.schema).await;
+            let there = self.session_schema(&row.schema).await?;
+            // It was overwritten since, and the session can not be published any more.
+            let own = live.look().schema.clone();
+            return match own.map_or(Ok(()), |own| there.agrees(&own.schema)) {
+                Ok(()) => Ok(there),
+                Err(difference) => Err(other_schema(&live.path, &difference)),
+            };
         }
         live.schema().await
     }

@@ -270,6 +270,9 @@ impl Inner {
         let overwrite = live.keys.mode == WriteMode::Overwrite;
         let (after, old) = self.old_parts(live, &before, overwrite, allowance).await?;
         let foreign = !overwrite && before.head.is_none() && before.exists && self.has_data_files(&live.path).await?;
+        if let Some(schema) = publication.schema.filter(|_| !overwrite) {
+            self.check_schema_now(&live.path, &before, foreign, schema).await?;
+        }
 
         let names: Vec<_> = parts
             .iter()
@@ -408,6 +411,26 @@ impl Inner {
             exists: true,
             head,
         })
+    }
+
+    /// Whether what is appended has the schema of what it is appended to. That was asked when the put began, and another one may have
+    /// published since.
+    async fn check_schema_now(
+        self: &Arc<Self>,
+        path: &Path,
+        before: &Before,
+        foreign: bool,
+        schema: &StoredSchema,
+    ) -> Result<()> {
+        let there = match &before.head {
+            Some((_, _, version)) => Some(self.session_schema(&version.schema).await?),
+            None if foreign => self.schema_at(path).await?,
+            None => None,
+        };
+        match there.map_or(Ok(()), |there| there.agrees(&schema.schema)) {
+            Ok(()) => Ok(()),
+            Err(difference) => Err(other_schema(path, &difference)),
+        }
     }
 
     /// The parts that an overwrite takes the place of, as many as go at once, each with its bytes here.
@@ -605,6 +628,11 @@ fn check_size(plan: &Plan, publications: &[Publication<'_>]) -> Result<()> {
         publications.len(),
         LIMITS.tx_keys_max
     )))
+}
+
+/// The refusal of an append.
+pub(super) fn other_schema(path: &Path, difference: &str) -> Error {
+    Error::precondition(format!("{path}: another schema than the dataset's: {difference}"))
 }
 
 fn create(ended: &Ended) -> Create {

@@ -85,6 +85,12 @@ impl Cache {
             .0;
         Ok(Path::parse(&row.path)?)
     }
+
+    /// The live session of the dataset at `path`, if any: the oldest, which is the one that is followed.
+    pub fn live_session(&self, path: &Path) -> Option<SessionId> {
+        let live = self.inner.datasets.sessions.oldest(path)?;
+        Some(live.id.clone())
+    }
 }
 
 /// The error for a session that nobody knows.
@@ -442,9 +448,10 @@ impl Inner {
 
     /// The bytes of a part that had ended and will not be published.
     pub(super) fn free_ended(&self, ended: &Ended) {
+        let stream = StreamId(ended.ino, ended.generation);
         self.dirty.settle(1, ended.bytes);
-        self.segments
-            .release(StreamId(ended.ino, ended.generation), &ended.layout);
+        self.dirty.forget(stream);
+        self.segments.release(stream, &ended.layout);
     }
 
     /// Aborts sessions without a writer for their timeout, for as long as the cache runs; and sweeps what versions left.

@@ -356,8 +356,10 @@ impl Inner {
         adopted.iter().for_each(|bytes| self.dirty.adopt(1, *bytes));
         gone.iter().for_each(|node| self.discard_node(node));
         for (_, row) in freed {
+            let stream = StreamId(row.ino, row.generation);
             self.dirty.settle(1, row.bytes);
-            self.segments.release(StreamId(row.ino, row.generation), &row.layout);
+            self.dirty.forget(stream);
+            self.segments.release(stream, &row.layout);
         }
         self.persist.wake();
         Ok(())

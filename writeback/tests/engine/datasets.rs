@@ -16,6 +16,7 @@ use forebay_writeback::{
         PutTarget, Resume, SessionId, SessionSpec, Task,
     },
     file::WriteMode,
+    names::{Make, MakeKind},
     policy::Change,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -608,6 +609,65 @@ fn another_schema_is_refused_with_the_first_difference() {
         assert_eq!(read(cache, "/d").await, [texts(&["x"])]);
         let old = cache.dataset(&at("/d"), At::Version(1)).await.unwrap();
         assert_eq!(numbers(&read_plan(cache, &old, 0).await), [0]);
+    });
+}
+
+/// What is appended was asked for its schema when it began; the dataset may have got another one since.
+#[test]
+fn another_schema_is_refused_at_the_publish_too() {
+    once(49, async |cache| {
+        let numbers_first = begin(cache, "/d").await;
+        let texts_second = begin(cache, "/d").await;
+        put(cache, into("/d", &numbers_first), &[rows(0..2)]).await.unwrap();
+        put(cache, into("/d", &texts_second), &[texts(&["x"])]).await.unwrap();
+        let mut writer = open(cache, target("/d"), &texts(&["x"])).await.unwrap();
+        acked(&mut writer, &texts(&["x"])).await;
+        cache.publish(&numbers_first, Publish::default()).await.unwrap();
+        let error = cache.publish(&texts_second, Publish::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Precondition);
+        assert!(
+            error.to_string().contains("another schema than the dataset's"),
+            "{error}"
+        );
+        assert_eq!(kind(writer.commit().await), ErrorKind::Precondition);
+        assert_eq!(ids(cache, "/d").await, [0, 1]);
+        // Whoever follows the session that can not be published any more is not given its batches as the dataset's.
+        let follower = Follower::start(cache, "/d", FollowSpec::default());
+        assert_eq!(follower.end().await, (vec![], Some(ErrorKind::Precondition)));
+
+        // Of files that somebody put there meanwhile.
+        let session = begin(cache, "/files").await;
+        put(cache, into("/files", &session), &[rows(0..2)]).await.unwrap();
+        put_file(cache, "/files/a.arrow", &arrow_file(&[texts(&["x"])]))
+            .await
+            .unwrap();
+        assert_eq!(
+            kind(cache.publish(&session, Publish::default()).await),
+            ErrorKind::Precondition
+        );
+        assert_eq!(read(cache, "/files").await, [texts(&["x"])]);
+        // An overwrite may change it.
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[texts(&["y"])])
+            .await
+            .unwrap();
+        assert_eq!(read(cache, "/d").await, [texts(&["y"])]);
+    });
+}
+
+#[test]
+fn a_follower_never_takes_batches_of_another_schema_for_its_own() {
+    once(50, async |cache| {
+        put(cache, target("/d"), &[rows(0..2)]).await.unwrap();
+        let session = begin(cache, "/d").await;
+        let mut follower = Follower::start(cache, "/d", FollowSpec::default());
+        follower.wait_for(2).await;
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[texts(&["x"])])
+            .await
+            .unwrap();
+        put(cache, into("/d", &session), &[texts(&["y"])]).await.unwrap();
+        assert_eq!(follower.end().await, (vec![0, 1], Some(ErrorKind::Precondition)));
+        cache.publish(&session, Publish::default()).await.unwrap();
+        assert_eq!(read(cache, "/d").await, [texts(&["x"]), texts(&["y"])]);
     });
 }
 
@@ -1524,6 +1584,53 @@ fn files_that_anyone_wrote_are_a_dataset_and_the_first_publish_goes_on_from_them
             !cache.is_dataset(&at("/notes")).await.unwrap()
                 && !cache.is_dataset(&at("/notes/readme.txt")).await.unwrap()
         );
+    });
+}
+
+/// A folder that others had written counts whole when something was published into it.
+#[test]
+fn a_directory_of_folders_shows_what_was_there_before_a_publish_into_one() {
+    once(51, async |cache| {
+        for (day, numbers) in [(1, 0..2), (2, 2..3)] {
+            put_file(cache, &format!("/h/day={day}/a.arrow"), &arrow_file(&[rows(numbers)]))
+                .await
+                .unwrap();
+        }
+        put(cache, target("/h/day=1"), &[rows(7..8)]).await.unwrap();
+        assert_eq!(ids(cache, "/h/day=1").await, [0, 1, 7]);
+        assert_eq!(ids(cache, "/h").await, [0, 1, 7, 2]);
+    });
+}
+
+#[test]
+fn links_and_pipes_are_no_data_and_are_passed_over() {
+    once(52, async |cache| {
+        put_file(cache, "/d/a.arrow", &arrow_file(&[rows(0..2)])).await.unwrap();
+        put_file(cache, "/bare/a", &arrow_file(&[rows(0..2)])).await.unwrap();
+        let kinds = [MakeKind::Symlink(b"nowhere".to_vec()), MakeKind::Special(0o010_000, 0)];
+        for (kind, name) in kinds.into_iter().zip(["b", "c"]) {
+            for path in [format!("/d/{name}.arrow"), format!("/bare/{name}"), format!("/{name}")] {
+                let make = Make {
+                    kind: kind.clone(),
+                    ..Make::dir()
+                };
+                cache.make(&at(&path), make).await.unwrap();
+            }
+        }
+        for path in ["/d", "/bare"] {
+            assert_eq!(ids(cache, path).await, [0, 1], "{path}");
+        }
+        let listed: Vec<_> = cache
+            .datasets(b"/")
+            .map(|plan| plan.unwrap().path.to_string())
+            .collect()
+            .await;
+        assert_eq!(listed, ["/bare", "/d"]);
+        assert!(!cache.is_dataset(&at("/d/b.arrow")).await.unwrap());
+        put(cache, with_mode("/d", WriteMode::Overwrite), &[rows(5..6)])
+            .await
+            .unwrap();
+        assert_eq!(ids(cache, "/d").await, [5]);
     });
 }
 
