@@ -3,7 +3,7 @@
 //!
 //! 1. The segments were replayed: every stream with its durable prefix is known.
 //! 2. Inode rows are read, one page at a time. A sealed content counts as dirty; its stream stays. The dirty ledger is
-//!    derived from these rows and nothing else.
+//!    derived from these rows and nothing else, and the age of what is dirty is that of its row's last change.
 //! 3. Drafts that were synced become the content of their files.
 //! 4. Datasets go on: open sessions, half-written parts, versions.
 //! 5. All other streams are nobody's: contents that were never committed, or whose rows are gone.
@@ -47,6 +47,11 @@ impl Inner {
         let found = streams.len();
         rows.live.extend(self.recover_drafts(&mut streams).await?);
         let claimed = self.recover_datasets(&mut streams).await?;
+        // Of what is staged or kept for old versions nothing says since when.
+        let now = self.components.clock.now();
+        claimed
+            .difference(&rows.live)
+            .for_each(|stream| self.dirty.found(*stream, now));
         let orphans = self.drop_orphans(std::mem::take(&mut rows.nameless), &claimed).await?;
         rows.live.extend(claimed);
         self.segments.retain(&rows.live).await;
@@ -90,6 +95,8 @@ impl Inner {
                 rows.live.insert(stream);
                 rows.files += 1;
                 rows.bytes += inode.size;
+                // The commit is no later than the row's last change.
+                self.dirty.found(stream, inode.ctime);
                 self.check_bytes(ino, inode, &layout, rows).await?;
             }
             Content::Persisted {

@@ -5,7 +5,7 @@
 //! | `forebay_dirty_bytes`, `forebay_dirty_files` | gauge | exist only here |
 //! | `forebay_dirty_bytes_max` | gauge | limit on dirty bytes |
 //! | `forebay_reserved_bytes` | gauge | dirty, and taken by what is being written |
-//! | `forebay_oldest_dirty_seconds` | gauge | age of the oldest piece of work |
+//! | `forebay_oldest_dirty_seconds` | gauge | age of the oldest of what exists only here, or of the oldest piece of work |
 //! | `forebay_cached_bytes` | gauge | clean bytes held locally |
 //! | `forebay_pinned_bytes` | gauge | of those, what never makes room |
 //! | `forebay_block_reads`, `forebay_block_hits` | gauge | blocks of clean data that readers asked for since start, and those that were held |
@@ -23,7 +23,7 @@ use crate::{
     clean::TierStatus,
     file::COMMIT_DRAIN_MAX,
     mounts::MountInfo,
-    persist::{Blocked, Conflict},
+    persist::{Blocked, Conflict, PersistNumbers},
     policy::value::Tier,
 };
 use forebay_segment::{FolderUsage, SegmentStore};
@@ -141,7 +141,8 @@ pub struct Status {
     pub dirty_bytes: u64,
     /// Files of them.
     pub dirty_files: u64,
-    /// Age of the oldest piece of work, seconds; 0 when there is none.
+    /// Age of the oldest content that exists only here, or of the oldest change that an under-store has yet to get, seconds; 0 when there
+    /// is none.
     pub oldest_dirty_seconds: f64,
     /// Bytes brought to under-stores since start.
     pub persisted_bytes: u64,
@@ -193,11 +194,10 @@ impl Cache {
     pub async fn status(&self) -> Result<Status> {
         let inner = &self.inner;
         let work = inner.persist.numbers();
-        let now = inner.components.clock.now();
         Ok(Status {
             dirty_bytes: inner.dirty.bytes(),
             dirty_files: inner.dirty.files(),
-            oldest_dirty_seconds: work.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()),
+            oldest_dirty_seconds: inner.oldest_dirty_seconds(&work),
             persisted_bytes: work.persisted_bytes,
             cached_bytes: inner.clean.cached_bytes(),
             queued: work.queued,
@@ -266,6 +266,12 @@ impl Inner {
         folders.map(status).collect()
     }
 
+    fn oldest_dirty_seconds(&self, work: &PersistNumbers) -> f64 {
+        let oldest = work.oldest.into_iter().chain(self.dirty.oldest()).min();
+        let now = self.components.clock.now();
+        oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64())
+    }
+
     /// Sets the gauges now and then.
     pub(crate) fn start_stats(self: &Arc<Self>) {
         let inner = Arc::clone(self);
@@ -288,14 +294,11 @@ impl Inner {
     )]
     fn set_gauges(&self) {
         let (stats, work, usage) = (&self.stats, self.persist.numbers(), self.segments.usage());
-        let now = self.components.clock.now();
         stats.dirty_bytes.set(self.dirty.bytes() as f64);
         stats.dirty_files.set(self.dirty.files() as f64);
         stats.dirty_bytes_max.set(self.dirty.limit() as f64);
         stats.reserved_bytes.set(self.dirty.used() as f64);
-        stats
-            .oldest_dirty_seconds
-            .set(work.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+        stats.oldest_dirty_seconds.set(self.oldest_dirty_seconds(&work));
         stats.cached_bytes.set(self.clean.cached_bytes() as f64);
         stats.pinned_bytes.set(self.clean.pinned_bytes() as f64);
         let (reads, hits) = self.clean.reads();

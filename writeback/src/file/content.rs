@@ -175,7 +175,7 @@ impl SealedContent {
     /// After the commit that put the layout into a row: the bytes stay, and stay dirty.
     pub(crate) fn keep(mut self) {
         if let Some(reservation) = self.reservation.take() {
-            reservation.keep();
+            reservation.keep(self.stream);
         }
     }
 

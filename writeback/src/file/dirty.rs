@@ -1,4 +1,4 @@
-//! The dirty ledger: how many bytes exist only here, and the permit a writer takes before it may add to them.
+//! The dirty ledger: how many bytes exist only here, since when, and the permit a writer takes before it may add to them.
 //!
 //! A [`Reservation`] comes before the bytes are queued, grows with the content and is kept at its commit; whoever commits the
 //! transaction after which the bytes are no longer the only copy, or no longer wanted, settles them. At the limit writers wait
@@ -10,15 +10,18 @@
 //!
 //! It does not own the rows from which the ledger is filled at recovery, nor which bytes are dirty: it counts what it is told.
 
+use super::ages::Ages;
 use crate::{
     Error, Result,
     disks::{self, Disks},
 };
 use forebay_runtime::{
     budget::{Budget, Permit},
-    clock::ClockRef,
+    clock::{ClockRef, Timestamp},
     units::ByteSize,
 };
+use forebay_segment::StreamId;
+use parking_lot::Mutex;
 use std::{
     sync::{
         Arc,
@@ -44,10 +47,12 @@ pub(crate) struct Dirty {
 }
 
 /// What was committed and waits to be settled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     files: AtomicU64,
     bytes: AtomicU64,
+    ages: Mutex<Ages>,
+    clock: ClockRef,
     /// Bytes that were ever given back. A writer behind others sees by it that the line moves, though the level does not.
     freed: watch::Sender<u64>,
 }
@@ -76,7 +81,7 @@ impl Dirty {
         };
         Self {
             budget: Budget::new("dirty", limit),
-            kept: Arc::default(),
+            kept: Arc::new(Kept::new(clock.clone())),
             clock,
             stall_max,
             room,
@@ -115,6 +120,21 @@ impl Dirty {
         subtract(&self.kept.bytes, bytes);
         self.budget.release(bytes);
         self.kept.free(bytes);
+    }
+
+    /// This content is clean or gone. For what has been settled: it has no age any more.
+    pub(crate) fn forget(&self, stream: StreamId) {
+        self.kept.ages.lock().forget(stream);
+    }
+
+    /// This content is dirty since then: found by recovery, which counts it.
+    pub(crate) fn found(&self, stream: StreamId, since: Timestamp) {
+        self.kept.ages.lock().note(stream, since);
+    }
+
+    /// Since when the oldest content exists only here.
+    pub(crate) fn oldest(&self) -> Option<Timestamp> {
+        self.kept.ages.lock().oldest()
     }
 
     /// Counts what is dirty already: found by recovery.
@@ -217,6 +237,16 @@ impl Dirty {
 }
 
 impl Kept {
+    fn new(clock: ClockRef) -> Self {
+        Self {
+            files: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            ages: Mutex::default(),
+            clock,
+            freed: watch::Sender::new(0),
+        }
+    }
+
     fn free(&self, bytes: u64) {
         if bytes > 0 {
             self.freed.send_modify(|freed| *freed = freed.saturating_add(bytes));
@@ -262,9 +292,10 @@ impl Reservation {
         self.permit.bytes()
     }
 
-    /// The content was committed: the bytes, and one file, stay dirty until [`Dirty::settle`].
-    pub(crate) fn keep(mut self) {
+    /// The content was committed: the bytes, and one file, stay dirty until [`Dirty::settle`] and [`Dirty::forget`].
+    pub(crate) fn keep(mut self, stream: StreamId) {
         let bytes = self.take().forget();
+        self.kept.ages.lock().note(stream, self.kept.clock.now());
         self.kept.files.fetch_add(1, Ordering::Relaxed);
         self.kept.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -308,7 +339,7 @@ fn subtract(from: &AtomicU64, amount: u64) {
 mod tests {
     use super::*;
     use crate::ErrorKind;
-    use forebay_runtime::{clock::SimClock, clock::Timestamp, disk::SimDisk};
+    use forebay_runtime::{clock::SimClock, disk::SimDisk};
 
     fn ledger(limit: u64) -> Arc<Dirty> {
         let clock = SimClock::new(Timestamp(0));
@@ -324,8 +355,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_writer_at_the_limit_waits_until_something_is_settled() {
         let dirty = ledger(100);
-        dirty.reserve(80).await.unwrap().keep();
+        dirty.reserve(80).await.unwrap().keep(StreamId(1, 1));
         assert_eq!((dirty.files(), dirty.bytes()), (1, 80));
+        assert_eq!(dirty.oldest(), Some(Timestamp(0)));
         let waiter = tokio::spawn({
             let dirty = Arc::clone(&dirty);
             async move { dirty.reserve(50).await.map(|r| r.permit.bytes()) }
@@ -333,6 +365,8 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(59)).await;
         assert!(!waiter.is_finished());
         dirty.settle(1, 80);
+        dirty.forget(StreamId(1, 1));
+        assert_eq!(dirty.oldest(), None);
         assert_eq!(waiter.await.unwrap().unwrap(), 50);
         assert_eq!((dirty.files(), dirty.bytes(), dirty.used()), (0, 0, 0));
     }
@@ -340,8 +374,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn progress_of_others_keeps_a_writer_waiting_and_its_absence_refuses_it() {
         let dirty = ledger(100);
-        for _ in 0..10 {
-            dirty.reserve(10).await.unwrap().keep();
+        for n in 0..10 {
+            dirty.reserve(10).await.unwrap().keep(StreamId(n, 1));
         }
         let waiter = tokio::spawn({
             let dirty = Arc::clone(&dirty);
@@ -361,14 +395,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_waits_behind_others_sees_that_the_line_moves() {
         let dirty = ledger(100);
-        for _ in 0..10 {
-            dirty.reserve(10).await.unwrap().keep();
+        for n in 0..10 {
+            dirty.reserve(10).await.unwrap().keep(StreamId(n, 1));
         }
         // Each takes what the settlement before gave back, so the level never falls.
         let line: Vec<_> = (0..5)
-            .map(|_| {
+            .map(|n| {
                 let dirty = Arc::clone(&dirty);
-                tokio::spawn(async move { dirty.reserve(10).await.map(Reservation::keep) })
+                tokio::spawn(async move { dirty.reserve(10).await.map(|taken| taken.keep(StreamId(100 + n, 1))) })
             })
             .collect();
         for _ in 0..5 {

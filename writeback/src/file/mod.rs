@@ -8,6 +8,7 @@
 //! readers of the old content keep it. Appending copies what is there, in bounded pieces: the price of a file that is always
 //! visible whole. Data that grows belongs into a dataset, whose parts are never copied.
 
+mod ages;
 mod concat;
 mod content;
 mod copy;
@@ -72,6 +73,7 @@ impl Inner {
             Ok(Content::Open) => {}
             Ok(Content::Sealed { layout, .. }) => {
                 self.dirty.settle(1, inode.size);
+                self.dirty.forget(stream);
                 self.segments.release(stream, &layout);
             }
             Ok(Content::Persisted { layout, .. }) => {

@@ -11,6 +11,7 @@ use crate::{
 };
 use forebay_metastore::Check;
 use forebay_runtime::crash_point;
+use forebay_segment::StreamId;
 use std::sync::{Arc, atomic::Ordering};
 
 impl Inner {
@@ -61,6 +62,7 @@ impl Inner {
         self.commit(plan).await?;
         if was_dirty {
             self.dirty.settle(1, inode.size);
+            self.dirty.forget(StreamId(job.ino.0, inode.generation));
             self.persist.persisted_bytes.fetch_add(inode.size, Ordering::Relaxed);
         }
         self.reach(crash_point!("recorded-not-trimmed"))?;
