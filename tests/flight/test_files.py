@@ -1,10 +1,14 @@
 """Files and names over Flight: write, read, append, truncate, list, rename, delete, persist."""
 
+import threading
+import time
 import urllib.request
 import uuid
 
 import pyarrow as pa
 import pytest
+
+from tests.harness import descriptor
 
 BODY = bytes(range(256)) * 9000
 
@@ -142,3 +146,44 @@ class TestPersist:
 @pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/"])
 def test_pages(server, page):
     assert urllib.request.urlopen(server.http + page, timeout=10).status == 200
+
+
+# ---- waiting for what is to come
+
+def told(client, path, **keys):
+    code, _, text = client.call("GetFlightInfo", descriptor(path, **keys).serialize())
+    return code, text
+
+
+def test_waiting_does_not_change_what_a_path_means(client, path):
+    client.put_file(path, b"no table")
+    for keys in ({}, {"kind": "file"}):
+        assert told(client, path, wait="1s", **keys)[0] == "OK"
+        assert b"".join(v.as_py() for b in client.batches(path, wait="1s", **keys) for v in b.column(0)) == b"no table"
+    assert told(client, path, wait="1s", kind="dataset")[0] == "FAILED_PRECONDITION"
+
+
+@pytest.mark.parametrize("keys", [{}, {"kind": "file"}], ids=["bare", "kind"])
+def test_a_file_is_waited_for(client, other, path, keys):
+    begun = time.monotonic()
+    assert told(client, path, wait="400ms", **keys)[0] == "NOT_FOUND" and time.monotonic() - begun >= 0.4
+    threading.Timer(0.3, lambda: other.put_file(path, b"came")).start()
+    assert b"".join(v.as_py() for b in client.batches(path, wait="10s", **keys) for v in b.column(0)) == b"came"
+
+
+def test_a_dataset_that_comes_where_nothing_was_is_read_as_one(client, other, path):
+    rows = pa.record_batch([pa.array([1])], names=["n"])
+    threading.Timer(0.3, lambda: other.put(path, rows)).start()
+    assert client.table(path, wait="10s").column("n").to_pylist() == [1]
+
+
+# ---- times
+
+@pytest.mark.parametrize("millis, told", [(884_541_340_800_000, "9999-12-31T23:59:59.999999Z"), (253_402_300_799_000, "9999-12-31T23:59:59.000000Z"), (0, "1970-01-01T00:00:00.000000Z")])
+def test_times_are_told_with_years_of_four_digits(server, client, path, millis, told):
+    client.put_file(path, b"x")
+    request = urllib.request.Request(f"{server.http}/webhdfs/v1{path}?op=SETTIMES&modificationtime={millis}", method="PUT")
+    assert urllib.request.urlopen(request).status == 200
+    assert client.act("stat", path=path)[0]["mtime"] == told
+    [listed] = [entry for entry in client.act("list", path="/n") if entry["path"] == path]
+    assert listed["mtime"] == told

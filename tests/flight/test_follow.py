@@ -8,6 +8,8 @@ import uuid
 import pyarrow as pa
 import pytest
 
+from tests.harness import descriptor
+
 SCHEMA = pa.schema([("n", pa.int64())])
 
 
@@ -63,7 +65,6 @@ def test_a_follower_sees_each_batch_before_the_publish_and_then_the_end(server, 
 
 def test_a_put_without_a_session_is_followed_as_it_grows(server, client, path):
     follower = Follower(server, path, wait="10s")
-    from tests.harness import descriptor
     writer, reader = client.flight.do_put(descriptor(path), SCHEMA)
     for n in range(3):
         writer.write_batch(one(n))
@@ -111,6 +112,20 @@ def test_an_abort_ends_a_follower_with_an_error(server, client, path):
     client.act("abort", session=session)
     got, error = follower.end()
     assert got == [0] and "abort" in str(error).lower()
+
+
+def test_an_abort_ends_a_follower_that_waits_for_a_schema_too(server, client, path):
+    session = begin(client, path)
+    follower = Follower(server, path)
+    time.sleep(0.5)
+    client.act("abort", session=session)
+    got, error = follower.end()
+    assert got == [] and "aborted" in str(error)
+    session = begin(client, path)
+    threading.Timer(0.5, lambda: client.act("abort", session=session)).start()
+    with server.client() as other:
+        code, _, text = other.call("GetFlightInfo", descriptor(path, follow=True).serialize())
+    assert code == "ABORTED" and session in text
 
 
 @pytest.mark.parametrize("read", [0, 1, 4])
@@ -176,3 +191,67 @@ def test_the_first_session_of_a_dataset_published_before_the_stream_is_asked_for
     info = client.info(path, follow=True)
     client.act("publish", session=session)
     assert read(client, info) == [5]
+
+
+# What a resume token counts in is looked at when the read is planned, with `follow` as without.
+
+def planned(client, path, token, follow, **keys):
+    keys |= {"follow": True} if follow else {}
+    code, _, text = client.call("GetFlightInfo", descriptor(path, **{"from": token}, **keys).serialize(), timeout=10)
+    return code, text
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_token_that_counts_too_much_or_in_nothing_is_refused(client, path, follow):
+    client.put(path, one(0), one(1))
+    assert planned(client, path, "1:2", follow)[0] == "OK"
+    code, text = planned(client, path, "1:9", follow)
+    assert code == "INVALID_ARGUMENT" and "9 batches" in text
+    assert planned(client, path, "9:0", follow)[0] == "NOT_FOUND"
+    assert planned(client, path, "nosuchsession1:0", follow)[0] == "NOT_FOUND"
+    session = begin(client, path)
+    client.put(path, one(2), session=session)
+    assert planned(client, path, f"{session}:1", follow)[0] == "OK"
+    assert planned(client, path, f"{session}:2", follow)[0] == "INVALID_ARGUMENT"
+    client.act("abort", session=session)
+    assert planned(client, path, f"{session}:1", follow)[0] == "ABORTED"
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_token_of_another_datasets_session_is_refused(client, path, follow):
+    client.put(path, one(0))
+    other = path + "-other"
+    session = begin(client, other)
+    client.put(other, one(1), session=session)
+    code, text = planned(client, path, f"{session}:1", follow)
+    assert code == "INVALID_ARGUMENT" and other in text
+    client.act("publish", session=session)
+    if follow:
+        assert planned(client, path, f"{session}:1", follow)[0] == "FAILED_PRECONDITION"
+
+
+def test_a_follower_counts_on_in_a_version_to_which_later_ones_append(client, path):
+    client.put(path, one(0), one(1))
+    client.put(path, one(2))
+    assert planned(client, path, "1:3", True)[0] == "OK" and planned(client, path, "1:4", True)[0] == "INVALID_ARGUMENT"
+    assert read(client, client.info(path, follow=True, **{"from": "1:2"})) == [2]
+    client.put(path, one(9), mode="overwrite")
+    assert planned(client, path, "1:2", True)[0] == "FAILED_PRECONDITION"
+
+
+# The note of any read names the session that is live.
+
+def test_every_note_names_the_live_session(client, path):
+    client.put(path, one(0))
+    assert client.note(path)["session"] is None
+    session = begin(client, path)
+    client.put(path, one(1), session=session)
+    client.put(path, one(2))
+    for keys in ({}, {"version": 1}, {"limit": 1}, {"filter": "n = 0"}, {"follow": True}, {"session": session}):
+        assert client.note(path, **keys)["session"] == session, keys
+    note = client.note(path)
+    assert (note["version"], note["state"], note["batches"]) == (2, "published", 2)
+    [listed] = [json.loads(info.app_metadata) for info in client.flight.list_flights(path.encode())]
+    assert listed == note
+    client.act("publish", session=session)
+    assert client.note(path)["session"] is None

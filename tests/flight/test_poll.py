@@ -126,6 +126,16 @@ def test_what_is_published_is_done_at_the_first_poll(client, path):
     assert poller.poll() and poller.got == [0, 1]
 
 
+def test_a_poll_of_what_is_published_names_the_live_session(client, path):
+    client.put(path, one(0))
+    session = begin(client, path)
+    code, answers, _ = client.call("PollFlightInfo", descriptor(path).serialize())
+    told = fields(answers[0])
+    assert code == "OK" and 2 not in told, "it is done"
+    assert json.loads(fl.FlightInfo.deserialize(told[1]).app_metadata)["session"] == session
+    client.act("abort", session=session)
+
+
 def test_columns_and_filters_hold_for_every_poll(client, path):
     session = begin(client, path)
     client.put(path, one(1), one(2), session=session)

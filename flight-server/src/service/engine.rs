@@ -101,9 +101,13 @@ pub(super) fn at(state: &State) -> At {
     }
 }
 
-/// RFC 3339 in UTC.
+/// The years 0 to 9999, which is what RFC 3339 can write.
+const FIRST: Timestamp = Timestamp(-62_167_219_200_000_000);
+const LAST: Timestamp = Timestamp(253_402_300_799_999_999);
+
+/// RFC 3339 in UTC. A time that this can not write, as a program may give to a file, is told as the nearest one that it can.
 pub(crate) fn time(at: Timestamp) -> String {
-    let at = DateTime::from_timestamp_micros(at.0).unwrap_or_default();
+    let at = DateTime::from_timestamp_micros(at.clamp(FIRST, LAST).0).unwrap_or_default();
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
 
@@ -154,5 +158,19 @@ mod tests {
     fn times_are_written_in_utc() {
         assert_eq!(time(Timestamp(0)), "1970-01-01T00:00:00.000000Z");
         assert_eq!(time(Timestamp(1_700_000_000_123_456)), "2023-11-14T22:13:20.123456Z");
+    }
+
+    #[test]
+    fn times_have_years_of_four_digits() {
+        for (at, told) in [
+            (i64::MIN, "0000-01-01T00:00:00.000000Z"),
+            (FIRST.0, "0000-01-01T00:00:00.000000Z"),
+            (-1_000_000, "1969-12-31T23:59:59.000000Z"),
+            (LAST.0, "9999-12-31T23:59:59.999999Z"),
+            (LAST.0 + 1, "9999-12-31T23:59:59.999999Z"),
+            (i64::MAX, "9999-12-31T23:59:59.999999Z"),
+        ] {
+            assert_eq!(time(Timestamp(at)), told);
+        }
     }
 }

@@ -17,15 +17,21 @@ use forebay_protocol::{
     resume::{Counted, ResumeToken},
 };
 use forebay_writeback::{
-    Path,
+    ErrorKind, Path,
     dataset::{At, DatasetPlan, PartRef, SessionId},
     names::StatKind,
 };
-use std::sync::Arc;
-use tonic::Status;
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+use tonic::{Code, Status};
 
 /// `total_records` and `total_bytes` where nobody can know.
 const UNKNOWN: i64 = -1;
+/// Longest wait for something to come into being.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// First pause between two looks for it, doubled each time, and the longest.
+const LOOK_FIRST: Duration = Duration::from_millis(20);
+const LOOK_MAX: Duration = Duration::from_millis(500);
 
 pub(super) async fn info(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let descriptor: FlightDescriptor = call.messages.only().await?;
@@ -84,12 +90,13 @@ impl Read {
     pub(super) async fn of(door: &Door, command: ReadCommand) -> Result<Self, Status> {
         let path = engine::path(&command.path)?;
         let view = view(&command);
-        let what = match kind(door, &path, &command).await? {
-            PathKind::File => find_file(door, &path).await?,
+        let until = Instant::now() + command.wait.map_or(Duration::ZERO, |wait| wait.0.min(WAIT_MAX));
+        let what = match kind(door, &path, &command, until).await? {
+            PathKind::File => there(until, || find_file(door, &path)).await?,
             PathKind::Dataset if command.follow => What::Follow {
-                plan: find_followed(door, &path, &command).await?,
+                plan: find_followed(door, &path, &command, until).await?,
             },
-            PathKind::Dataset => find_dataset(door, &path, &command).await?,
+            PathKind::Dataset => find_dataset(door, &path, &command, until).await?,
         };
         let mut read = Self { command, view, what };
         // What is wrong with columns or a filter is told now and not at DoGet.
@@ -168,7 +175,7 @@ impl Read {
             endpoint,
             total_records,
             total_bytes,
-            &self.note()?,
+            &self.note(door),
         ))
     }
 
@@ -231,9 +238,9 @@ impl Read {
         }
     }
 
-    fn note(&self) -> Result<InfoNote, Status> {
+    fn note(&self, door: &Door) -> InfoNote {
         let path = self.command.path.clone();
-        Ok(match &self.what {
+        match &self.what {
             What::File { state, .. } => InfoNote {
                 path,
                 version: None,
@@ -242,19 +249,21 @@ impl Read {
                 parts: 0,
                 batches: 0,
             },
-            What::Dataset { plan, .. } => note(path, plan, |_| true),
-            What::Follow { plan } => note(path, plan, |part| part.live.is_none()),
-        })
+            What::Dataset { plan, .. } => note(door, path, plan, |_| true),
+            What::Follow { plan } => note(door, path, plan, |part| part.live.is_none()),
+        }
     }
 }
 
 /// The note of a plan, counting the parts that `counted` says.
-fn note(path: WirePath, plan: &DatasetPlan, counted: impl Fn(&PartRef) -> bool) -> InfoNote {
+fn note(door: &Door, path: WirePath, plan: &DatasetPlan, counted: impl Fn(&PartRef) -> bool) -> InfoNote {
     let parts = plan.parts.iter().filter(|part| counted(part));
+    // One that was asked for, or else the live one, also of a read that has nothing of it.
+    let session = plan.session.clone().or_else(|| door.cache.live_session(&plan.path));
     InfoNote {
         path,
         version: plan.version,
-        session: plan.session.as_ref().map(|session| session.0.clone()),
+        session: session.map(|session| session.0),
         state: if plan.live { "live" } else { "published" }.to_owned(),
         parts: parts.clone().count() as u64,
         batches: parts.map(|part| part.batches).sum(),
@@ -343,8 +352,30 @@ fn view(command: &ReadCommand) -> View {
     }
 }
 
-/// What a read means by its path: what it says, what its keys are for, else a dataset if it is one, else a file.
-async fn kind(door: &Door, path: &Path, command: &ReadCommand) -> Result<PathKind, Status> {
+/// Asks for something until it is there, at the latest at `until`.
+async fn there<T, F>(until: Instant, ask: impl Fn() -> F) -> Result<T, Status>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let mut pause = LOOK_FIRST;
+    loop {
+        let left = left(until);
+        match ask().await {
+            Err(status) if status.code() == Code::NotFound && !left.is_zero() => {
+                tokio::time::sleep(pause.min(left)).await;
+                pause = (pause * 2).min(LOOK_MAX);
+            }
+            found => return found,
+        }
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+/// What a read means by its path: what it says, what its keys are for, else a dataset if it is one, else a file, once anything is there.
+async fn kind(door: &Door, path: &Path, command: &ReadCommand, until: Instant) -> Result<PathKind, Status> {
     if let Some(kind) = command.kind {
         return Ok(kind);
     }
@@ -354,12 +385,18 @@ async fn kind(door: &Door, path: &Path, command: &ReadCommand) -> Result<PathKin
     let of_datasets = command.version.is_some()
         || command.follow
         || command.session.is_some()
-        || command.wait.is_some()
         || command.columns.is_some()
         || command.filter.is_some()
         || command.limit.is_some()
         || command.from.is_some();
-    if of_datasets || door.cache.is_dataset(path).await.map_err(error::engine)? {
+    if of_datasets {
+        return Ok(PathKind::Dataset);
+    }
+    there(until, || kind_there(door, path)).await
+}
+
+async fn kind_there(door: &Door, path: &Path) -> Result<PathKind, Status> {
+    if door.cache.is_dataset(path).await.map_err(error::engine)? {
         return Ok(PathKind::Dataset);
     }
     // A directory that is no dataset is told as such by the engine's plan of a dataset.
@@ -382,24 +419,27 @@ async fn find_file(door: &Door, path: &Path) -> Result<What, Status> {
     })
 }
 
-async fn find_dataset(door: &Door, path: &Path, command: &ReadCommand) -> Result<What, Status> {
+async fn find_dataset(door: &Door, path: &Path, command: &ReadCommand, until: Instant) -> Result<What, Status> {
     let (of, skip) = resumed(command)?;
-    let plan = match command.wait {
-        None => door.cache.dataset(path, engine::at(&of)).await,
-        Some(wait) => door.cache.wait_dataset(path, engine::at(&of), wait.0).await,
-    };
+    let plan = door.cache.wait_dataset(path, engine::at(&of), left(until)).await;
     let plan = plan.map_err(error::engine)?;
-    let batches: u64 = plan.parts.iter().map(|part| part.batches).sum();
-    if skip > batches {
-        let text = format!("the resume token says {skip} batches were read, of which there are {batches}");
-        return Err(error::wrong(text));
-    }
+    check_batches(skip, &plan)?;
     // A ticket names the very state that was planned.
     let of = match (of, plan.version) {
         (State::Head, Some(version)) => State::Version(version),
         (of, _) => of,
     };
     Ok(What::Dataset { plan, of, skip })
+}
+
+/// Whether so many batches of a plan can have been read.
+fn check_batches(read: u64, plan: &DatasetPlan) -> Result<(), Status> {
+    let batches: u64 = plan.parts.iter().map(|part| part.batches).sum();
+    if read <= batches {
+        return Ok(());
+    }
+    let text = format!("the resume token says {read} batches were read, of which there are {batches}");
+    Err(error::wrong(text))
 }
 
 /// Which state a read is of, and how many batches of it were read before.
@@ -444,14 +484,40 @@ fn beginning(plan: &DatasetPlan) -> Option<String> {
 }
 
 /// The plan of a follower. Where a live session has no schema yet, this waits.
-async fn find_followed(door: &Door, path: &Path, command: &ReadCommand) -> Result<DatasetPlan, Status> {
+async fn find_followed(door: &Door, path: &Path, command: &ReadCommand, until: Instant) -> Result<DatasetPlan, Status> {
     let at = match &command.session {
         Some(session) => At::Session(SessionId(session.clone())),
         None => At::Follow,
     };
-    let plan = match command.wait {
-        None => door.cache.dataset(path, at).await,
-        Some(wait) => door.cache.wait_dataset(path, at, wait.0).await,
+    let waited_for = door.cache.live_session(path).filter(|_| at == At::Follow);
+    let plan = match (door.cache.wait_dataset(path, at, left(until)).await, waited_for) {
+        (Err(nothing), Some(session)) if nothing.kind() == ErrorKind::NotFound => {
+            // It ended before it had a schema; how, it says itself.
+            match door.cache.dataset(path, At::Session(session)).await {
+                Err(aborted) if aborted.kind() == ErrorKind::Aborted => Err(aborted),
+                _ => Err(nothing),
+            }
+        }
+        (plan, _) => plan,
     };
+    if plan.is_ok()
+        && let Some(token) = &command.from
+    {
+        check_token(door, path, command.session.clone(), token).await?;
+    }
     plan.map_err(error::engine)
+}
+
+/// Whether a follower can go on from a resume token: what it counts in is of this dataset, was not overwritten, and has so many
+/// batches. At DoGet it would be told too late, or by a stream that has nothing.
+async fn check_token(door: &Door, path: &Path, session: Option<String>, token: &ResumeToken) -> Result<(), Status> {
+    let counted = match &token.of {
+        // What later versions append is counted on in the version.
+        Counted::Version(_) => At::Head,
+        Counted::Session(session) => At::Session(SessionId(session.clone())),
+    };
+    let plan = door.cache.dataset(path, counted).await.map_err(error::engine)?;
+    let spec = get::follow_spec(session, Some(token.to_string()))?;
+    door.cache.follow(path, spec).await.map_err(error::engine)?;
+    check_batches(token.batches, &plan)
 }
