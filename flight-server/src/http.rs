@@ -118,26 +118,24 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
             by.may(Right::Read, &path).is_ok()
         })
     };
-    let blocked = status
-        .blocked
-        .into_iter()
-        .filter(|blocked| may(&blocked.path))
-        .map(|blocked| action::Blocked {
-            path: blocked.path,
+    let blocked = status.blocked.into_iter().filter_map(|blocked| {
+        let path = engine::wire_path(&blocked.path).ok()?.to_string();
+        may(&path).then(|| action::Blocked {
+            path,
             reason: blocked.reason,
             since: engine::time(blocked.since),
-        });
-    let conflicts = status
-        .conflicts
-        .into_iter()
-        .filter(|conflict| may(&conflict.path))
-        .map(|conflict| action::Conflict {
-            path: conflict.path,
+        })
+    });
+    let conflicts = status.conflicts.into_iter().filter_map(|conflict| {
+        let path = engine::wire_path(&conflict.path).ok()?.to_string();
+        may(&path).then(|| action::Conflict {
+            path,
             since: engine::time(conflict.since),
             reason: conflict.reason,
             mine: Some(conflict.mine),
             theirs: Some(conflict.theirs),
-        });
+        })
+    });
     let documented = action::Status {
         dirty_bytes: status.dirty_bytes,
         dirty_files: status.dirty_files,

@@ -194,6 +194,7 @@ impl Cache {
     pub async fn status(&self) -> Result<Status> {
         let inner = &self.inner;
         let work = inner.persist.numbers();
+        let (blocked, conflicts) = inner.blocked_and_conflicts().await;
         Ok(Status {
             dirty_bytes: inner.dirty.bytes(),
             dirty_files: inner.dirty.files(),
@@ -203,8 +204,8 @@ impl Cache {
             queued: work.queued,
             withheld: work.withheld,
             uploading: work.uploading,
-            blocked: work.blocked,
-            conflicts: work.conflicts,
+            blocked,
+            conflicts,
             mounts: self.under_list(),
             ack: inner.settings.ack,
             dirty_bytes_max: inner.dirty.limit(),
@@ -308,8 +309,8 @@ impl Inner {
         stats.queued.set(work.queued as f64);
         stats.withheld.set(work.withheld as f64);
         stats.uploading.set(work.uploading as f64);
-        stats.blocked.set(work.blocked.len() as f64);
-        stats.conflicts.set(work.conflicts.len() as f64);
+        stats.blocked.set(work.blocked as f64);
+        stats.conflicts.set(work.conflicts as f64);
         stats.unconverted_parts.set(self.parts_left() as f64);
         stats.sessions.set(self.session_count() as f64);
         stats.segment_file_bytes.set(usage.file_bytes as f64);

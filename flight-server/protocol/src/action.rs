@@ -85,7 +85,7 @@ actions! {
     "versions" Versions(At) "{path} one result per version kept, oldest first: {version, session, published, rows, bytes, parts}"
     "persist" Persist(Wait) "{path, wait} brings what is under the path to the under-store now; with `wait` answers when it is there: {state}"
     "wait_persisted" WaitPersisted(WaitPersisted) "{path, timeout} waits until everything under the path, deletes and renames too, is in the under-store: {state}"
-    "persist_resolve" PersistResolve(PersistResolve) "{path, how} decides a conflict or a blocked item: retry, keep-mine or keep-theirs"
+    "persist_resolve" PersistResolve(PersistResolve) "{path, how} decides the conflicts at a path and below: keep-mine or keep-theirs; or tries them, and what is blocked, again now: retry"
     "status" Status(Empty) "{} what is dirty, cached, queued, blocked and in conflict, the mounts, the data folders, the ack level and the version"
     "under_add" UnderAdd(UnderAdd) "{path, url, read_only} binds an under-store to a path"
     "under_list" UnderList(Empty) "{} one result per mount: {path, url, read_only, state, synced, sync_error}"
@@ -312,7 +312,7 @@ pub struct WaitPersisted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PersistResolve {
-    /// The path in conflict, or blocked.
+    /// The path in conflict, or blocked; or one above.
     pub path: WirePath,
     /// What to do.
     pub how: How,

@@ -1,6 +1,7 @@
-//! Absolute, normalised paths of arbitrary bytes. Percent-encoding and URLs belong to the doors.
+//! Absolute, normalised paths of arbitrary bytes. Reading percent-encoded text and URLs belongs to the doors. What is written for people,
+//! in errors and logs, is as the doors write it, so that it can be given back to them.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Longest component, bytes.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -140,9 +141,21 @@ pub(crate) fn check_name(name: &[u8]) -> Result<(), PathError> {
     }
 }
 
+/// For people: `%` is written `%25`, and every byte that is not part of valid UTF-8 `%XX`. So no two paths read alike.
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(&self.as_bytes()))
+        for chunk in self.as_bytes().utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '%' => f.write_str("%25")?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "%{byte:02X}")?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -157,5 +170,25 @@ impl std::str::FromStr for Path {
 
     fn from_str(text: &str) -> Result<Path, PathError> {
         Path::parse(text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_paths_read_alike() {
+        for (path, told) in [
+            (&b"/"[..], "/"),
+            (b"/a b/\xc3\xbc", "/a b/ü"),
+            (b"/c%", "/c%25"),
+            (b"/c%25", "/c%2525"),
+            (b"/\xff", "/%FF"),
+            (b"/a\xc3/\xfe\xffz", "/a%C3/%FE%FFz"),
+            ("/\u{fffd}".as_bytes(), "/\u{fffd}"),
+        ] {
+            assert_eq!(Path::parse(path).unwrap().to_string(), told);
+        }
     }
 }

@@ -79,9 +79,7 @@ impl Inner {
                     break;
                 }
                 Cleared::Foreign(found, reason) => {
-                    let path = mount.path_of(&place.key)?.to_string();
-                    let at = (place.mount, place.key.clone());
-                    end = self.conflict(&row, path, at, reason.into(), found.as_ref());
+                    end = self.conflict(&row, (place.mount, place.key.clone()), reason, found.as_ref());
                     break;
                 }
                 Cleared::Failed(error) => {
@@ -98,7 +96,7 @@ impl Inner {
         Ok(match error {
             StoreError::Unavailable(reason) => Outcome::Away(mount.id, reason),
             StoreError::Refused(reason) => Outcome::Blocked {
-                path: mount.path_of(&place.key)?.to_string(),
+                path: mount.path_of(&place.key)?,
                 reason,
             },
             StoreError::NotFound(_) | StoreError::Changed(_) | StoreError::Damaged(_) => Outcome::Soon(SOON),
@@ -258,7 +256,7 @@ impl Inner {
         };
         let blocked = |reason: String| {
             Ok(Outcome::Blocked {
-                path: path.to_string(),
+                path: path.clone(),
                 reason,
             })
         };
@@ -274,8 +272,8 @@ impl Inner {
         match self.made(&mount, &key, &path).await? {
             Ok(None) => self.give_up(row, None).await,
             Ok(Some(found)) => {
-                let reason = "a file is where the directory shall be".to_owned();
-                Ok(self.conflict(&row, path.to_string(), (mount.id, key), reason, Some(&found)))
+                let reason = "a file is where the directory shall be";
+                Ok(self.conflict(&row, (mount.id, key), reason, Some(&found)))
             }
             Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(mount.id, reason)),
             Err(StoreError::Refused(reason)) => blocked(reason),

@@ -2,7 +2,8 @@
 //!
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
 //! one after the other and hands it to `put` (with `convert`, `upload` and `publish`), `clear`, or `tree`. `withhold` is what policies
-//! keep back, `resolve` what people ask, `asked` what a restart must remember of that; `late` keeps out what a store carries out late.
+//! keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart must remember of that; `late` keeps out
+//! what a store carries out late.
 //!
 //! # Consistency
 //!
@@ -58,16 +59,11 @@ mod rules;
 mod run;
 mod tracker;
 mod tree;
+mod troubled;
 mod upload;
 mod withhold;
 
-use self::{
-    asked::Asked,
-    late::Late,
-    plan::Row,
-    tracker::{Phase, Tracker},
-    upload::Partial,
-};
+use self::{asked::Asked, late::Late, plan::Row, tracker::Tracker, upload::Partial};
 use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
 use forebay_metastore::Version;
 use forebay_runtime::clock::Timestamp;
@@ -85,6 +81,7 @@ use tokio::sync::{Notify, watch};
 
 pub use resolve::Resolve;
 pub(crate) use resolve::Waiting;
+pub use troubled::{Blocked, Conflict};
 
 /// How long a row that was planned is looked for: its transaction may come late, or never.
 const TOUCHED_MAX: Duration = Duration::from_secs(120);
@@ -137,36 +134,10 @@ pub(crate) struct PersistNumbers {
     pub(crate) oldest: Option<Timestamp>,
     /// Pieces of work that a policy keeps back.
     pub(crate) withheld: u64,
-    /// What was refused.
-    pub(crate) blocked: Vec<Blocked>,
-    /// What someone else changed.
-    pub(crate) conflicts: Vec<Conflict>,
-}
-
-/// An item that can not go, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocked {
-    /// Its path.
-    pub path: String,
-    /// The store's answer.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// A target that someone else changed, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// Its path.
-    pub path: String,
-    /// Since when.
-    pub since: Timestamp,
-    /// What happened.
-    pub reason: String,
-    /// What we would write, or `deleted`.
-    pub mine: String,
-    /// What is there (size and validator), or `nothing`.
-    pub theirs: String,
+    /// Pieces of work that were refused.
+    pub(crate) blocked: u64,
+    /// Pieces of work whose targets someone else changed.
+    pub(crate) conflicts: u64,
 }
 
 impl Persist {
@@ -260,33 +231,15 @@ impl Persist {
     /// The numbers now.
     pub(crate) fn numbers(&self) -> PersistNumbers {
         let tracker = self.tracker.lock();
-        let mut numbers = PersistNumbers {
+        let (blocked, conflicts) = tracker.troubles();
+        PersistNumbers {
             queued: tracker.len().saturating_sub(tracker.running() + tracker.withheld()) as u64,
             uploading: tracker.running() as u64,
             persisted_bytes: self.persisted_bytes.load(Ordering::Relaxed),
             oldest: tracker.oldest().map(Timestamp),
             withheld: tracker.withheld() as u64,
-            ..PersistNumbers::default()
-        };
-        for (_, phase) in tracker.troubled() {
-            match phase {
-                Phase::Blocked {
-                    path, reason, since, ..
-                } => numbers.blocked.push(Blocked {
-                    path: path.clone(),
-                    reason: reason.clone(),
-                    since: Timestamp(*since),
-                }),
-                Phase::Conflict(conflict) => numbers.conflicts.push(Conflict {
-                    path: conflict.path.clone(),
-                    since: Timestamp(conflict.since),
-                    reason: conflict.reason.clone(),
-                    mine: conflict.mine.clone(),
-                    theirs: conflict.seen.clone(),
-                }),
-                _ => {}
-            }
+            blocked,
+            conflicts,
         }
-        numbers
     }
 }

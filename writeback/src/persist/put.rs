@@ -116,14 +116,14 @@ impl Inner {
         let target = self.mounts.resolve(&path);
         let leaves = source.is_some_and(|source| unwinds || must_leave(&source, target.as_ref()));
         if leaves {
-            return self.bring_home(row, ino, &inode, content).await;
+            return self.bring_home(row, (ino, &inode), content, &path).await;
         }
         let Some((mount, key)) = target else {
             return self.give_up(row, Some((ino, inode))).await;
         };
         let blocked = |reason: String| {
             Ok(Outcome::Blocked {
-                path: path.to_string(),
+                path: path.clone(),
                 reason,
             })
         };
@@ -334,10 +334,7 @@ impl Inner {
     async fn after_error(self: &Arc<Self>, mut job: Job, error: StoreError) -> Result<Outcome> {
         match error {
             StoreError::Unavailable(reason) => Ok(Outcome::Away(job.mount.id, reason)),
-            StoreError::Refused(reason) => Ok(Outcome::Blocked {
-                path: job.path.to_string(),
-                reason,
-            }),
+            StoreError::Refused(reason) => Ok(Outcome::Blocked { path: job.path, reason }),
             StoreError::Damaged(reason) => {
                 tracing::warn!(path = %job.path, reason, "an upload arrived damaged; sending it again");
                 Ok(Outcome::Soon(SOON))
@@ -372,7 +369,7 @@ impl Inner {
                 } else {
                     "the target was written by someone else"
                 };
-                Ok(self.conflict(&job.row, job.path.to_string(), job.at(), reason.into(), Some(&found)))
+                Ok(self.conflict(&job.row, job.at(), reason, Some(&found)))
             }
             Ok(There::Nothing) => {
                 place.holds = None;
@@ -386,7 +383,7 @@ impl Inner {
             }
             Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(job.mount.id, reason)),
             Err(error) => Ok(Outcome::Blocked {
-                path: job.path.to_string(),
+                path: job.path,
                 reason: error.to_string(),
             }),
         }
@@ -398,7 +395,7 @@ impl Inner {
             // Evicted, replaced or moved meanwhile: the row knows.
             ErrorKind::NotFound | ErrorKind::Precondition if job.source().is_none() => Ok(Outcome::Soon(SOON)),
             _ => Ok(Outcome::Blocked {
-                path: job.path.to_string(),
+                path: job.path.clone(),
                 reason: format!("its bytes can not be read: {error}"),
             }),
         }
@@ -466,15 +463,22 @@ impl Inner {
     }
 
     /// Makes the local bytes the only copy again: the place where the others lie is needed, or no store covers its name.
-    async fn bring_home(self: &Arc<Self>, row: Row, ino: Ino, inode: &Inode, content: Content) -> Result<Outcome> {
+    async fn bring_home(
+        self: &Arc<Self>,
+        row: Row,
+        (ino, inode): (Ino, &Inode),
+        content: Content,
+        path: &Path,
+    ) -> Result<Outcome> {
+        let blocked = |error: Error| {
+            Ok(Outcome::Blocked {
+                path: path.clone(),
+                reason: error.to_string(),
+            })
+        };
         let reader = match self.read_inode(ino, inode.generation).await {
             Ok(reader) => reader,
-            Err(error) => {
-                return Ok(Outcome::Blocked {
-                    path: format!("inode {}", ino.0),
-                    reason: error.to_string(),
-                });
-            }
+            Err(error) => return blocked(error),
         };
         let generation = inode.generation + 1;
         let mut copy = self.persisters_writer(ino, generation, Some(inode.size));
@@ -484,12 +488,7 @@ impl Inner {
             let chunks = match reader.read(at..end).await {
                 Ok(chunks) => chunks,
                 Err(error) if error.kind() == ErrorKind::Unavailable => return Ok(Outcome::Soon(SOON * 4)),
-                Err(error) => {
-                    return Ok(Outcome::Blocked {
-                        path: format!("inode {}", ino.0),
-                        reason: error.to_string(),
-                    });
-                }
+                Err(error) => return blocked(error),
             };
             copy.append(&chunks, bytes::Bytes::new()).await?;
             at = end;

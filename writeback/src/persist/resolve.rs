@@ -3,7 +3,8 @@
 use super::{
     plan::{with_work, work_key},
     rules,
-    tracker::{Conflicted, Phase, Seen},
+    tracker::{Conflicted, Seen},
+    troubled::{Trouble, Troubled},
 };
 use crate::{
     Cache, Error, Result,
@@ -85,36 +86,37 @@ impl Cache {
         self.wait_persisted(path, timeout).await
     }
 
-    /// Resolves what is blocked or in conflict at `path`. NotFound when nothing is.
+    /// Resolves what is blocked or in conflict at `path` and below.
+    ///
+    /// # Errors
+    /// NotFound when nothing is; Precondition when a side is to be chosen of what is merely blocked; Unavailable when the conflict is
+    /// just being looked at again.
     pub async fn persist_resolve(&self, path: &Path, how: Resolve) -> Result<()> {
         let inner = &self.inner;
         let _entered = inner.enter()?;
         inner.persist.absorb().await?;
-        let text = path.to_string();
-        let below = if path.is_root() {
-            "/".to_owned()
-        } else {
-            format!("{text}/")
-        };
-        let mut troubled: Vec<(u64, Option<Conflicted>)> = Vec::new();
-        for (seq, phase) in inner.persist.tracker.lock().troubled() {
-            match phase {
-                Phase::Blocked { path, .. } if *path == text || path.starts_with(&below) => troubled.push((seq, None)),
-                Phase::Conflict(conflict)
-                    if inner.conflict_path(conflict).is_some_and(|at| at.starts_with(path))
-                        || conflict.path == text =>
-                {
-                    troubled.push((seq, Some(conflict.clone())));
-                }
-                _ => {}
-            }
-        }
+        let mut troubled = inner.troubled().await;
+        troubled.retain(|found| found.path.starts_with(path));
         if troubled.is_empty() {
-            return Err(Error::not_found(format!(
-                "{path}: nothing is blocked or in conflict there"
-            )));
+            return inner.resolve_untold(path, how).await;
         }
-        for (seq, conflict) in troubled {
+        if how != Resolve::Retry {
+            let decided = |found: &Troubled| matches!(found.trouble, Trouble::Conflict(_));
+            if let Some(Troubled {
+                path,
+                trouble: Trouble::Blocked { reason, .. },
+                ..
+            }) = troubled.first().filter(|_| !troubled.iter().any(decided))
+            {
+                return Err(no_sides(path, reason));
+            }
+            troubled.retain(decided);
+        }
+        for Troubled { seq, trouble, .. } in troubled {
+            let conflict = match trouble {
+                Trouble::Conflict(conflict) => Some(conflict),
+                Trouble::Blocked { .. } => None,
+            };
             let inner = Arc::clone(inner);
             let resolve = {
                 let inner = Arc::clone(&inner);
@@ -243,7 +245,7 @@ impl Inner {
         } else {
             String::new()
         };
-        let trouble = match (numbers.blocked.len(), numbers.conflicts.len()) {
+        let trouble = match (numbers.blocked, numbers.conflicts) {
             (0, 0) => String::new(),
             (blocked, conflicts) => format!("; {blocked} blocked and {conflicts} in conflict in all (see `status`)"),
         };
@@ -265,8 +267,30 @@ impl Inner {
         )
     }
 
-    fn conflict_path(&self, conflict: &Conflicted) -> Option<Path> {
-        self.mounts.by_id(conflict.mount)?.path_of(&conflict.key).ok()
+    /// What is just being tried again can not go either, as far as anyone knows; only nothing shows it meanwhile.
+    async fn resolve_untold(&self, path: &Path, how: Resolve) -> Result<()> {
+        let mut again = Vec::new();
+        for work in self.work_under(path, u64::MAX, i64::MAX).await? {
+            let row = self.persist.read_row(work.seq).await?;
+            match (how, row.map(|row| row.work.state)) {
+                (_, None | Some(WorkState::Queued)) => {}
+                (Resolve::Retry, Some(WorkState::Blocked { .. } | WorkState::Conflict { .. })) => again.push(work.seq),
+                (_, Some(WorkState::Blocked { reason, .. })) => return Err(no_sides(path, &reason)),
+                (_, Some(WorkState::Conflict { .. })) => {
+                    return Err(Error::unavailable(format!(
+                        "{path}: the conflict there is just being looked at again; try again"
+                    )));
+                }
+            }
+        }
+        if again.is_empty() {
+            return Err(Error::not_found(format!(
+                "{path}: nothing is blocked or in conflict there"
+            )));
+        }
+        self.persist.tracker.lock().urge(&again);
+        self.persist.wake();
+        Ok(())
     }
 
     async fn resolve_one(self: &Arc<Self>, seq: u64, conflict: Option<Conflicted>, how: Resolve) -> Result<()> {
@@ -288,11 +312,13 @@ impl Inner {
         let Some(row) = self.persist.read_row(seq).await? else {
             return Ok(());
         };
+        // What is blocked is tried again as it is, and stays so until something comes of it.
+        let Some(conflict) = conflict else { return Ok(()) };
         let mut work = row.work.clone();
         work.state = WorkState::Queued;
-        match (how, conflict) {
-            (Resolve::KeepTheirs, Some(conflict)) => return self.keep_theirs(&row, conflict).await,
-            (Resolve::KeepMine, Some(conflict)) => {
+        match how {
+            Resolve::KeepTheirs => return self.keep_theirs(&row, conflict).await,
+            Resolve::KeepMine => {
                 let target = (conflict.mount, &conflict.key);
                 match work.places.iter_mut().find(|place| (place.mount, &place.key) == target) {
                     Some(place) if place.kind == PlaceKind::File => place.holds = conflict.theirs.clone(),
@@ -307,7 +333,7 @@ impl Inner {
                     }
                 }
             }
-            (Resolve::Retry, _) | (_, None) => {}
+            Resolve::Retry => {}
         }
         self.persist_row(&row, &work).await?;
         Ok(())
@@ -432,6 +458,13 @@ impl Inner {
         self.commit(plan).await?;
         Ok(())
     }
+}
+
+/// A side was chosen of what has but one.
+fn no_sides(path: &Path, reason: &str) -> Error {
+    Error::precondition(format!(
+        "{path}: is blocked, not in conflict, so there are no two sides to choose from: {reason}; mend that and `retry`, or delete it"
+    ))
 }
 
 /// The inode that a piece of work names.

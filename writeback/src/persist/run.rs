@@ -4,7 +4,7 @@ use super::{
     Persist,
     notes::Named,
     plan::{Row, work_key},
-    tracker::{Conflicted, Outcome, mine},
+    tracker::{At, Conflicted, Outcome, mine},
 };
 use crate::{
     Result,
@@ -121,6 +121,7 @@ impl Inner {
                 persist.components.clock.sleep(META_PAUSE).await;
                 continue;
             }
+            self.look_after_moves().await;
             self.start_ready(&ended);
             let due = persist
                 .tracker
@@ -252,7 +253,7 @@ impl Inner {
             ),
             (Outcome::Blocked { path, reason }, _) => {
                 tracing::error!(
-                    path,
+                    %path,
                     reason,
                     "blocked: the under-store refuses it; it is tried again, but a person should look"
                 );
@@ -264,20 +265,23 @@ impl Inner {
                     now,
                 )
             }
-            (Outcome::Conflict(conflict), _) => {
+            (Outcome::Conflict(conflict), known) => {
                 tracing::error!(
-                    path = conflict.path,
+                    path = self.conflict_path(conflict).map(tracing::field::display),
                     reason = conflict.reason,
                     "conflict: waits for `persist retry|keep-mine|keep-theirs`"
                 );
                 let Conflicted {
                     reason,
-                    since,
                     key,
                     theirs,
                     seen,
                     ..
                 } = conflict.clone();
+                let since = match known {
+                    WorkState::Conflict { key: before, since, .. } if *before == key => *since,
+                    _ => conflict.since,
+                };
                 (
                     WorkState::Conflict {
                         reason,
@@ -286,7 +290,7 @@ impl Inner {
                         theirs,
                         seen,
                     },
-                    conflict.since,
+                    since,
                 )
             }
             _ => return Ok(now),
@@ -313,13 +317,12 @@ impl Inner {
         Ok(self.commit(plan).await?.version)
     }
 
-    /// A conflict at `path`.
+    /// A conflict at the key `at`.
     pub(super) fn conflict(
         &self,
         row: &Row,
-        path: String,
-        at: (u32, String),
-        reason: String,
+        at: At,
+        reason: &str,
         theirs: Option<&forebay_understore::Found>,
     ) -> Outcome {
         let seen = match theirs {
@@ -328,10 +331,9 @@ impl Inner {
             None => "nothing".to_owned(),
         };
         Outcome::Conflict(Conflicted {
-            path,
             mount: at.0,
             key: at.1,
-            reason,
+            reason: reason.to_owned(),
             since: self.components.clock.now().0,
             mine: mine(&row.work.what),
             theirs: theirs.map(|found| found.validator.0.clone()),

@@ -48,9 +48,9 @@ pub(super) enum Phase {
     Withheld(Option<Duration>),
     /// Goes at this monotonic time.
     Later(Duration),
-    /// Refused; goes again at this time.
+    /// Refused; goes again at this time. The path is the one at which it was tried.
     Blocked {
-        path: String,
+        path: Path,
         reason: String,
         since: i64,
         again: Duration,
@@ -59,10 +59,9 @@ pub(super) enum Phase {
     Conflict(Conflicted),
 }
 
-/// What is known of a conflict.
+/// What is known of a conflict, which is at this key and nowhere else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Conflicted {
-    pub(super) path: String,
     pub(super) mount: u32,
     pub(super) key: String,
     pub(super) reason: String,
@@ -95,7 +94,7 @@ pub(super) enum Outcome {
     /// Again after a pause of its own.
     Soon(Duration),
     /// Refused.
-    Blocked { path: String, reason: String },
+    Blocked { path: Path, reason: String },
     /// The target is somebody else's.
     Conflict(Conflicted),
 }
@@ -175,6 +174,8 @@ pub(super) struct Tracker {
     withheld: BTreeSet<u64>,
     gathering: Gathering,
     troubled: BTreeSet<u64>,
+    /// A directory was renamed or removed since it was last asked.
+    directories_moved: bool,
     owners: BTreeMap<At, BTreeSet<u64>>,
     trees: BTreeMap<At, BTreeSet<u64>>,
     moves: BTreeSet<u64>,
@@ -212,11 +213,36 @@ impl Tracker {
         self.entries.values().take(64).map(|entry| entry.since).min()
     }
 
-    /// What waits for a person or was refused.
-    pub(super) fn troubled(&self) -> impl Iterator<Item = (u64, &Phase)> {
-        self.troubled
-            .iter()
-            .filter_map(|seq| Some((*seq, &self.entries.get(seq)?.phase)))
+    /// What waits for a person or was refused, oldest first.
+    pub(super) fn troubled(&self) -> impl Iterator<Item = (Seen, &Phase)> {
+        self.troubled.iter().filter_map(|seq| {
+            let entry = self.entries.get(seq)?;
+            Some((seen(*seq, entry), &entry.phase))
+        })
+    }
+
+    /// How much of it was refused, and how much waits for a person.
+    pub(super) fn troubles(&self) -> (u64, u64) {
+        let waits = |seq: &&u64| {
+            let phase = self.entries.get(*seq).map(|entry| &entry.phase);
+            matches!(phase, Some(Phase::Conflict(_)))
+        };
+        let conflicts = self.troubled.iter().filter(waits).count();
+        ((self.troubled.len() - conflicts) as u64, conflicts as u64)
+    }
+
+    /// Lets go what waits for a person or for its next try: what was found of it may not hold any more.
+    pub(super) fn look_again(&mut self, seqs: &[u64]) {
+        for seq in seqs {
+            if self.troubled.contains(seq) {
+                self.set_phase(*seq, Phase::Ready);
+            }
+        }
+    }
+
+    /// Whether a directory was renamed or removed since the last call, so that what lies in it has another path, or none.
+    pub(super) fn take_directories_moved(&mut self) -> bool {
+        std::mem::take(&mut self.directories_moved)
     }
 
     pub(super) fn contains(&self, seq: u64) -> bool {
@@ -250,6 +276,7 @@ impl Tracker {
     pub(super) fn refresh(&mut self, seq: u64, row: Option<&Row>, now: Duration) {
         let Some(row) = row else { return self.remove(seq) };
         let is_move = matches!(row.work.what, WorkKind::MoveTree { .. });
+        let is_tree = row.work.places.iter().any(|place| place.kind != PlaceKind::File);
         let mut fresh = entry_of(row);
         match self.entries.get(&seq) {
             Some(old) if old.version >= fresh.version => return,
@@ -273,6 +300,7 @@ impl Tracker {
                 self.release_waiters(seq);
             }
         }
+        self.directories_moved |= is_move || is_tree;
         if is_move {
             self.release_held();
             // What was kept back may lie under another policy now, and must not leave its old place behind.
@@ -830,10 +858,10 @@ impl Tracker {
         }
     }
 
-    /// Since when it has been blocked; kept over further tries.
+    /// Since when it has been blocked or in conflict; kept over further tries.
     pub(super) fn set_since(&mut self, seq: u64, at: i64) {
         if let Some(Entry {
-            phase: Phase::Blocked { since, .. },
+            phase: Phase::Blocked { since, .. } | Phase::Conflict(Conflicted { since, .. }),
             ..
         }) = self.entries.get_mut(&seq)
         {
@@ -946,15 +974,13 @@ fn phase_of(row: &Row, _now: Duration) -> Phase {
             theirs,
             seen,
         } => {
-            let mount = row
-                .work
-                .places
-                .iter()
-                .find(|place| place.key == *key)
-                .map_or(0, |place| place.mount);
+            let mut places = row.work.places.iter();
+            let Some(place) = places.find(|place| place.key == *key) else {
+                // In which mount that was is not known any more: it is found anew.
+                return Phase::Ready;
+            };
             Phase::Conflict(Conflicted {
-                path: format!("/{key}"),
-                mount,
+                mount: place.mount,
                 key: key.clone(),
                 reason: reason.clone(),
                 since: *since,

@@ -276,7 +276,7 @@ fn what_others_wrote_under_the_name_is_a_conflict_and_stays() {
         cache.wait_persisted(&at("/kept/fine"), HOUR).await.unwrap();
         world.clock.sleep(HOUR).await;
         let conflicts = cache.status().await.unwrap().conflicts;
-        let paths: Vec<&str> = conflicts.iter().map(|conflict| conflict.path.as_str()).collect();
+        let paths: Vec<String> = conflicts.iter().map(|conflict| conflict.path.to_string()).collect();
         assert_eq!(paths, ["/kept/packed", "/kept/new"]);
         assert_eq!(world.store.contents()["packed"], "theirs");
         assert_eq!(world.store.contents()["new"], "theirs");

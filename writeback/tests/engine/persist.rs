@@ -163,7 +163,7 @@ fn what_is_refused_is_shown_and_holds_up_nothing_else() {
         assert_eq!(names(&world.store), ["open/b"]);
         let status = cache.status().await.unwrap();
         assert_eq!(status.blocked.len(), 1, "{status:?}");
-        assert_eq!(status.blocked[0].path, "/kept/closed/a");
+        assert_eq!(status.blocked[0].path, at("/kept/closed/a"));
         assert!(status.blocked[0].reason.contains("403"), "{:?}", status.blocked);
         let since = status.blocked[0].since;
         pause(world, 300_000).await;
@@ -197,7 +197,7 @@ fn a_target_of_someone_else_is_a_conflict_and_is_resolved_as_told() {
             assert_eq!(get(&cache, "/kept/f").await.unwrap(), b"mine");
             let conflicts = cache.status().await.unwrap().conflicts;
             assert_eq!(conflicts.len(), 1);
-            assert_eq!(conflicts[0].path, "/kept/f");
+            assert_eq!(conflicts[0].path, at("/kept/f"));
             assert!(conflicts[0].theirs.contains("6 bytes"), "{conflicts:?}");
             cache.persist_resolve(&at("/kept/f"), Resolve::Retry).await.unwrap();
             pause(world, 5_000).await;

@@ -273,3 +273,57 @@ fn staging_names_are_looked_at_again_when_a_directory_was_renamed() {
     tracker.refresh(2, Some(&moved), NOW);
     assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
 }
+
+#[test]
+fn what_lay_in_a_directory_is_looked_at_again_when_that_has_another_path() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 1, &[(1, "a")]), put(3, 1, &[(1, "b")])]);
+    for outcome in [
+        Outcome::Blocked {
+            path: Path::root(),
+            reason: "403".to_owned(),
+        },
+        Outcome::Conflict(Conflicted {
+            mount: 1,
+            key: "a".to_owned(),
+            reason: "written by someone else".to_owned(),
+            since: 7,
+            mine: "content 2.1".to_owned(),
+            theirs: None,
+            seen: "nothing".to_owned(),
+        }),
+        Outcome::Held,
+    ] {
+        let seq = tracker.next(NOW).unwrap();
+        tracker.finish(seq, outcome, NOW);
+    }
+    assert_eq!(tracker.troubles(), (1, 1));
+    assert!(!tracker.take_directories_moved());
+    let mut moved = put(4, 1, &[]);
+    moved.work.what = WorkKind::MoveTree { ino: 9 };
+    tracker.refresh(4, Some(&moved), NOW);
+    assert!(tracker.take_directories_moved() && !tracker.take_directories_moved());
+    // Only what is troubled is let go by this; staging names go with any rename.
+    tracker.look_again(&[1, 2, 17]);
+    assert_eq!(tracker.troubles(), (0, 0));
+    let ready: Vec<u64> = std::iter::from_fn(|| tracker.next(NOW)).collect();
+    assert_eq!(ready.len(), 4, "{ready:?}");
+}
+
+#[test]
+fn a_conflict_of_which_the_mount_is_not_known_is_found_anew() {
+    let mut row = put(1, 1, &[(3, "b")]);
+    let conflict = |key: &str| WorkState::Conflict {
+        reason: "written by someone else".to_owned(),
+        since: 7,
+        key: key.to_owned(),
+        theirs: None,
+        seen: "nothing".to_owned(),
+    };
+    row.work.state = conflict("b");
+    assert!(matches!(
+        phase_of(&row, NOW),
+        Phase::Conflict(Conflicted { mount: 3, .. })
+    ));
+    row.work.state = conflict("c");
+    assert_eq!(phase_of(&row, NOW), Phase::Ready);
+}
