@@ -67,6 +67,7 @@ def test_put_get_cat(cli, tmp_path):
     (tmp_path / "folder").mkdir()
     cli.run("get", "/files/a/model.bin", tmp_path / "folder")
     assert tree_of(tmp_path / "folder") == {"model.bin": content}, "whole under its own name, and nothing beside it"
+    assert "JSON" in cli.refused(2, "get", "/files/a/model.bin", "-", "--json")
     put = cli.json("put", local, "/files/json.bin")
     assert put == {"path": "/files/json.bin", "files": 1, "bytes": len(content), "level": "local"}
 
@@ -183,6 +184,22 @@ def test_rm(cli):
     assert cli.json("ls", "/rm") == []
 
 
+def test_rm_goes_on_behind_what_it_can_not_remove(cli):
+    def made():
+        for path in ("/rms/a", "/rms/b", "/rms/d/x"):
+            cli.run("put", "-", path, stdin=b"x")
+
+    made()
+    said = cli.refused(3, "rm", "/rms/a", "/rms/none", "/rms/d", "/rms/b")
+    assert [line.split()[1] for line in said.splitlines()] == ["/rms/none:", "/rms/d:"], "each failure by name"
+    assert cli.text("ls", "/rms").split() == ["d/"]
+    made()
+    told = cli.json("rm", "/rms/d", "/rms/none", "/rms/a", code=4)
+    assert told == {"removed": ["/rms/a"]}, "the code is the first failure's"
+    cli.refused(2, "rm", "/rms/b", "no/path")
+    assert cli.run("cat", "/rms/b") == b"x", "what is no path is told before anything is gone"
+
+
 @pytest.mark.parametrize("line", [["cat", "/none"], ["get", "/none", "-"], ["stat", "/none"], ["ls", "/none"], ["rm", "/none"], ["cp", "/none", "/x"], ["dataset", "show", "/none"], ["dataset", "versions", "/none"], ["put", "/no/such/local", "/x"]])
 def test_not_found_is_code_3(cli, line):
     cli.refused(3, *line)
@@ -240,6 +257,17 @@ def test_a_conflict_is_decided_by_a_person(cli, lake):
         cli.run("persist", path, "--wait", "--timeout", "30s")
         assert (lake / path[6:]).read_bytes() == expected and cli.run("cat", path) == expected
     cli.refused(3, "persist", "retry", "/kept/none")
+
+
+def test_of_what_is_blocked_no_side_is_chosen(cli):
+    cli.run("put", "-", "/kept/blocked/%FF", stdin=b"only here")
+    wait_for(lambda: "/kept/blocked/%FF" in [item["path"] for item in cli.json("status")["blocked"]], "it is not blocked")
+    assert "/kept/blocked/%FF since" in cli.text("status")
+    for how in ("keep-mine", "keep-theirs"):
+        assert "retry" in cli.refused(4, "persist", how, "/kept/blocked/%FF")
+    cli.run("persist", "retry", "/kept/blocked/%FF")
+    assert cli.run("cat", "/kept/blocked/%FF") == b"only here"
+    cli.run("rm", "-r", "/kept/blocked")
 
 
 def test_load_and_free(cli, lake):
@@ -388,8 +416,10 @@ def test_a_session_that_is_aborted_leaves_nothing(cli, server):
     with server.client() as client:
         client.put("/ds/gone", batch(0, 3), session=session)
     cli.run("dataset", "abort", session)
+    cli.run("dataset", "abort", session)
     cli.refused(3, "dataset", "show", "/ds/gone")
     cli.refused(4, "dataset", "publish", session)
+    assert "nosuchsession" in cli.refused(3, "dataset", "abort", "nosuchsession")
 
 
 def test_follow_sees_batches_as_they_come_and_the_abort(cli, server):

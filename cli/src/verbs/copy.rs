@@ -222,6 +222,9 @@ async fn put_node(
 // ---- get and cat
 
 pub(super) async fn get(get: Get, door: &Door, output: &mut Output) -> Outcome {
+    if is_dash(&get.local) && output.json() {
+        return Err(Failure::usage("get to - prints bytes, not JSON"));
+    }
     let (client, path) = at(door, &get.path).await?;
     if is_dash(&get.local) {
         return print_file(&client, &path, output).await;

@@ -3,13 +3,11 @@
 use super::{at, between, relocate};
 use crate::{
     args::{Door, Ls, Mkdir, Mv, OnePath, Rm},
+    connect,
     failure::{Failure, Outcome},
     output::Output,
 };
-use forebay_client::{
-    Client, Entry, EntryKind, Error, ErrorKind, WirePath,
-    action::{Delete, Rename},
-};
+use forebay_client::{Client, Entry, EntryKind, Error, ErrorKind, WirePath, action::Rename};
 use forebay_runtime::units::ByteSize;
 use futures::TryStreamExt;
 use serde_json::json;
@@ -131,17 +129,30 @@ pub(super) async fn rm(rm: Rm, door: &Door, output: &mut Output) -> Outcome {
         recursive,
         force,
     } = rm;
-    let mut removed: Vec<WirePath> = Vec::new();
-    for text in &paths {
-        let (client, path) = at(door, text).await?;
-        let Delete { path, recursive } = Delete { path, recursive };
+    // What is no path is told before anything is gone.
+    let located = paths.iter().map(|text| connect::locate(door, text));
+    let located = located.collect::<Outcome<Vec<_>>>()?;
+    let (mut removed, mut failed) = (Vec::new(), None);
+    for (door, path) in located {
+        let client = connect::connect(&door).await?;
         match client.delete(&path.to_string(), recursive).await {
             Ok(()) => removed.push(path),
-            Err(error) if force && error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+            Err(error) if force && is_absent(&error) => {}
+            Err(error) => {
+                let away = error.kind() == ErrorKind::Unavailable;
+                let failure = Failure::from(error);
+                failure.print();
+                failed.get_or_insert(failure.code());
+                if away {
+                    break;
+                }
+            }
         }
     }
-    output.one(&json!({ "removed": removed }), |_| String::new())
+    if failed.is_none() || !removed.is_empty() {
+        output.one(&json!({ "removed": removed }), |_| String::new())?;
+    }
+    failed.map_or(Ok(()), |code| Err(Failure::silent(code)))
 }
 
 fn name_of(path: &WirePath) -> String {

@@ -93,10 +93,13 @@ impl Session {
         self.id.clone()
     }
 
-    /// Ends it; nothing of it is ever visible.
+    /// Ends it; nothing of it is ever visible. One that has ended already, by its timeout, is no error.
     pub async fn abort(mut self) -> Result<()> {
         self.open = false;
-        self.client.abort_session(&self.id).await
+        match self.client.abort_session(&self.id).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            ended => ended,
+        }
     }
 }
 
@@ -157,15 +160,13 @@ impl Client {
         answer
     }
 
-    /// Ends a session by its id; one that has ended already is no error.
+    /// Ends a session by its id; one that was aborted already is no error.
+    ///
+    /// # Errors
+    /// NotFound: there is none of that id, or its end is long ago; Precondition: it was published.
     pub async fn abort_session(&self, id: &str) -> Result<()> {
-        match self
-            .many::<serde_json::Value>(Request::Abort(SessionBody { session: id.to_owned() }))
-            .await
-        {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        let abort = Request::Abort(SessionBody { session: id.to_owned() });
+        self.many::<serde_json::Value>(abort).await.map(drop)
     }
 }
 
