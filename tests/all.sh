@@ -10,15 +10,39 @@ export FOREBAY_BIN=${FOREBAY_BIN:-$CARGO_TARGET_DIR/release/forebay}
 logs=$(mktemp -d /tmp/forebay-test-XXXXXX)
 names=() results=() passed=0 failed=0
 bounded=()
+declare -A behind
 
 suite() { # suite NAME COMMAND…
   local name=$1 begin=$SECONDS code; shift
   echo "=== $name"
   "${bounded[@]}" "$@" 2>&1 | tee "$logs/$name.log"
   code=${PIPESTATUS[0]}
-  names+=("$name"); results+=("$([ "$code" = 0 ] && echo ok || echo "FAILED ($code)") in $((SECONDS - begin)) s")
-  [ "$code" = 0 ] && passed=$((passed + 1)) || failed=$((failed + 1))
-  echo "=== $name: ${results[-1]}, $SECONDS s since the start"
+  ended "$name" "$code" $((SECONDS - begin))
+}
+
+ended() { # ended NAME CODE SECONDS
+  names+=("$1"); results+=("$([ "$2" = 0 ] && echo ok || echo "FAILED ($2)") in $3 s")
+  [ "$2" = 0 ] && passed=$((passed + 1)) || failed=$((failed + 1))
+  echo "=== $1: ${results[-1]}, $SECONDS s since the start"
+}
+
+beside() { # beside NAME COMMAND…: begins a suite that runs behind those that follow, until `joined NAME` shows how it ended
+  local name=$1; shift
+  (
+    begin=$SECONDS
+    "${bounded[@]}" "$@" >"$logs/$name.log" 2>&1
+    echo "$? $((SECONDS - begin))" >"$logs/$name.end"
+  ) &
+  behind[$name]=$!
+}
+
+joined() { # joined NAME
+  local code seconds
+  wait "${behind[$1]}"
+  read -r code seconds <"$logs/$1.end"
+  echo "=== $1"
+  cat "$logs/$1.log"
+  ended "$1" "$code" "$seconds"
 }
 
 summary() {
@@ -53,10 +77,11 @@ suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
 suite crash "${pytest[@]}" -s tests/crash
 suite mount "${pytest[@]}" -s tests/mount
 suite python "${pytest[@]}" connectors/python/tests
-# Ceph and HDFS leave the processors idle: what the next suite is built of is compiled behind them.
+# Ceph and HDFS leave the processors idle, and what a later suite is built of is compiled behind them.
 nice -n 19 make --no-print-directory -o build test-ballista BALLISTA=--no-run >"$logs/ballista-build.log" 2>&1 &
+beside hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
-suite hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
+joined hdfs
 suite ballista make --no-print-directory -o build test-ballista
 suite emulators tests/emulators/with.sh tests/emulators/suite.sh
 suite spark "${pytest[@]}" tests/spark

@@ -61,6 +61,8 @@ def test_a_store_that_is_away_fails_fast_and_holds_nothing_up(own):
         away(lake)
         client.put_file("/lake/new", b"acknowledged while the store is away")
         assert client.file("/lake/new") == b"acknowledged while the store is away"
+        client.put("/lake/features/day=1", ROW, ROW)
+        assert client.table("/lake/features/day=1").num_rows == 2 * ROW.num_rows
         begin = time.monotonic()
         with pytest.raises((pa.ArrowException, OSError)):
             client.file("/lake/old")

@@ -106,6 +106,11 @@ impl Error {
         self.lost
     }
 
+    /// Whether something that is needed does not answer now: a store, mostly.
+    pub(crate) fn is_away(&self) -> bool {
+        self.kind == ErrorKind::Unavailable && !self.lost
+    }
+
     /// The same error, its text led in by where it happened.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Self {

@@ -453,6 +453,17 @@ pub struct HeadRow {
     pub oldest: u64,
 }
 
+/// Whether a chain of versions begins with files that others wrote into the directory. The first two are stored as `false` and `true`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Foreign {
+    /// No.
+    Absent,
+    /// Yes.
+    Present,
+    /// The store was away when the chain began: those count that it turns out to have.
+    Unknown,
+}
+
 /// A version of a dataset. Its parts are those of all versions from `base` to it, in this order: appending writes only what is new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRow {
@@ -463,7 +474,7 @@ pub struct VersionRow {
     /// The first version of its chain: the last one that overwrote (or the first of all).
     pub base: u64,
     /// Whether the chain begins with files that others wrote into the directory.
-    pub foreign: bool,
+    pub foreign: Foreign,
     /// The session whose schema rows hold its schema.
     pub schema: String,
     /// Rows in all.

@@ -120,7 +120,7 @@ impl Inner {
             let overwrites = live.as_ref().is_some_and(|live| live.keys.mode == WriteMode::Overwrite);
             let head = match self.dataset(path, &At::Head).await {
                 Ok(plan) => Some(plan),
-                Err(error) if error.kind() == ErrorKind::NotFound && live.is_some() => None,
+                Err(error) if live.is_some() && (error.kind() == ErrorKind::NotFound || error.is_away()) => None,
                 Err(error) => return Err(error),
             };
             let Some(live) = live else {

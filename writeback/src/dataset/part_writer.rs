@@ -276,8 +276,16 @@ impl Inner {
         if live.keys.format == Format::Parquet {
             parquet::check_schema(&schema.schema)?;
         }
-        if live.keys.mode == WriteMode::Append
-            && let Some(before) = self.schema_at(&live.path).await?
+        let before = match live.keys.mode {
+            WriteMode::Append => self.schema_at(&live.path).await,
+            _ => Ok(None),
+        };
+        let before = match before {
+            // It is asked again at the publish.
+            Err(error) if error.is_away() => None,
+            before => before?,
+        };
+        if let Some(before) = before
             && let Err(difference) = before.agrees(&schema.schema)
         {
             return Err(other_schema(&live.path, &difference));

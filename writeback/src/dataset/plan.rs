@@ -11,7 +11,7 @@ use crate::{
     Cache, Error, ErrorKind, Result,
     cache::Inner,
     file::WriteMode,
-    rows::{HeadRow, SessionEnd, SessionRow},
+    rows::{Foreign, HeadRow, SessionEnd, SessionRow},
 };
 use forebay_namespace::{Ino, LIST_PAGE_MAX, Node, NsError, Path};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -75,8 +75,10 @@ impl Cache {
 
 impl Inner {
     async fn is_dataset(self: &Arc<Self>, path: &Path) -> Result<bool> {
+        if self.datasets.sessions.is_live(path) {
+            return Ok(true);
+        }
         match self.names.resolve(path).await? {
-            _ if self.datasets.sessions.is_live(path) => Ok(true),
             None => Ok(false),
             Some(node) if node.is_dir() => {
                 Ok(self.head_of_node(&node).await?.is_some() || self.has_data_files(path).await?)
@@ -161,13 +163,18 @@ impl Inner {
         let row = self.version_row(dir, version).await?;
         let schema = self.session_schema(&row.schema).await?;
         let mut parts = match row.foreign {
-            true if self.head_base(dir).await? != row.base => {
+            Foreign::Absent => Vec::new(),
+            _ if self.head_base(dir).await? != row.base => {
                 return Err(Error::not_found(format!(
                     "{path}: version {version} began with files that others wrote, which a later overwrite took away"
                 )));
             }
-            true => self.leading_parts(path, &schema).await?,
-            false => Vec::new(),
+            Foreign::Present => self.leading_parts(path, &schema).await?,
+            Foreign::Unknown => match self.leading_parts(path, &schema).await {
+                // What is here is read meanwhile.
+                Err(error) if error.is_away() => Vec::new(),
+                parts => parts?,
+            },
         };
         for part in self.version_parts(dir, version).await?.iter() {
             parts.push(published_ref(path, part)?);
@@ -291,9 +298,11 @@ impl Inner {
 
     /// The head of a published dataset at `path`.
     pub(crate) async fn published_head(&self, path: &Path) -> Result<Option<(Ino, HeadRow)>> {
-        match self.names.resolve(path).await? {
-            Some(node) if node.is_dir() => self.head_of_node(&node).await,
-            _ => Ok(None),
+        match self.names.resolve(path).await {
+            // What was published has a row, which needs no store.
+            Err(NsError::Base(_)) => Ok(None),
+            Ok(Some(node)) if node.is_dir() => self.head_of_node(&node).await,
+            other => Ok(other.map(|_| None)?),
         }
     }
 

@@ -25,10 +25,10 @@ use crate::{
     changes::Change,
     file::{SealedContent, WriteMode},
     policy::Amount,
-    rows::{self, Content, DatasetAnswer, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
+    rows::{self, Content, DatasetAnswer, Foreign, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
 use forebay_metastore::{Check, Entry, LIMITS};
-use forebay_namespace::{Create, Ino, Node, Path, Plan, Planned, Planner, Replace};
+use forebay_namespace::{Create, Ino, Node, NsError, Path, Plan, Planned, Planner, Replace};
 use forebay_segment::Layout;
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ struct Step {
     removed: Vec<(Path, Node, Option<Path>)>,
     marked: Option<Planned>,
     dir: Ino,
-    foreign: bool,
+    foreign: Foreign,
     adds: Amount,
     after: After,
 }
@@ -129,6 +129,8 @@ struct Before {
     dir: Option<Ino>,
     /// Whether anything is at the path.
     exists: bool,
+    /// The store is away, and nothing here says what it has at the path.
+    unknown: bool,
     head: Option<(HeadRow, Entry, VersionRow)>,
 }
 
@@ -269,7 +271,7 @@ impl Inner {
         let before = self.before(live).await?;
         let overwrite = live.keys.mode == WriteMode::Overwrite;
         let (after, old) = self.old_parts(live, &before, overwrite, allowance).await?;
-        let foreign = !overwrite && before.head.is_none() && before.exists && self.has_data_files(&live.path).await?;
+        let foreign = self.foreign_before(live, &before).await?;
         if let Some(schema) = publication.schema.filter(|_| !overwrite) {
             self.check_schema_now(&live.path, &before, foreign, schema).await?;
         }
@@ -377,14 +379,18 @@ impl Inner {
     /// What is at the path, and whether that lets the publish go on.
     async fn before(&self, live: &Live) -> Result<Before> {
         let path = &live.path;
-        let dir = match self.names.resolve(path).await? {
-            None => {
-                return Ok(Before {
-                    dir: None,
-                    exists: false,
-                    head: None,
-                });
-            }
+        let nothing = |unknown| Before {
+            dir: None,
+            exists: false,
+            unknown,
+            head: None,
+        };
+        let there = match self.names.resolve(path).await {
+            Err(NsError::Base(_)) if live.keys.mode == WriteMode::Append => return Ok(nothing(true)),
+            there => there?,
+        };
+        let dir = match there {
+            None => return Ok(nothing(false)),
             Some(_) if live.keys.mode == WriteMode::Create => {
                 return Err(Error::exists(format!(
                     "{path}: exists already; publish with mode append or overwrite"
@@ -409,8 +415,29 @@ impl Inner {
         Ok(Before {
             dir,
             exists: true,
+            unknown: false,
             head,
         })
+    }
+
+    /// Whether files of others come before what is published. An append does not wait for a store that is away to say so.
+    async fn foreign_before(self: &Arc<Self>, live: &Live, before: &Before) -> Result<Foreign> {
+        if live.keys.mode != WriteMode::Append || before.head.is_some() {
+            return Ok(Foreign::Absent);
+        }
+        if !before.exists {
+            return Ok(if before.unknown {
+                Foreign::Unknown
+            } else {
+                Foreign::Absent
+            });
+        }
+        match self.has_data_files(&live.path).await {
+            Ok(true) => Ok(Foreign::Present),
+            Ok(false) => Ok(Foreign::Absent),
+            Err(error) if error.is_away() => Ok(Foreign::Unknown),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether what is appended has the schema of what it is appended to. That was asked when the put began, and another one may have
@@ -419,12 +446,12 @@ impl Inner {
         self: &Arc<Self>,
         path: &Path,
         before: &Before,
-        foreign: bool,
+        foreign: Foreign,
         schema: &StoredSchema,
     ) -> Result<()> {
         let there = match &before.head {
             Some((_, _, version)) => Some(self.session_schema(&version.schema).await?),
-            None if foreign => self.schema_at(path).await?,
+            None if foreign == Foreign::Present => self.schema_at(path).await?,
             None => None,
         };
         match there.map_or(Ok(()), |there| there.agrees(&schema.schema)) {

@@ -16,7 +16,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use forebay_metastore::{Check, Entry, Key};
-use forebay_namespace::{Path, Plan};
+use forebay_namespace::{NsError, Path, Plan};
 use forebay_segment::StreamId;
 use std::{sync::Arc, time::Duration};
 
@@ -197,7 +197,12 @@ impl Inner {
 
     /// Whether a dataset may be written at `path` in this mode.
     pub(super) async fn check_place(&self, path: &Path, mode: WriteMode) -> Result<()> {
-        match self.names.resolve(path).await? {
+        let there = match self.names.resolve(path).await {
+            // What goes behind whatever is there need not know it.
+            Err(NsError::Base(_)) if mode == WriteMode::Append => return Ok(()),
+            there => there?,
+        };
+        match there {
             None => Ok(()),
             Some(_) if mode == WriteMode::Create => Err(Error::exists(format!(
                 "{path}: exists already; write with mode append or overwrite"

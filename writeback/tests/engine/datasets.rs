@@ -9,6 +9,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::chance::{Chance, SeededChance};
+use forebay_understore::StoreError;
 use forebay_writeback::{
     Cache, Error, ErrorKind,
     dataset::{
@@ -1599,6 +1600,44 @@ fn a_directory_of_folders_shows_what_was_there_before_a_publish_into_one() {
         put(cache, target("/h/day=1"), &[rows(7..8)]).await.unwrap();
         assert_eq!(ids(cache, "/h/day=1").await, [0, 1, 7]);
         assert_eq!(ids(cache, "/h").await, [0, 1, 7, 2]);
+    });
+}
+
+#[test]
+fn what_is_appended_while_the_store_is_away_is_read_and_followed_and_arrives() {
+    let mut world = World::new(53);
+    world.live(async |world| {
+        world.store.write_outside("theirs/a.arrow", arrow_file(&[rows(0..2)]));
+        world.store.write_outside("odd/a.arrow", arrow_file(&[texts(&["x"])]));
+        world.store.set_away(Some(StoreError::Unavailable("away".into())));
+        let cache = world.open().await.unwrap();
+        for path in ["/kept/new", "/kept/deep/below/new", "/kept/theirs", "/kept/odd"] {
+            put(&cache, target(path), &[rows(5..7)]).await.unwrap();
+            assert_eq!(ids(&cache, path).await, [5, 6], "{path}");
+        }
+        let session = begin(&cache, "/kept/live").await;
+        let mut follower = Follower::start(&cache, "/kept/live", FollowSpec::default());
+        put(&cache, into("/kept/live", &session), &[rows(1..2)]).await.unwrap();
+        follower.wait_for(1).await;
+        cache.publish(&session, Publish::default()).await.unwrap();
+        assert_eq!(follower.end().await, (vec![1], None));
+        // What has to know what is there waits for the store.
+        for mode in [WriteMode::Create, WriteMode::Overwrite] {
+            let refused = put(&cache, with_mode("/kept/other", mode), &[rows(0..1)]).await;
+            assert_eq!(kind(refused), ErrorKind::Unavailable, "{mode:?}");
+        }
+
+        world.store.set_away(None);
+        cache
+            .wait_persisted(&at("/kept"), Duration::from_secs(3600))
+            .await
+            .unwrap();
+        assert_eq!(ids(&cache, "/kept/new").await, [5, 6]);
+        assert_eq!(ids(&cache, "/kept/theirs").await, [0, 1, 5, 6], "files of others count");
+        let error = cache.dataset(&at("/kept/odd"), At::Head).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Precondition, "{error}");
+        put(&cache, target("/kept/theirs"), &[rows(7..8)]).await.unwrap();
+        assert_eq!(ids(&cache, "/kept/theirs").await, [0, 1, 5, 6, 7]);
     });
 }
 
