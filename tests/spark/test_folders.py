@@ -3,7 +3,6 @@
 import datetime
 import decimal
 import json
-import threading
 
 import pyarrow as pa
 import pytest
@@ -219,25 +218,21 @@ def test_a_driver_that_is_killed_before_the_commit_leaves_no_folder(server, clie
     assert_one_commit(client, path, 5 * ROWS)
 
 
-def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server, client, driver, tmp_path, path):
-    open_gate(tmp_path)
-    seen = set()
-    for k, delay in enumerate((0.0, 0.05, 0.2)):
-        name = f"{path}-{k}"
-        one = driver(name, "folders=yes", "distribution=none", "sessionTimeout=3s", "rows=70000", "master=local[2]")
-        with server.client() as follow:
-            rows = 0
-            for chunk in follow.chunks(f"{name}/day=6", follow=True, wait="300s"):
-                rows += chunk.data.num_rows
-                if rows == 10_000:
-                    break
-        threading.Event().wait(delay)
-        one.kill()
-        wait_for(lambda: live(client, f"{name}/day=6") is None, 60, "the end of the sessions")
-        seen.add(client.exists(name))
-        if client.exists(name):
-            assert_one_commit(client, name, 70_000)
-    print("committed after kills:", sorted(seen))
+def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server, client, driver, killed_at_its_commit, path):
+    job = ["folders=yes", "rows=70000", "master=local[2]", "save=ignore"]
+    days = [f"{path}/day={day}" for day in range(DAYS)]
+    sessions = []
+    kept = ["distribution=none", "sessionTimeout=3s"]
+    left = killed_at_its_commit(path, *job, *kept, before=lambda: sessions.extend(live(client, day) for day in days))
+    if left == "nothing":
+        assert None not in sessions, "the publish has not come to the server"
+        wait_for(lambda: not any(live(client, day) for day in days), 60, "the end of the sessions")
+        assert not client.exists(path)
+    else:
+        assert not any(sessions), "the publish was done before its answer was kept back"
+        assert_one_commit(client, path, 70_000)
+    driver(path, *job).end()
+    assert_one_commit(client, path, 70_000)
 
 
 def live(client, path):
