@@ -59,8 +59,9 @@ def write(server):
 
 @pytest.fixture
 def read(server, spark):
-    def read(path, **options):
-        return spark.read.format("forebay").option("addr", server.flight).options(**options).load(path)
+    def read(path, schema=None, **options):
+        reader = spark.read.format("forebay").option("addr", server.flight).options(**options)
+        return (reader.schema(schema) if schema else reader).load(path)
 
     return read
 
