@@ -3,12 +3,14 @@
 import datetime
 import decimal
 import json
+import threading
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.harness import descriptor
+from tests.spark import cluster
 from tests.spark.cluster import DAYS, TASKS, beside, by_day, fails_late, kill, numbers, open_gate, wait_for, wait_held
 
 ROWS, NULL = 210_000, "__HIVE_DEFAULT_PARTITION__"
@@ -371,6 +373,53 @@ def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server
         assert_one_commit(client, path, 70_000)
     driver(path, *job).end()
     assert_one_commit(client, path, 70_000)
+
+
+class Onlooker(threading.Thread):
+    """Asks again and again how many rows there are; `seen` has every answer, `None` where there was nothing."""
+
+    def __init__(self, server, path):
+        super().__init__(daemon=True)
+        self.server, self.path, self.seen, self.over = server, path, set(), threading.Event()
+        self.start()
+
+    def run(self):
+        with self.server.client() as client:
+            while not self.over.wait(0.01):
+                try:
+                    self.seen.add(client.info(self.path).total_records)
+                except pa.ArrowKeyError:
+                    self.seen.add(None)
+
+    def end(self):
+        self.over.set()
+        self.join(60)
+        return self.seen
+
+
+def test_millions_of_rows_are_there_once_whatever_dies(server, client, driver, tmp_path, path):
+    """A driver dies before its commit. When the job runs again an executor dies, and a slow task is overtaken by its copy."""
+    rows, folders = 3_000_000, [tmp_path / "first", tmp_path / "second"]
+    onlooker = Onlooker(server, path)
+    for folder in folders:
+        folder.mkdir()
+    with cluster.Standalone(tmp_path) as standalone:
+        options = ["folders=yes", "distribution=none", f"rows={rows}", f"master={standalone.master}"]
+        first = driver(path, "hold=1", "sessionTimeout=3s", *options, folder=folders[0])
+        wait_held(folders[0], 1)
+        wait_for(lambda: client.act("status")[0]["dirty_bytes"] > 100_000, what="rows of other tasks")
+        first.kill()
+        wait_for(lambda: live(client, f"{path}/day=0") is None, 60, "the end of the sessions")
+        assert onlooker.seen == {None}
+        second = driver(path, "first=1,5", *options, folder=folders[1])
+        executor = wait_held(folders[1], 1)
+        wait_held(folders[1], 5)
+        kill(executor)
+        second.end()
+    assert not (folders[1] / "gate").exists(), "the first attempts have never gone on"
+    assert_one_commit(client, path, rows)
+    wait_for(lambda: rows in onlooker.seen, what="the commit at the onlooker")
+    assert onlooker.end() == {None, rows}
 
 
 def live(client, path):
