@@ -1,4 +1,4 @@
-"""The trainer: logistic regression over whatever comes, batch by batch, by plain pyarrow.   python train.py ADDR PATH
+"""The trainer: logistic regression over whatever comes, while it comes. The loop is plain PyTorch.   python train.py ADDR PATH
 
 Prints one JSON line when it has made its first step and one when the stream has ended.
 """
@@ -7,39 +7,32 @@ import json
 import sys
 import time
 
-import numpy as np
-import pyarrow.flight as fl
+import torch
+from forebay.torch import IterableDataset
+from torch.utils.data import DataLoader
 
 FEATURES = ["hour_sin", "hour_cos", "price_log"]
-
-
-def follow(addr, path):
-    client = fl.connect(addr)
-    command = {"path": path, "follow": True, "wait": "120s", "columns": ["id", *FEATURES, "label"]}
-    info = client.get_flight_info(fl.FlightDescriptor.for_command(json.dumps(command)))
-    for chunk in client.do_get(info.endpoints[0].ticket):
-        yield chunk.data
-
-
-def step(weights, batch, rate=0.5):
-    """One gradient step; the new weights and the loss before it."""
-    x = np.column_stack([np.ones(batch.num_rows), *(batch.column(name).to_numpy() for name in FEATURES)])
-    y = batch.column("label").to_numpy()
-    p = 1 / (1 + np.exp(-(x @ weights)))
-    loss = -np.mean(np.log(np.where(y > 0, p, 1 - p) + 1e-9))
-    return weights - rate * x.T @ (p - y) / len(y), loss
+BATCH = 8192
 
 
 def main(addr, path):
-    weights, rows, ids, losses = np.zeros(len(FEATURES) + 1), 0, 0, []
-    for batch in follow(addr, path):
-        weights, loss = step(weights, batch)
+    torch.manual_seed(1)
+    model = torch.nn.Linear(len(FEATURES), 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    rows = IterableDataset(f"forebay://{addr.partition('//')[2]}{path}", ["id", *FEATURES, "label"], BATCH, follow=True, wait=120)
+    seen, ids, losses = 0, 0, []
+    for batch in DataLoader(rows, batch_size=None):
+        x = torch.stack([batch[name] for name in FEATURES], dim=1)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(model(x).squeeze(-1), batch["label"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         if not losses:
             print(json.dumps({"first": time.time()}), flush=True)
-        losses.append(float(loss))
-        rows += batch.num_rows
-        ids += int(batch.column("id").to_numpy().sum())
-    print(json.dumps({"end": time.time(), "rows": rows, "ids": ids, "batches": len(losses), "loss": [losses[0], losses[-1]]}), flush=True)
+        losses.append(loss.item())
+        seen += len(batch["id"])
+        ids += int(batch["id"].sum())
+    print(json.dumps({"end": time.time(), "rows": seen, "ids": ids, "batches": len(losses), "loss": [losses[0], losses[-1]]}), flush=True)
 
 
 if __name__ == "__main__":

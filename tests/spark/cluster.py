@@ -94,6 +94,10 @@ class Driver:
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, start_new_session=True)
 
     def kill(self):
+        """Its Java first, which would clean up when its Python is gone. Executors are left to themselves."""
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                kill(int(child))
         self.process.kill()
         self.process.wait()
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import Server
 from tests.spark import cluster
+from tests.spark.relay import Relay
 
 TOKEN = "tok-3nvisible-0123456789"
 numbers = itertools.count()
@@ -58,19 +59,20 @@ def write(server):
 
 @pytest.fixture
 def read(server, spark):
-    def read(path, **options):
-        return spark.read.format("forebay").option("addr", server.flight).options(**options).load(path)
+    def read(path, schema=None, **options):
+        reader = spark.read.format("forebay").option("addr", server.flight).options(**options)
+        return (reader.schema(schema) if schema else reader).load(path)
 
     return read
 
 
 @pytest.fixture
 def driver(server, tmp_path):
-    """`driver(path, "option=…")` starts a driver of its own that writes; it is gone when the test is over."""
+    """`driver(path, "option=…")` starts a driver of its own that writes, to `addr` or the server; it is gone when the test is over."""
     drivers = []
 
-    def start(path, *options, folder=tmp_path):
-        drivers.append((cluster.Driver(server.flight, folder, path, *options), folder))
+    def start(path, *options, folder=tmp_path, addr=None):
+        drivers.append((cluster.Driver(addr or server.flight, folder, path, *options), folder))
         return drivers[-1][0]
 
     yield start
@@ -80,6 +82,26 @@ def driver(server, tmp_path):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(each.process.pid, signal.SIGKILL)
         each.process.wait()
+
+
+@pytest.fixture(params=["publish", "answer"])
+def killed_at_its_commit(request, server, driver, tmp_path):
+    """`killed_at_its_commit(path, "option=…")`: a driver that is killed when its publish, or the answer to it, is under way.
+
+    Answers what has to become of its job: nothing, or one commit. `before` is called when the driver waits and is not killed yet.
+    """
+
+    def run(path, *options, before=lambda: None):
+        cluster.open_gate(tmp_path)
+        with Relay(server.flight, keeps=request.param) as relay:
+            one = driver(path, *options, addr=relay.address)
+            cluster.wait_for(relay.kept.is_set, what=f"the {request.param} at the relay")
+            assert one.process.poll() is None, one.text()[-3000:]
+            before()
+            one.kill()
+        return "nothing" if request.param == "publish" else "one commit"
+
+    return run
 
 
 @pytest.fixture

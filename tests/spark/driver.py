@@ -2,7 +2,7 @@
 
 `hold=K` holds task K at the gate in FOLDER, `first=K,…` only the first attempts of tasks, with speculation; `rows=N` says how many,
 `master=URL` where. `files=V` writes Parquet with a folder for each day to the URL that PATH is, by version V of Hadoop's commit algorithm.
-Without it the rest are options of format("forebay"); with `folders=yes` it writes a folder for each day.
+Without it the rest are options of format("forebay"); with `folders=yes` it writes a folder for each day; `save=MODE` is Spark's save mode.
 """
 
 import sys
@@ -27,9 +27,9 @@ def main(addr, folder, path, *given):
     if version := options.pop("files", None):
         cluster.write_files(df, path, version)
     else:
-        folders = options.pop("folders", "")
+        folders, save = options.pop("folders", ""), options.pop("save", "append")
         writer = cluster.by_day(df).write.partitionBy("day") if folders else df.write
-        writer.format("forebay").option("addr", addr).options(**options).mode("append").save(path)
+        writer.format("forebay").option("addr", addr).options(**options).mode(save).save(path)
     spark.stop()
 
 

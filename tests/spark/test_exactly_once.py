@@ -96,30 +96,24 @@ def test_a_driver_that_is_killed_before_the_commit_leaves_nothing(server, client
     assert_one_commit(client, path)
 
 
-def test_a_driver_that_is_killed_at_its_commit_leaves_nothing_or_one_commit(server, client, driver, tmp_path, path):
-    open_gate(tmp_path)
-    seen = set()
-    for k, delay in enumerate((0.0, 0.03)):
-        name = f"{path}-{k}"
-        with server.client() as follow:
-            one = driver(name, "sessionTimeout=3s", "rows=200000", "master=local[2]")
-            rows = 0
-            # The last task has ended: the publish is about to come, under way, or done.
-            for chunk in follow.chunks(name, follow=True, wait="300s"):
-                rows += chunk.data.num_rows
-                if rows == 200_000:
-                    break
-            threading.Event().wait(delay)
-            one.kill()
-        # A publish that is under way goes on; otherwise the session ends by its timeout.
-        wait_for(lambda: sessions_of(client, name) is None, 30, "the end of the session")
-        if client.exists(name):
-            assert_one_commit(client, name, 200_000)
-        seen.add(client.exists(name))
-    print("committed after kills:", sorted(seen))
+def test_a_driver_that_is_killed_at_its_commit_leaves_nothing_or_one_commit(server, client, driver, killed_at_its_commit, path):
+    job = ["rows=200000", "master=local[2]", "save=ignore"]
+    session = []
+    left = killed_at_its_commit(path, *job, "sessionTimeout=3s", before=lambda: session.append(live(client, path)))
+    if left == "nothing":
+        assert session != [None], "the publish has not come to the server"
+        wait_for(lambda: live(client, path) is None, 30, "the end of the session")
+        assert not client.exists(path)
+        with pytest.raises(Exception, match="aborted"):
+            client.act("publish", session=session[0])
+    else:
+        assert session == [None], "the publish was done before its answer was kept back"
+        assert_one_commit(client, path, 200_000)
+    driver(path, *job).end()
+    assert_one_commit(client, path, 200_000)
 
 
-def sessions_of(client, path):
+def live(client, path):
     try:
         return json.loads(client.flight.get_flight_info(descriptor(path, follow=True)).app_metadata)["session"]
     except pa.ArrowKeyError:

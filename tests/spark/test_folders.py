@@ -6,12 +6,14 @@ import json
 import threading
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.harness import descriptor
+from tests.spark import cluster
 from tests.spark.cluster import DAYS, TASKS, beside, by_day, fails_late, kill, numbers, open_gate, wait_for, wait_held
 
-ROWS = 210_000
+ROWS, NULL = 210_000, "__HIVE_DEFAULT_PARTITION__"
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_rows_come_back_with_the_columns_of_their_folders(spark, save, read, cli
     df = spark.createDataFrame(rows, "id long, s string, country string, day int")
     save(df, path, ["day", "country"])
     save(df.where("id <= 2").selectExpr("day", "s", "id + 10 id", "country"), path, ["day", "country"])
-    null = "country=__HIVE_DEFAULT_PARTITION__"
+    null = f"country={NULL}"
     assert folders(client, path) == {
         "day=7/country=de": 2,
         f"day=7/{null}": 2,
@@ -63,9 +65,9 @@ def test_rows_come_back_with_the_columns_of_their_folders(spark, save, read, cli
         f"day=8/{null}": 1,
         f"day=8/country={'x' * 200}": 1,
     }
-    # As in Spark's own sources a text of nothing names a folder as a null does. Columns of folders are read as strings, behind the others.
-    expected = [(id, s, str(day), country or None) for id, s, country, day in rows]
-    expected += [(id + 10, s, str(day), country) for id, s, country, day in rows[:2]]
+    # As in Spark's own sources a text of nothing names a folder as a null does. Columns of folders are behind the others.
+    expected = [(id, s, day, country or None) for id, s, country, day in rows]
+    expected += [(id + 10, s, day, country) for id, s, country, day in rows[:2]]
     assert sorted(map(tuple, read(path).collect())) == sorted(expected)
     assert read(path).columns == ["id", "s", "day", "country"]
 
@@ -73,11 +75,148 @@ def test_rows_come_back_with_the_columns_of_their_folders(spark, save, read, cli
 def test_a_filter_on_a_folder_reads_that_folder_alone(spark, save, read, client, path):
     save(by_day(spark.range(700)), path, ["day"])
     assert read(path).rdd.getNumPartitions() == DAYS, "rows of a folder come to one task"
-    one = read(path).where("day = '3'")
-    assert one.rdd.getNumPartitions() == 1
-    assert sorted(r.id for r in one.select("id").collect()) == list(range(3, 700, 7))
-    assert read(path).where("day in ('1', '2') and id < 9").rdd.getNumPartitions() == 2
-    assert read(path).where("day = 3").count() == 100, "compared with a number Spark filters"
+    for condition, folders in [("day = 3", 1), ("day = '3'", 1), ("day in (1, 2) and id < 9", 2), ("day > 4", 2), ("day is null", 0)]:
+        assert read(path).where(condition).rdd.getNumPartitions() == folders, condition
+    assert sorted(r.id for r in read(path).where("day = 3").select("id").collect()) == list(range(3, 700, 7))
+
+
+# What folders of one column are called, and the type that Spark gives it. A time in a name is escaped.
+NAMES = {
+    "one int": (["1", "02", "+3", NULL], "int"),
+    "a long beside an int": (["1", "2147483648"], "bigint"),
+    "more than a long": (["9223372036854775808", "1"], "decimal(19,0)"),
+    "an exponent": (["1E5", "7"], "decimal(10,0)"),
+    "fractions": (["1", "1.5", "NaN", "-0.0"], "double"),
+    "a long and a fraction": (["2147483648", "1.5"], "string"),
+    "dates": (["2024-10-04", "0001-01-01", NULL], "date"),
+    "times": (["2024-10-04 12%3A30%3A00", "2024-10-04"], "timestamp"),
+    "months": (["2024-10", "2024-11"], "string"),
+    "a date and a number": (["2024-10-04", "7"], "string"),
+    "words beside numbers": (["01", "1", "x"], "string"),
+    "truths": (["true", "false"], "string"),
+}
+
+
+@pytest.fixture
+def beside_parquet(spark, client, read, path, tmp_path):
+    """`beside_parquet(names, schema=…)`: folders `k=NAME` with a row each, read here and as Parquet files by Spark's own source."""
+
+    def readers(names, schema=None):
+        for n, name in enumerate(names):
+            rows = pa.table({"id": pa.array([n], pa.int64())})
+            (tmp_path / f"k={name}").mkdir()
+            pq.write_table(rows, tmp_path / f"k={name}/part.parquet")
+            client.put(f"{path}/k={name.replace('%', '%25')}", *rows.to_batches())
+        return read(path, schema), (spark.read.schema(schema) if schema else spark.read).parquet(str(tmp_path))
+
+    return readers
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_columns_of_folders_have_the_types_that_spark_gives_them(beside_parquet, what):
+    names, kind = NAMES[what]
+    ours, theirs = beside_parquet(names)
+    assert ours.dtypes == theirs.dtypes == [("id", "bigint"), ("k", kind)]
+    # As text: of NaN there is no equal.
+    assert sorted(map(str, ours.collect())) == sorted(map(str, theirs.collect()))
+
+
+def test_a_column_of_nulls_alone_is_a_string(client, read, path):
+    """Newer Sparks give it no type at all, with which nothing can be done."""
+    client.put(f"{path}/k={NULL}", pa.record_batch({"id": [1]}))
+    assert read(path).dtypes == [("id", "bigint"), ("k", "string")] and read(path).where("k is null").count() == 1
+
+
+def test_columns_of_folders_are_strings_where_spark_is_told_so(spark, beside_parquet):
+    spark.conf.set("spark.sql.sources.partitionColumnTypeInference.enabled", "false")
+    try:
+        ours, theirs = beside_parquet(["01", "2", NULL])
+        assert ours.dtypes == theirs.dtypes == [("id", "bigint"), ("k", "string")]
+        assert sorted(map(str, ours.collect())) == sorted(map(str, theirs.collect()))
+    finally:
+        spark.conf.unset("spark.sql.sources.partitionColumnTypeInference.enabled")
+
+
+@pytest.mark.parametrize("kind", ["string", "bigint", "smallint", "double", "decimal(9,2)"])
+def test_a_schema_that_a_user_says_goes_before_what_folders_are_called(beside_parquet, kind):
+    ours, theirs = beside_parquet(["01", "2", "3", NULL], f"id bigint, k {kind}")
+    assert ours.dtypes == [("id", "bigint"), ("k", kind)]
+    # Of `01` Spark itself makes the decimal 0.01.
+    numbers = ours.sparkSession.createDataFrame([(0, 1), (1, 2), (2, 3), (3, None)], "id long, k int")
+    expected = numbers.selectExpr("id", f"cast(k as {kind}) k") if "decimal" in kind else theirs
+    assert sorted(map(str, ours.collect())) == sorted(map(str, expected.collect()))
+    assert {r.id for r in ours.where("k >= 2").collect()} == {1, 2}
+
+
+def test_a_schema_that_does_not_fit_the_folders_is_refused(client, read, path):
+    client.put(f"{path}/k=x", pa.record_batch({"id": [1]}))
+    for schema, says in [
+        ("id bigint, k binary", 'no column "k" of type binary'),
+        ("id string", 'no column "id" of type string'),
+        ("id bigint, k date", "folder k=x is no value of type date"),
+    ]:
+        with pytest.raises(Exception, match=says):
+            read(path, schema).collect()
+
+
+def test_a_condition_on_values_keeps_every_folder_that_has_them(beside_parquet):
+    """`01` and `1` are one number, and a null is none."""
+    ours, theirs = beside_parquet(["01", "1", "+1", "2", "10", NULL])
+    for condition, folders in [
+        ("k = 1", 3),
+        ("k <> 1", 2),
+        ("k < 10", 4),
+        ("k >= 2 and k < 10", 1),
+        ("2 <= k", 2),
+        ("k in (1, 10)", 4),
+        ("k not in (1, 10)", 1),
+        ("not (k = 1 or k is null)", 2),
+        ("k is null", 1),
+        ("k is not null", 5),
+        ("k <=> null", 1),
+        ("k = 7", 0),
+        ("k = 1 and id > 0 or k = 2", 4),
+        ("id = 4", 6),
+        ("k = '01'", 3),
+        ("k + 1 = 3", 6),
+        ("cast(k as string) = '1'", 6),
+    ]:
+        found = ours.where(condition)
+        assert sorted(map(str, found.collect())) == sorted(map(str, theirs.where(condition).collect())), condition
+        if "+" not in condition and "cast" not in condition and "<=>" not in condition:
+            assert found.rdd.getNumPartitions() == folders, condition
+
+
+def test_a_folder_that_comes_later_is_never_passed_over(spark, save, read, path):
+    save(spark.createDataFrame([(1, "1"), (2, "2")], "id long, k string"), path, ["k"])
+    before = read(path)
+    assert before.dtypes[1] == ("k", "int")
+    save(spark.createDataFrame([(3, "3"), (4, "03")], "id long, k string"), path, ["k"])
+    assert {r.id for r in before.where("k = 3").collect()} == {3, 4}
+    save(spark.createDataFrame([(5, "x")], "id long, k string"), path, ["k"])
+    for late in [before, before.where("k = 3")]:
+        with pytest.raises(Exception, match="folder k=x is no value of type int.*load the table again"):
+            late.collect()
+    assert {(r.id, r.k) for r in read(path).where("k > '2'").collect()} == {(3, "3"), (5, "x")}, "strings, now"
+
+
+def test_a_column_that_the_files_have_is_not_the_folders(client, read, path):
+    """It is read as it is written, whatever the folder is called, by this way as by all others."""
+    client.put(f"{path}/k=1", pa.record_batch({"id": [1], "k": ["x"]}))
+    client.put(f"{path}/k=2", pa.record_batch({"id": [2], "k": ["1"]}))
+    assert read(path).dtypes == [("id", "bigint"), ("k", "string")]
+    assert [tuple(r) for r in read(path).where("k = '1'").collect()] == [(2, "1")]
+
+
+def test_folders_of_several_columns_are_chosen_by_each(spark, save, read, path):
+    df = spark.range(48).selectExpr("id", "cast('2024-10-01' as date) + cast(id % 4 as int) day", "cast(id % 3 as string) part")
+    save(df, path, ["day", "part"])
+    table = read(path)
+    assert table.dtypes == [("id", "bigint"), ("day", "date"), ("part", "int")]
+    for condition, folders in [("day = '2024-10-02'", 3), ("day > date'2024-10-02' and part = 0", 2), ("part in (1, 2)", 8)]:
+        found = table.where(condition)
+        assert found.rdd.getNumPartitions() == folders, condition
+        assert {r.id for r in found.collect()} == {r.id for r in df.where(condition).collect()}, condition
 
 
 def test_values_of_many_types_name_folders_as_spark_does(spark, save, client, path):
@@ -98,7 +237,7 @@ def test_an_overwrite_empties_the_folders_that_no_row_came_to(spark, save, read,
     save(by_day(spark.range(14)), path, ["day"])
     # Another schema: all folders have it from now on.
     save(spark.range(100, 102).selectExpr("id", "'x' s", "id - 100 day"), path, ["day"], "overwrite", successFile="true")
-    assert sorted(map(tuple, read(path).collect())) == [(100, "x", "0"), (101, "x", "1")]
+    assert sorted(map(tuple, read(path).collect())) == [(100, "x", 0), (101, "x", 1)]
     assert folders(client, path) == {f"day={day}": 2 for day in range(DAYS)}
     assert sorted(client.table(f"{path}/day=6", version=1)["id"].to_pylist()) == [6, 13]
     save(spark.range(200, 201).selectExpr("id", "'y' s", "6 day"), path, ["day"])
@@ -219,25 +358,68 @@ def test_a_driver_that_is_killed_before_the_commit_leaves_no_folder(server, clie
     assert_one_commit(client, path, 5 * ROWS)
 
 
-def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server, client, driver, tmp_path, path):
-    open_gate(tmp_path)
-    seen = set()
-    for k, delay in enumerate((0.0, 0.05, 0.2)):
-        name = f"{path}-{k}"
-        one = driver(name, "folders=yes", "distribution=none", "sessionTimeout=3s", "rows=70000", "master=local[2]")
-        with server.client() as follow:
-            rows = 0
-            for chunk in follow.chunks(f"{name}/day=6", follow=True, wait="300s"):
-                rows += chunk.data.num_rows
-                if rows == 10_000:
-                    break
-        threading.Event().wait(delay)
-        one.kill()
-        wait_for(lambda: live(client, f"{name}/day=6") is None, 60, "the end of the sessions")
-        seen.add(client.exists(name))
-        if client.exists(name):
-            assert_one_commit(client, name, 70_000)
-    print("committed after kills:", sorted(seen))
+def test_a_driver_that_is_killed_at_its_commit_leaves_all_folders_or_none(server, client, driver, killed_at_its_commit, path):
+    job = ["folders=yes", "rows=70000", "master=local[2]", "save=ignore"]
+    days = [f"{path}/day={day}" for day in range(DAYS)]
+    sessions = []
+    kept = ["distribution=none", "sessionTimeout=3s"]
+    left = killed_at_its_commit(path, *job, *kept, before=lambda: sessions.extend(live(client, day) for day in days))
+    if left == "nothing":
+        assert None not in sessions, "the publish has not come to the server"
+        wait_for(lambda: not any(live(client, day) for day in days), 60, "the end of the sessions")
+        assert not client.exists(path)
+    else:
+        assert not any(sessions), "the publish was done before its answer was kept back"
+        assert_one_commit(client, path, 70_000)
+    driver(path, *job).end()
+    assert_one_commit(client, path, 70_000)
+
+
+class Onlooker(threading.Thread):
+    """Asks again and again how many rows there are; `seen` has every answer, `None` where there was nothing."""
+
+    def __init__(self, server, path):
+        super().__init__(daemon=True)
+        self.server, self.path, self.seen, self.over = server, path, set(), threading.Event()
+        self.start()
+
+    def run(self):
+        with self.server.client() as client:
+            while not self.over.wait(0.01):
+                try:
+                    self.seen.add(client.info(self.path).total_records)
+                except pa.ArrowKeyError:
+                    self.seen.add(None)
+
+    def end(self):
+        self.over.set()
+        self.join(60)
+        return self.seen
+
+
+def test_millions_of_rows_are_there_once_whatever_dies(server, client, driver, tmp_path, path):
+    """A driver dies before its commit. When the job runs again an executor dies, and a slow task is overtaken by its copy."""
+    rows, folders = 3_000_000, [tmp_path / "first", tmp_path / "second"]
+    onlooker = Onlooker(server, path)
+    for folder in folders:
+        folder.mkdir()
+    with cluster.Standalone(tmp_path) as standalone:
+        options = ["folders=yes", "distribution=none", f"rows={rows}", f"master={standalone.master}"]
+        first = driver(path, "hold=1", "sessionTimeout=3s", *options, folder=folders[0])
+        wait_held(folders[0], 1)
+        wait_for(lambda: client.act("status")[0]["dirty_bytes"] > 100_000, what="rows of other tasks")
+        first.kill()
+        wait_for(lambda: live(client, f"{path}/day=0") is None, 60, "the end of the sessions")
+        assert onlooker.seen == {None}
+        second = driver(path, "first=1,5", *options, folder=folders[1])
+        executor = wait_held(folders[1], 1)
+        wait_held(folders[1], 5)
+        kill(executor)
+        second.end()
+    assert not (folders[1] / "gate").exists(), "the first attempts have never gone on"
+    assert_one_commit(client, path, rows)
+    wait_for(lambda: rows in onlooker.seen, what="the commit at the onlooker")
+    assert onlooker.end() == {None, rows}
 
 
 def live(client, path):

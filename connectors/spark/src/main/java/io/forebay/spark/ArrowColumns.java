@@ -26,6 +26,8 @@ import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.DataTypes;
 import org.apache.spark.sql.types.Decimal;
 import org.apache.spark.sql.types.MapType;
+import org.apache.spark.sql.types.StringType;
+import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
 import org.apache.spark.sql.vectorized.ColumnVector;
 import org.apache.spark.sql.vectorized.ColumnarArray;
@@ -52,6 +54,18 @@ final class ArrowColumns {
     ArrowColumns columns = new ArrowColumns(dictionaries);
     ColumnVector[] vectors = root.getFieldVectors().stream().map(columns::of).toArray(ColumnVector[]::new);
     return new ColumnarBatch(vectors, root.getRowCount());
+  }
+
+  /** The same, as a table of this schema has it: columns of folders may be of other types than their texts. */
+  static ColumnarBatch batch(VectorSchemaRoot root, DictionaryProvider dictionaries, StructType schema, FolderTypes folders) {
+    ColumnarBatch stored = batch(root, dictionaries);
+    ColumnVector[] columns = new ColumnVector[schema.size()];
+    for (int k = 0; k < columns.length; k++) {
+      StructField field = schema.fields()[k];
+      boolean texts = stored.column(k).dataType() instanceof StringType && !(field.dataType() instanceof StringType);
+      columns[k] = texts ? new FolderColumn(field.name(), field.dataType(), stored.column(k), folders) : stored.column(k);
+    }
+    return new ColumnarBatch(columns, stored.numRows());
   }
 
   private ColumnVector of(FieldVector vector) {

@@ -18,8 +18,9 @@ import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
 
 /**
- * Finds out what of a read the server can do: columns, those predicates that {@link FilterSql} can say, and a limit. It looks at the
- * dataset once, and the scan reads the version that was there then, whatever is published meanwhile.
+ * Finds out what of a read the server can do: columns, those predicates that {@link FilterSql} can say, folders that others leave out
+ * ({@link FolderPruning}), and a limit. It looks at the dataset once, and the scan reads the version that was there then, whatever is
+ * published meanwhile.
  */
 final class DatasetScanBuilder implements SupportsPushDownV2Filters, SupportsPushDownRequiredColumns, SupportsPushDownLimit {
   /** Most bytes of a filter that the server takes. */
@@ -32,6 +33,7 @@ final class DatasetScanBuilder implements SupportsPushDownV2Filters, SupportsPus
   private final StructType full;
   private FlightInfo head;
   private Long version;
+  private FolderTable folders;
   private StructType read;
   private Predicate[] pushed = new Predicate[0];
   private String filter;
@@ -55,15 +57,28 @@ final class DatasetScanBuilder implements SupportsPushDownV2Filters, SupportsPus
     return head;
   }
 
-  /** The columns asked for must be there with their types: the schema may be one that a user said. */
-  private void checkSchema(StructType found) {
+  /** The columns asked for must be there with their types, or be of folders: the schema may be one that a user said. */
+  private void checkSchema(StructType found) throws IOException {
     for (StructField field : full.fields()) {
       boolean same = Arrays.stream(found.fields()).anyMatch(f -> f.name().equals(field.name()) && same(f, field));
-      if (!same) {
+      if (!same && !(FolderTypes.isReadAs(field.dataType()) && folders().has(field.name()))) {
         throw new IllegalArgumentException(
             options.path() + " has no column \"" + field.name() + "\" of type " + field.dataType().simpleString() + "; it has " + found.simpleString());
       }
     }
+  }
+
+  /** Which columns are of folders, looked at once. */
+  private FolderTable folders() throws IOException {
+    if (folders == null) {
+      folders = FolderTable.NONE;
+      if (version == null) {
+        try (Connection server = Connection.open(options.server())) {
+          folders = FolderTable.look(server, options.path(), Note.schema(head));
+        }
+      }
+    }
+    return folders;
   }
 
   private static boolean same(StructField a, StructField b) {
@@ -78,15 +93,18 @@ final class DatasetScanBuilder implements SupportsPushDownV2Filters, SupportsPus
       List<String> parts = new ArrayList<>();
       int bytes = 0;
       for (Predicate predicate : predicates) {
-        Optional<String> part = sql.translate(predicate);
+        Optional<String> whole = sql.translate(predicate);
+        Optional<String> part = whole.isPresent() ? whole : new FolderPruning(full, folders(), FolderTypes.ofSession()).translate(predicate);
         int more = part.map(text -> text.getBytes(StandardCharsets.UTF_8).length + " AND ".length()).orElse(0);
         if (part.isPresent() && bytes + more <= FILTER_BYTES_MAX) {
-          said.add(predicate);
           parts.add(part.get());
           bytes += more;
+          if (whole.isPresent()) {
+            said.add(predicate);
+          }
         }
       }
-      if (said.isEmpty() || !isTaken(String.join(" AND ", parts))) {
+      if (parts.isEmpty() || !isTaken(String.join(" AND ", parts))) {
         return predicates;
       }
       pushed = said.toArray(Predicate[]::new);

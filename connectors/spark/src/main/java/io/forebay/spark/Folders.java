@@ -117,6 +117,35 @@ final class Folders {
   private static List<String> level(Connection server, String directory, String column, long most) throws IOException {
     String key = escape(column) + "=";
     List<String> folders = new ArrayList<>();
+    list(
+        server,
+        directory,
+        entry -> {
+          String path = entry.path("path").asText();
+          String name = path.substring(path.lastIndexOf('/') + 1).replace("%25", "%");
+          if (name.startsWith("_") || name.startsWith(".")) {
+            return true;
+          }
+          if (!entry.path("kind").asText().equals("dir")) {
+            throw refuse(path + " lies beside the folders of \"" + column + "\", and readers could not say what it belongs to; move it away");
+          }
+          if (name.startsWith(key)) {
+            folders.add(path);
+          } else if (name.indexOf('=') > 0) {
+            throw refuse(path + " lies where folders of \"" + column + "\" are; partitionBy has to name the columns that are there, in their order");
+          }
+          return folders.size() < most;
+        });
+    return folders;
+  }
+
+  /** Looks at an entry of a directory, and says whether to go on. */
+  interface Look {
+    boolean at(JsonNode entry) throws IOException;
+  }
+
+  /** Looks at the entries of a directory, in the order of their names. One that is not there has none. */
+  static void list(Connection server, String directory, Look look) throws IOException {
     String after = null;
     List<JsonNode> page;
     do {
@@ -124,28 +153,17 @@ final class Folders {
         page = server.act("list", Command.empty().with("path", directory).with("after", after).with("limit", (Long) PAGE));
       } catch (ForebayException e) {
         if (e.is(Status.Code.NOT_FOUND)) {
-          return folders;
+          return;
         }
         throw e;
       }
       for (JsonNode entry : page) {
-        String path = entry.path("path").asText();
-        String name = path.substring(path.lastIndexOf('/') + 1).replace("%25", "%");
-        after = path;
-        if (name.startsWith("_") || name.startsWith(".")) {
-          continue;
-        }
-        if (!entry.path("kind").asText().equals("dir")) {
-          throw refuse(path + " lies beside the folders of \"" + column + "\", and readers could not say what it belongs to; move it away");
-        }
-        if (name.startsWith(key)) {
-          folders.add(path);
-        } else if (name.indexOf('=') > 0) {
-          throw refuse(path + " lies where folders of \"" + column + "\" are; partitionBy has to name the columns that are there, in their order");
+        after = entry.path("path").asText();
+        if (!look.at(entry)) {
+          return;
         }
       }
-    } while (page.size() == PAGE && folders.size() < most);
-    return folders;
+    } while (page.size() == PAGE);
   }
 
   private static ForebayException refuse(String text) {

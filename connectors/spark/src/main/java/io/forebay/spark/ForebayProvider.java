@@ -8,6 +8,7 @@ import java.util.HashMap;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import org.apache.arrow.vector.types.pojo.Schema;
 import org.apache.spark.sql.Dataset;
 import org.apache.spark.sql.Row;
 import org.apache.spark.sql.SQLContext;
@@ -17,6 +18,7 @@ import org.apache.spark.sql.connector.catalog.Table;
 import org.apache.spark.sql.connector.catalog.TableCapability;
 import org.apache.spark.sql.connector.catalog.TableProvider;
 import org.apache.spark.sql.connector.expressions.Transform;
+import org.apache.spark.sql.internal.SQLConf;
 import org.apache.spark.sql.sources.BaseRelation;
 import org.apache.spark.sql.sources.CreatableRelationProvider;
 import org.apache.spark.sql.sources.DataSourceRegister;
@@ -73,7 +75,10 @@ public final class ForebayProvider
     try (Connection server = Connection.open(options.server())) {
       Command command = Command.dataset(options.path()).with("wait", options.waitFor());
       command = options.follow() ? command.with("follow", true) : command.with("version", options.version());
-      return ArrowTypes.toSpark(server.schema(command));
+      Schema stored = server.schema(command);
+      StructType schema = ArrowTypes.toSpark(stored);
+      boolean plain = options.follow() || options.version() != null || !SQLConf.get().partitionColumnTypeInferenceEnabled();
+      return plain ? schema : FolderTable.look(server, options.path(), stored).typed(schema, FolderTypes.ofSession());
     }
   }
 

@@ -15,18 +15,20 @@ final class PartReader implements PartitionReader<ColumnarBatch> {
   private final Server asked;
   private final PartPartition part;
   private final StructType schema;
+  private final FolderTypes folders;
   private Connection connection;
   private FlightStream stream;
   private boolean begun;
 
-  private PartReader(Server asked, PartPartition part, StructType schema) {
+  private PartReader(Server asked, PartPartition part, StructType schema, FolderTypes folders) {
     this.asked = asked;
     this.part = part;
     this.schema = schema;
+    this.folders = folders;
   }
 
-  static PartReader open(Server asked, PartPartition part, StructType schema) throws IOException {
-    PartReader reader = new PartReader(asked, part, schema);
+  static PartReader open(Server asked, PartPartition part, StructType schema, FolderTypes folders) throws IOException {
+    PartReader reader = new PartReader(asked, part, schema, folders);
     reader.connect(part.ticket());
     return reader;
   }
@@ -78,7 +80,7 @@ final class PartReader implements PartitionReader<ColumnarBatch> {
 
   @Override
   public ColumnarBatch get() {
-    return ArrowColumns.batch(stream.getRoot(), stream.getDictionaryProvider());
+    return ArrowColumns.batch(stream.getRoot(), stream.getDictionaryProvider(), schema, folders);
   }
 
   @Override

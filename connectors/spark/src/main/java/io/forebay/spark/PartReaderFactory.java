@@ -15,10 +15,13 @@ final class PartReaderFactory implements PartitionReaderFactory {
 
   private final Server server;
   private final StructType schema;
+  private final FolderTypes folders;
 
+  /** {@code schema}: of the columns that are read, some of which may be of folders. */
   PartReaderFactory(Server server, StructType schema) {
     this.server = server;
     this.schema = schema;
+    this.folders = FolderTypes.ofSession();
   }
 
   @Override
@@ -29,7 +32,7 @@ final class PartReaderFactory implements PartitionReaderFactory {
   @Override
   public PartitionReader<ColumnarBatch> createColumnarReader(InputPartition partition) {
     try {
-      return PartReader.open(server, (PartPartition) partition, schema);
+      return PartReader.open(server, (PartPartition) partition, schema, folders);
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
