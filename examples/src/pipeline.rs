@@ -24,7 +24,7 @@ pub use report::Report;
 use crate::server::Server;
 use anyhow::{Context, Result};
 use forebay_client::{Client, Options, ReadOptions};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use job::Job;
 use live::Live;
 use std::{
@@ -68,8 +68,12 @@ struct Moments {
     epoch_2: Instant,
 }
 
-/// Runs all of it.
-pub async fn run(settings: &Settings) -> Result<Report> {
+/// Runs all of it. In a box it is compiled with this library, not once more with the program.
+pub fn run(settings: &Settings) -> BoxFuture<'_, Result<Report>> {
+    run_all(settings).boxed()
+}
+
+async fn run_all(settings: &Settings) -> Result<Report> {
     let input = input::prepare(&settings.work, settings.scale)?;
     let run = tempfile::Builder::new().prefix("run-").tempdir_in(&settings.work)?;
     let store = if settings.ceph {

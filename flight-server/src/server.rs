@@ -20,6 +20,7 @@ pub(crate) use connections::Call;
 use connections::Connections;
 use forebay_runtime::{clock::RealClock, task::Tasks};
 use forebay_writeback::Cache;
+use futures::{FutureExt, future::BoxFuture};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use listen::{Accepted, Listener, Stream};
@@ -66,11 +67,16 @@ impl Server {
     /// # Errors
     /// What keeps a door shut: a bind that others can reach without TLS or without anything to tell users by, an address in use,
     /// a file of users, certificates or keys that does not read.
-    pub async fn start(
+    pub fn start(
         cache: Cache,
         settings: ServerSettings,
         folders: Arc<dyn Folders>,
-    ) -> Result<Server, StartError> {
+    ) -> BoxFuture<'static, Result<Server, StartError>> {
+        // In a box the doors are compiled with this crate, not with each program that opens them.
+        Self::started(cache, settings, folders).boxed()
+    }
+
+    async fn started(cache: Cache, settings: ServerSettings, folders: Arc<dyn Folders>) -> Result<Server, StartError> {
         settings.check()?;
         metrics::install();
         let clock = RealClock::shared();

@@ -24,6 +24,7 @@ use forebay_namespace::Namespace;
 use forebay_runtime::{chance::ChanceRef, clock::ClockRef, disk::DiskRef, disk::Space, task::Tasks, units::ByteSize};
 use forebay_segment::{Identity, Open, SegmentStore};
 use forebay_understore::{StoreError, UnderStoreRef};
+use futures::{FutureExt, future::BoxFuture};
 use std::{fmt::Debug, sync::Arc};
 
 /// Name of the row that holds the cluster's id.
@@ -57,7 +58,12 @@ impl Cache {
     /// # Errors
     /// What `forebay_segment::SegmentStore::open` refuses (locked, foreign, damaged, not durable), with its reason; DataLoss
     /// naming the segment when a row needs one that is missing.
-    pub async fn open(settings: Settings, components: Components) -> Result<Cache> {
+    pub fn open(settings: Settings, components: Components) -> BoxFuture<'static, Result<Cache>> {
+        // In a box it is compiled with this crate, not with each program that waits for it.
+        Self::opened(settings, components).boxed()
+    }
+
+    async fn opened(settings: Settings, components: Components) -> Result<Cache> {
         let cluster = cluster_id(&components).await?;
         let (segments, recovered) = SegmentStore::open(open_segments(&settings, &components, cluster)).await?;
         recovered.notes.iter().for_each(|note| tracing::info!(note, "segments"));

@@ -126,8 +126,9 @@ impl Inner {
         };
         rows.lost += 1;
         if rows.lost <= LOST_NAMED_MAX as u64 {
+            let file = self.name_of(ino).await;
             tracing::error!(
-                file = self.name_of(ino).await,
+                file,
                 problem,
                 "the only copy of a file is damaged; reading it will fail"
             );
