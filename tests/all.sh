@@ -75,17 +75,19 @@ suite setup sh -c 'tail --pid="$0" --lines=+1 --follow "$1/setup.log"; [ -e "$1/
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
 suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
 suite crash "${pytest[@]}" -s tests/crash
+# Spark waits for its own processes half of the time, and these for theirs.
+beside spark "${pytest[@]}" tests/spark
 suite mount "${pytest[@]}" -s tests/mount
 suite python "${pytest[@]}" connectors/python/tests
-# Ceph and HDFS leave the processors idle, and what a later suite is built of is compiled behind them.
+suite webhdfs "${pytest[@]}" tests/webhdfs
+suite emulators tests/emulators/with.sh tests/emulators/suite.sh
+joined spark
+# Ceph and HDFS leave the processors idle, and what the next suite is built of is compiled behind them.
 nice -n 19 make --no-print-directory -o build test-ballista BALLISTA=--no-run >"$logs/ballista-build.log" 2>&1 &
 beside hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
 joined hdfs
 suite ballista make --no-print-directory -o build test-ballista
-suite emulators tests/emulators/with.sh tests/emulators/suite.sh
-suite spark "${pytest[@]}" tests/spark
-suite webhdfs "${pytest[@]}" tests/webhdfs
 suite clients "${pytest[@]}" -s tests/clients
 suite doctests env RUSTDOC="$PWD/tests/rustdoc.sh" cargo test --release --workspace --doc
 suite lint make --no-print-directory format
