@@ -240,9 +240,15 @@ impl Tracker {
         }
     }
 
-    /// Whether a directory was renamed or removed since the last call, so that what lies in it has another path, or none.
+    /// Whether there is what can not go, and a directory was renamed or removed since the last call: what lies in that has another path,
+    /// or none.
     pub(super) fn take_directories_moved(&mut self) -> bool {
-        std::mem::take(&mut self.directories_moved)
+        std::mem::take(&mut self.directories_moved) && self.is_troubled()
+    }
+
+    /// Whether anything waits for a person or was refused.
+    pub(super) fn is_troubled(&self) -> bool {
+        !self.troubled.is_empty()
     }
 
     pub(super) fn contains(&self, seq: u64) -> bool {

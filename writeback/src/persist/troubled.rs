@@ -80,6 +80,9 @@ impl Inner {
 
     /// The same, as pieces of work. What was found at another path than the work has now runs again.
     pub(super) async fn troubled(&self) -> Vec<Troubled> {
+        if !self.persist.tracker.lock().is_troubled() {
+            return Vec::new();
+        }
         if let Err(error) = self.persist.absorb().await {
             tracing::debug!(%error, "what was changed last is not seen yet");
         }
