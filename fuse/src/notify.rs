@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum What {
     Node(NodeId),
+    Attributes(NodeId),
     Name(NodeId, Arc<[u8]>),
 }
 
@@ -75,6 +76,8 @@ impl Notify {
 fn tell(notifier: &Notifier, what: &What) {
     let told = match what {
         What::Node(node) => notifier.inval_inode(INodeNo(*node), 0, 0),
+        // An offset below zero: its pages stay.
+        What::Attributes(node) => notifier.inval_inode(INodeNo(*node), -1, 0),
         What::Name(parent, name) => notifier.inval_entry(INodeNo(*parent), OsStr::from_bytes(name)),
     };
     match told {
@@ -90,6 +93,10 @@ fn tell(notifier: &Notifier, what: &What) {
 impl Invalidate for Notify {
     async fn node(&self, node: NodeId) {
         self.note(What::Node(node)).await;
+    }
+
+    async fn attributes(&self, node: NodeId) {
+        self.note(What::Attributes(node)).await;
     }
 
     async fn name(&self, parent: NodeId, name: &[u8]) {

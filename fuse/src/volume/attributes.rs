@@ -77,6 +77,9 @@ impl Volume {
     async fn set(&self, node: NodeId, set: &SetAttributes) -> Result<()> {
         let file = self.open_file(node);
         if let Some(file) = &file {
+            if self.path(node).is_err() {
+                self.taken(node).await;
+            }
             if set.mtime.is_some() {
                 *file.times.lock() = Times::default();
             }

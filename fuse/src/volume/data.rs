@@ -3,11 +3,12 @@
 use super::{
     Mode, NodeId, OpenHow, Opened, Volume,
     open::{Current, Handle, OpenFile, Why},
+    tree::Node,
 };
 use crate::{Errno, Result};
 use bytes::Bytes;
 use forebay_writeback::{
-    ErrorKind,
+    ErrorKind, Path,
     file::{Draft, FileReader},
     names::StatKind,
 };
@@ -16,10 +17,15 @@ use std::{
     ops::Range,
     os::fd::OwnedFd,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 /// Times that a write is begun anew because the draft was placed between two of its steps.
 const PLACED_MEANWHILE_MAX: u32 = 64;
+
+/// Looks for a content whose name has just gone, each after a pause: between its change and its last reader there are some steps.
+const GOING_LOOKS_MAX: u32 = 20;
+const GOING_PAUSE: Duration = Duration::from_millis(5);
 
 impl Volume {
     /// Opens a file.
@@ -27,7 +33,7 @@ impl Volume {
         let _moving = self.moving.read().await;
         let writes = flags & libc::O_ACCMODE != libc::O_RDONLY;
         if writes {
-            self.check_changeable(&self.path(node)?)?;
+            self.check_changeable(&self.present_path(node)?)?;
         }
         let file = self.file(node).await?;
         let how = self.open_how(&file, writes).await?;
@@ -59,19 +65,83 @@ impl Volume {
         if let Some(file) = self.open_file(node) {
             return Ok(file);
         }
-        let path = self.path(node)?;
-        let reader = match self.cache.read_file(&path).await {
-            Ok(reader) => reader,
+        let reader = match self.opens_nothing() {
+            true => self.content_of(node).await?,
+            false => self.named_content(node).await?,
+        };
+        let tree = self.tree.lock();
+        let mut files = self.files.lock();
+        let file = match files.get(&node) {
+            Some(file) => Arc::clone(file),
+            None => OpenFile::new(node, Current::of(reader), None),
+        };
+        // One that the kernel let go of meanwhile is not kept.
+        if tree.get(node).is_some() || !self.opens_nothing() {
+            files.insert(node, Arc::clone(&file));
+        }
+        Ok(file)
+    }
+
+    /// The path of a node that is about to be opened. ESTALE when it lost its name since it was looked up: then the kernel looks that up
+    /// again by itself.
+    fn present_path(&self, node: NodeId) -> Result<Path> {
+        self.path(node).map_err(|_| Errno(libc::ESTALE))
+    }
+
+    /// The content that a node was looked up with, where nothing is opened. ESTALE when it is gone.
+    async fn content_of(&self, node: NodeId) -> Result<FileReader> {
+        for _ in 0..GOING_LOOKS_MAX {
+            // It was taken when its bytes were about to go.
+            if let Some(file) = self.open_file(node)
+                && let Some(reader) = file.content.read().await.reader.clone()
+            {
+                return Ok(reader);
+            }
+            if let Some(reader) = self.content_by_name(node).await? {
+                return Ok(reader);
+            }
+            let known = |known: &Node| (Arc::clone(&known.name), known.row);
+            let part = self.tree.lock().get(node).map(known).ok_or(Errno(libc::ESTALE))?;
+            match self.cache.read_content(part.1).await {
+                Ok(reader) => return Ok(reader),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+            let row = part.1;
+            if let Some(reader) = self.cache.read_retired(&[part]).await?.remove(&row) {
+                return Ok(reader);
+            }
+            tokio::time::sleep(GOING_PAUSE).await;
+        }
+        Err(Errno(libc::ESTALE))
+    }
+
+    /// The same, if its name still leads to it.
+    async fn content_by_name(&self, node: NodeId) -> Result<Option<FileReader>> {
+        let Ok(path) = self.path(node) else { return Ok(None) };
+        let (reader, stat) = match self.cache.open_file(&path).await {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.not_a_file(node).await),
             Err(error) => return Err(error.into()),
         };
-        let content = Current {
-            reader: Some(reader),
-            draft: None,
+        let tree = self.tree.lock();
+        let known = tree.get(node).ok_or(Errno(libc::ESTALE))?;
+        Ok((!known.is_replaced_by(&stat)).then_some(reader))
+    }
+
+    /// What the name of a node leads to. The node stands for that from now on.
+    async fn named_content(&self, node: NodeId) -> Result<FileReader> {
+        let path = self.present_path(node)?;
+        let (reader, stat) = match self.cache.open_file(&path).await {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.not_a_file(node).await),
+            Err(error) => return Err(error.into()),
         };
-        let mut files = self.files.lock();
-        let file = files.entry(node).or_insert_with(|| OpenFile::new(node, content, None));
-        Ok(Arc::clone(file))
+        if let Some(known) = self.tree.lock().get_mut(node) {
+            known.row = stat.id;
+        }
+        Ok(reader)
     }
 
     async fn not_a_file(&self, node: NodeId) -> Errno {
@@ -161,7 +231,7 @@ impl Volume {
         content.read(offset, size).await
     }
 
-    /// Reads by a node, where the kernel opens nothing.
+    /// Reads by a node, where the kernel opens nothing: what it was when it was looked up, whatever its name leads to by now.
     pub async fn read_node(&self, node: NodeId, offset: u64, size: u32) -> Result<Bytes> {
         let file = self.file(node).await?;
         let content = file.content.read().await;
@@ -285,7 +355,8 @@ impl Volume {
     /// be placed.
     async fn ended(&self, file: &Arc<OpenFile>, settled: Result<()>) -> Result<()> {
         match settled {
-            Ok(()) => self.let_go(file).await,
+            // What another door has the name of is nobody's any more.
+            Ok(()) | Err(Errno(libc::ESTALE)) => self.let_go(file).await,
             Err(Errno(libc::ENOSPC)) if !file.is_promised().await => self.give_up(file).await,
             Err(_) => {}
         }
@@ -307,11 +378,6 @@ impl Volume {
         if !self.forget_closed(file) {
             return;
         }
-        let name = self
-            .tree
-            .lock()
-            .get(file.node)
-            .map(|node| (node.parent, Arc::clone(&node.name)));
         tracing::warn!(
             node = file.node,
             "there is no room for the changes of a file; they are given up"
@@ -321,14 +387,23 @@ impl Volume {
         } else if let Some(draft) = file.content.write().await.draft.take() {
             draft.discard().await;
         }
-        // Nobody waits until the kernel has looked the name up again: it may hold the directory for a rename, which waits for us.
+        self.forget_name(file.node);
+    }
+
+    /// Has the kernel look a name up again. Nobody waits until it has: it may hold the directory for a rename, which waits for us.
+    pub(super) fn forget_name(&self, node: NodeId) {
+        let name = |node: &Node| (node.parent, Arc::clone(&node.name));
+        let name = self.tree.lock().get(node).map(name);
         if let (Some(kernel), Some(name)) = (self.kernel.get(), name) {
             kernel.forget(vec![name]);
         }
     }
 
-    /// Whether nobody has it open, and so it is not known as open any more.
+    /// Whether nobody has it open, and so it is not known as open any more. Where nothing is opened only the kernel's forgetting tells.
     fn forget_closed(&self, file: &Arc<OpenFile>) -> bool {
+        if self.opens_nothing() {
+            return false;
+        }
         let mut files = self.files.lock();
         if file.opens.lock().all > 0 {
             return false;

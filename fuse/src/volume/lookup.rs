@@ -1,6 +1,11 @@
 //! Attributes of nodes, lookups, and how long the kernel may remember them.
 
-use super::{Attr, Entry, FileKind, Mode, NodeId, ROOT, Volume, open::OpenFile, system_time, tree::Tree};
+use super::{
+    Attr, Entry, FileKind, Mode, NodeId, ROOT, Volume,
+    open::OpenFile,
+    system_time,
+    tree::{Node, Shown, Tree},
+};
 use crate::{Errno, Result};
 use forebay_writeback::{
     ErrorKind, Path,
@@ -10,7 +15,7 @@ use std::time::Duration;
 
 /// What the cache alone decides is remembered until it says otherwise.
 const TTL_OWN: Duration = Duration::from_secs(24 * 3600);
-/// Names that the kernel may know; each takes about 200 bytes here and 1 KiB there.
+/// Names that the kernel may know; each takes about 250 bytes here and 1 KiB there.
 pub(super) const KNOWN_MAX: usize = 1 << 20;
 const FORGOTTEN_AT_ONCE: usize = 1024;
 /// What an under-store may change by itself.
@@ -28,6 +33,7 @@ impl Volume {
         let path = self.child_path(parent, name)?;
         match self.cache.stat(&path).await {
             Ok(stat) => {
+                let stat = self.look_twice(parent, name, &path, stat).await?;
                 self.limit_names(KNOWN_MAX);
                 Ok(self.show(parent, name, &stat))
             }
@@ -56,14 +62,29 @@ impl Volume {
     /// A name that leads nowhere any more: whoever has its file open goes on with it.
     async fn lose(&self, parent: NodeId, name: &[u8]) {
         let node = self.tree.lock().find(parent, name);
-        let file = node.and_then(|node| self.open_file(node));
-        self.lost(node, file).await;
+        if let Some(node) = node {
+            self.taken(node).await;
+        }
     }
 
-    /// Shows a name to the kernel.
+    /// Another door has taken the name of a node.
+    pub(super) async fn taken(&self, node: NodeId) {
+        let file = self.open_file(node);
+        if let Some(file) = &file {
+            file.take_name(self.tree.lock().get(node).and_then(Node::left));
+        }
+        self.lost(Some(node), file).await;
+    }
+
+    /// Shows a name to the kernel. Where the node of the name is in use and stands for another row, one of the two is old: what was read of
+    /// a directory some time ago does not decide which, and the node stays what it was.
     pub(super) fn show(&self, parent: NodeId, name: &[u8], stat: &Stat) -> Entry {
         let mut tree = self.tree.lock();
         let known = tree.len();
+        let other = tree
+            .find(parent, name)
+            .and_then(|node| self.other_in_use(&tree, node, stat));
+        let stat = other.as_ref().unwrap_or(stat);
         let node = tree.remember(parent, name, stat.id);
         // A directory may be where a program stands.
         if tree.len() > known && stat.kind != StatKind::Dir {
@@ -71,6 +92,29 @@ impl Volume {
         }
         drop(tree);
         self.entry(node, stat)
+    }
+
+    /// What a node in use stands for, when that is not `now`.
+    fn other_in_use(&self, tree: &Tree, node: NodeId, now: &Stat) -> Option<Stat> {
+        let known = tree.get(node).filter(|known| known.is_other(now.id))?;
+        let used = self.opens_nothing() || self.open_file(node).is_some();
+        used.then(|| known.left()).flatten()
+    }
+
+    /// Another door may have put something else at a name, of which it was not told here yet. What is there then.
+    async fn look_twice(&self, parent: NodeId, name: &[u8], path: &Path, stat: Stat) -> Result<Stat> {
+        let other = {
+            let tree = self.tree.lock();
+            tree.find(parent, name)
+                .filter(|node| self.other_in_use(&tree, *node, &stat).is_some())
+        };
+        match other {
+            Some(node) => {
+                self.check_name(path, node).await;
+                Ok(self.cache.stat(path).await?)
+            }
+            None => Ok(stat),
+        }
     }
 
     /// Asks the kernel to let go of some names if it knows too many.
@@ -107,16 +151,38 @@ impl Volume {
 
     pub(super) async fn attributes_of(&self, node: NodeId) -> Result<Entry> {
         let stat = self.stat_of(node).await?;
-        Ok(self.entry(node, &stat))
+        let mut entry = self.entry(node, &stat);
+        // Its directory may be gone with it.
+        if entry.attr.kind == FileKind::File && self.path(node).is_err() {
+            entry.attr.nlink = 0;
+        }
+        Ok(entry)
     }
 
-    /// What the cache says of a node, or the file itself where the cache has no name for it.
+    /// What the cache says of a node, or the file itself where the cache has no name for it. Of a file whose name is gone, or leads
+    /// elsewhere, what was told last: whoever asks has it open.
     pub(super) async fn stat_of(&self, node: NodeId) -> Result<Stat> {
         if let Some(stat) = self.open_file(node).and_then(|file| file.apart.lock().clone()) {
             return Ok(stat);
         }
-        let path = self.path(node)?;
-        Ok(self.cache.stat(&path).await?)
+        let path = match self.path(node) {
+            Ok(path) => path,
+            Err(error) => return self.left(node).ok_or(error),
+        };
+        match self.cache.stat(&path).await {
+            Ok(stat) if self.is_other(node, &stat) => Ok(self.left(node).unwrap_or(stat)),
+            Ok(stat) => Ok(stat),
+            Err(error) if error.kind() == ErrorKind::NotFound => self.left(node).ok_or(error.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn left(&self, node: NodeId) -> Option<Stat> {
+        self.tree.lock().get(node)?.left()
+    }
+
+    fn is_other(&self, node: NodeId, stat: &Stat) -> bool {
+        self.tree.lock().get(node).is_some_and(|known| known.is_other(stat.id))
     }
 
     pub(super) fn entry(&self, node: NodeId, stat: &Stat) -> Entry {
@@ -124,6 +190,11 @@ impl Volume {
         let mut attr = attr(node, stat);
         if let Some(file) = &file {
             overlay(&mut attr, file);
+        }
+        if let Some(known) = self.tree.lock().get_mut(node)
+            && known.row == stat.id
+        {
+            known.shown = Shown::of(stat, attr.size);
         }
         if attr.kind == FileKind::Dir
             && let Some(touched) = self.tree.lock().get(node).and_then(|node| node.touched)

@@ -48,11 +48,11 @@ impl Volume {
     /// Like a lookup, by whoever holds `moving`.
     async fn lookup_here(&self, parent: NodeId, name: &[u8], path: &Path) -> Result<Entry> {
         let known = self.tree.lock().find(parent, name);
-        if let Some(file) = known
+        let pending = known
             .and_then(|node| self.open_file(node))
             .filter(|file| file.is_pending())
-            && let Some(stat) = file.apart.lock().clone()
-        {
+            .and_then(|file| file.apart.lock().clone());
+        if let Some(stat) = pending {
             return Ok(self.show(parent, name, &stat));
         }
         let stat = self.cache.stat(path).await?;

@@ -2,20 +2,36 @@
 //!
 //! The volume's own changes come back by the same way and are told apart by their path: the kernel knows of them already, and telling it
 //! while it waits for their answer would block both.
+//!
+//! Where nothing is opened a node stands for a content, not for a name: what it was when it was looked up is read through it for as long
+//! as the kernel knows it. Its bytes are taken when they are about to go, not before: a listing of a million names costs nothing. The
+//! kernel is told to forget a name that is gone, and then knows the node only while a program has it open or mapped; so what is held is
+//! what an open file would hold.
 
-use super::{NodeId, Volume, lookup::known};
+use super::{
+    NodeId, Volume,
+    lookup::known,
+    open::{Current, OpenFile},
+};
 use async_trait::async_trait;
 use forebay_writeback::{
-    Path,
+    ErrorKind, Path,
     changes::{Change, Observer},
+    file::{FileReader, GoingContent, Keeper},
+    names::Stat,
 };
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+
+/// Longest wait for a placement of our own, which may in turn wait until others have been told of it.
+const PLACING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Tells the kernel to ask again. It returns when the kernel has taken note.
 #[async_trait]
 pub trait Invalidate: Debug + Send + Sync {
     /// Attributes and content of the node.
     async fn node(&self, node: NodeId);
+    /// Attributes of the node; its content stays.
+    async fn attributes(&self, node: NodeId);
     /// Where the name leads.
     async fn name(&self, parent: NodeId, name: &[u8]);
     /// Names that it need not know any more. Nobody waits for it.
@@ -67,41 +83,75 @@ impl Volume {
         let _ = self.kernel.set(kernel);
         let observer: Arc<dyn Observer> = Arc::new(Follower(Arc::clone(self)));
         self.cache.observe(&observer);
+        if self.opens_nothing() {
+            let keeper: Arc<dyn Keeper> = Arc::clone(self) as _;
+            self.cache.keep_for(&keeper);
+        }
         observer
     }
 
-    async fn name_changed(&self, path: &Path) {
-        let Some((parent, node)) = known(&self.tree.lock(), path) else {
-            return;
+    /// Answers the node that lost this name.
+    async fn name_changed(&self, path: &Path) -> Option<NodeId> {
+        let (parent, node) = known(&self.tree.lock(), path)?;
+        let lost = match node {
+            Some(node) => self.look_again(path, node).await,
+            None => false,
         };
-        if let Some(node) = node {
-            self.look_again(path, node).await;
-        }
         if let (Some(kernel), Some(name)) = (self.kernel.get(), path.name()) {
             kernel.name(parent, name).await;
             kernel.node(parent).await;
         }
+        node.filter(|_| lost)
     }
 
-    /// A name whose node has other content now gets another node: whoever has the old one open keeps what it reads.
-    async fn look_again(&self, path: &Path, node: NodeId) {
-        let row = self.tree.lock().get(node).map(|node| node.row);
-        let stat = self.cache.stat(path).await.ok();
-        if stat.as_ref().map(|stat| stat.id) != row {
-            let file = self.open_file(node).filter(|file| !file.is_pending());
-            if let Some(file) = &file {
-                *file.apart.lock() = stat;
-            }
-            self.lost(Some(node), file).await;
-        }
+    /// Looks at a name again, and tells the kernel of what is there now. Answers whether its node lost it.
+    async fn look_again(&self, path: &Path, node: NodeId) -> bool {
+        let lost = self.check_name(path, node).await;
         if let Some(kernel) = self.kernel.get() {
-            kernel.node(node).await;
+            match lost {
+                true => kernel.attributes(node).await,
+                false => kernel.node(node).await,
+            }
         }
+        lost
+    }
+
+    /// A name whose node has other content now gets another node: whoever has the old one open keeps what it reads. Answers whether it did.
+    pub(super) async fn check_name(&self, path: &Path, node: NodeId) -> bool {
+        let file = self.open_file(node);
+        // While our own content is being placed nobody knows which is the later one. When that takes too long, it finds out itself.
+        let _placing = match &file {
+            Some(file) => match tokio::time::timeout(PLACING_PATIENCE, file.placing.lock()).await {
+                Ok(placing) => Some(placing),
+                Err(_) => return false,
+            },
+            None => None,
+        };
+        let lost = match self.cache.stat(path).await {
+            Ok(stat) => self.is_replaced(node, &stat),
+            // What is being created here is in nobody's way; a store that is away says nothing.
+            Err(error) => error.kind() == ErrorKind::NotFound && !file.as_ref().is_some_and(|file| file.is_pending()),
+        };
+        if lost {
+            self.taken(node).await;
+        }
+        lost
+    }
+
+    /// Whether a name leads to other content than its node stands for. If not, the node stands for the row that it has now.
+    fn is_replaced(&self, node: NodeId, now: &Stat) -> bool {
+        let mut tree = self.tree.lock();
+        let Some(known) = tree.get_mut(node) else { return false };
+        let replaced = known.is_replaced_by(now);
+        if !replaced {
+            known.row = now.id;
+        }
+        replaced
     }
 
     /// Everything that the kernel knows below a directory is looked at again.
     async fn changed_under(&self, path: &Path) {
-        self.name_changed(path).await;
+        let mut lost = Vec::from_iter(self.name_changed(path).await);
         let mut below = vec![path.clone()];
         while let Some(path) = below.pop() {
             let dir = self.tree.lock().walk(&path);
@@ -109,7 +159,7 @@ impl Volume {
             let children = self.tree.lock().children(dir);
             for (_, name) in children {
                 if let Ok(child) = path.join(&name) {
-                    self.name_changed(&child).await;
+                    lost.extend(self.name_changed(&child).await);
                     below.push(child);
                 }
             }
@@ -117,11 +167,56 @@ impl Volume {
                 kernel.node(dir).await;
             }
         }
+        self.hold(&lost).await;
+    }
+
+    /// Where nothing is opened, whoever reads parts of an old version goes on with them for as long as the kernel knows them, whether
+    /// the version is kept so long or not.
+    async fn hold(&self, nodes: &[NodeId]) {
+        if !self.opens_nothing() || nodes.is_empty() {
+            return;
+        }
+        let parts: Vec<_> = {
+            let tree = self.tree.lock();
+            let files = self.files.lock();
+            let known = nodes.iter().filter(|node| !files.contains_key(node));
+            let known = known.filter_map(|node| Some((*node, tree.get(*node)?)));
+            known
+                .map(|(id, node)| (id, (Arc::clone(&node.name), node.row)))
+                .collect()
+        };
+        let names: Vec<_> = parts.iter().map(|(_, part)| part.clone()).collect();
+        let mut readers = match self.cache.read_retired(&names).await {
+            Ok(readers) => readers,
+            Err(error) => {
+                return tracing::warn!(%error, "parts that lost their names are not held for those who read them");
+            }
+        };
+        for (node, (_, row)) in parts {
+            if let Some(reader) = readers.remove(&row) {
+                self.keep(node, reader);
+            }
+        }
+    }
+
+    /// Keeps a content for as long as the kernel knows its node.
+    fn keep(&self, node: NodeId, reader: FileReader) {
+        let tree = self.tree.lock();
+        if tree.get(node).is_some() {
+            let mut files = self.files.lock();
+            files
+                .entry(node)
+                .or_insert_with(|| OpenFile::new(node, Current::of(reader), None));
+        }
     }
 
     async fn renamed_elsewhere(&self, from: &Path, to: &Path, exchange: bool) {
-        let places = self.move_node(from, to, exchange).await;
+        let replaced = known(&self.tree.lock(), to).and_then(|(_, node)| node);
+        let places = self.move_node(from, to, exchange);
         let Some(kernel) = self.kernel.get() else { return };
+        if let Some(node) = replaced {
+            kernel.attributes(node).await;
+        }
         for (parent, path) in places.into_iter().zip([from, to]) {
             if let (Some(parent), Some(name)) = (parent, path.name()) {
                 kernel.name(parent, name).await;
@@ -130,9 +225,9 @@ impl Volume {
         }
     }
 
-    /// Moves a node in the tree. Answers the directories of both names, as far as the kernel knows them.
-    async fn move_node(&self, from: &Path, to: &Path, exchange: bool) -> [Option<NodeId>; 2] {
-        let _moving = self.moving.write().await;
+    /// Moves a node in the tree. Answers the directories of both names, as far as the kernel knows them. It does not wait for those who go
+    /// from a node to a path: the name is gone already, and one of them may be a rename of ours that waits until its door is told.
+    fn move_node(&self, from: &Path, to: &Path, exchange: bool) -> [Option<NodeId>; 2] {
         let mut tree = self.tree.lock();
         let (source, target) = (known(&tree, from), known(&tree, to));
         match (source, target, from.name(), to.name()) {
@@ -147,6 +242,21 @@ impl Volume {
             }
         }
         [source.map(|(parent, _)| parent), target.map(|(parent, _)| parent)]
+    }
+}
+
+impl Keeper for Volume {
+    fn goes(&self, content: &GoingContent<'_>) {
+        let node = content.id();
+        let shown = self.tree.lock().get(node).is_some_and(|known| known.row == node);
+        if !shown || self.files.lock().contains_key(&node) {
+            return;
+        }
+        if let Some(kept) = content.keep() {
+            self.keep(node, self.cache.read_kept(kept));
+        }
+        // Not every name that goes is told of.
+        self.forget_name(node);
     }
 }
 
@@ -170,7 +280,9 @@ impl Observer for Follower {
     async fn changed(&self, change: &Change) {
         let volume = &self.0;
         match change {
-            Change::Name(path) if !volume.is_own(path) => volume.name_changed(path).await,
+            Change::Name(path) if !volume.is_own(path) => {
+                volume.name_changed(path).await;
+            }
             Change::Under(path) => volume.changed_under(path).await,
             Change::Renamed { from, to, exchange } if !volume.is_own(from) => {
                 volume.renamed_elsewhere(from, to, *exchange).await;

@@ -5,26 +5,42 @@
 //! 3. *Placed*, by close or fsync: the name leads to the draft's content. A small draft stays and can be changed again; a large one has
 //!    become the content, and the next change begins with a copy.
 //! 4. *Apart*: a file whose name is not in the cache, because it was never placed or is gone. Its attributes are here alone.
-//! 5. *Released*: the last one who had it open has let go. Changes that were never placed are placed now, or given up with the name; and those for
+//! 5. *Taken*: another door has removed its name or put something else there. Whoever has it open goes on with what he has, and changes
+//!    that are not placed have no place any more: fsync and close say ESTALE, and what the other one wrote stays.
+//! 6. *Released*: the last one who had it open has let go. Changes that were never placed are placed now, or given up with the name; and those for
 //!    which there is no room, unless an fsync has promised them.
+//!
+//! Why not the last close wins: the other one may have appended, and was told that it is there. A local file system has both in the
+//! same file; here each writes a content, and one of them would be lost without a word.
 
-use super::{NodeId, Volume};
+use super::{
+    NodeId, Volume,
+    tree::{Node, Shown},
+};
 use crate::{Errno, Result};
 use forebay_runtime::clock::Timestamp;
 use forebay_writeback::{
+    Error, ErrorKind, Path,
     file::{Draft, FileReader, PlaceDraft},
     names::Stat,
 };
 use parking_lot::Mutex;
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::RwLock;
 
 /// Closes of one large file, each after changes, that place it. Its copies by many processes (a shell's redirection) would each copy it
 /// anew; from here on a close makes it durable, and the last one places it.
 const LARGE_PLACEMENTS_MAX: u32 = 4;
+
+/// Looks for the new name of a file that is not where it was, each after a pause.
+const MOVE_LOOKS_MAX: u32 = 20;
+const MOVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A file that is open.
 #[derive(Debug)]
@@ -37,6 +53,8 @@ pub(super) struct OpenFile {
     /// Attributes of a file that has no name in the cache.
     pub(super) apart: Mutex<Option<Stat>>,
     pub(super) unlinked: AtomicBool,
+    /// Whether that was another door's doing.
+    taken: AtomicBool,
     /// Times of changes that are not placed.
     pub(super) times: Mutex<Times>,
     pub(super) opens: Mutex<Opens>,
@@ -57,6 +75,13 @@ pub(super) struct Current {
 }
 
 impl Current {
+    pub(super) fn of(reader: FileReader) -> Self {
+        Self {
+            reader: Some(reader),
+            draft: None,
+        }
+    }
+
     pub(super) fn size(&self) -> u64 {
         match (&self.draft, &self.reader) {
             (Some(draft), _) => draft.size(),
@@ -126,6 +151,7 @@ impl OpenFile {
             large_placements: AtomicU32::new(0),
             apart: Mutex::new(apart),
             unlinked: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
             times: Mutex::default(),
             opens: Mutex::default(),
         })
@@ -133,6 +159,22 @@ impl OpenFile {
 
     pub(super) fn is_unlinked(&self) -> bool {
         self.unlinked.load(Ordering::Acquire)
+    }
+
+    /// Another door has taken its name. `left`: its attributes, unless they are here.
+    pub(super) fn take_name(&self, left: Option<Stat>) {
+        if !self.is_unlinked() {
+            self.taken.store(true, Ordering::Release);
+            self.apart_with(left);
+            self.unlinked.store(true, Ordering::Release);
+        }
+    }
+
+    fn apart_with(&self, left: Option<Stat>) {
+        let mut apart = self.apart.lock();
+        if apart.is_none() {
+            *apart = left;
+        }
     }
 
     /// Whether its name is not in the cache yet.
@@ -186,8 +228,21 @@ impl OpenFile {
     }
 
     async fn is_changed(&self) -> bool {
+        self.has_unplaced().await || self.is_pending()
+    }
+
+    async fn has_unplaced(&self) -> bool {
         let content = self.content.read().await;
-        content.draft.as_ref().is_some_and(|draft| draft.is_changed()) || self.is_pending()
+        content.draft.as_ref().is_some_and(|draft| draft.is_changed())
+    }
+
+    /// The answer to whoever wants changes placed that have no name any more: nobody will see them, which is fine for a file that was
+    /// unlinked here, and an error where another door has the name.
+    async fn settle_unlinked(&self) -> Result<()> {
+        match self.taken.load(Ordering::Acquire) && self.has_unplaced().await {
+            true => Err(Errno(libc::ESTALE)),
+            false => Ok(()),
+        }
     }
 }
 
@@ -203,35 +258,81 @@ pub(super) enum Why {
 }
 
 impl Volume {
-    /// Makes the changes of a file durable, and visible where that is due.
+    /// Makes the changes of a file durable, and visible where that is due. ESTALE: another door has its name.
     pub(super) async fn settle(&self, file: &OpenFile, why: Why) -> Result<()> {
-        if file.is_unlinked() || !file.is_changed().await {
+        if file.is_unlinked() {
+            return file.settle_unlinked().await;
+        }
+        if !file.is_changed().await {
             return Ok(());
         }
         let _placing = file.placing.lock().await;
-        if file.is_unlinked() || !file.is_changed().await {
-            return Ok(());
+        if file.is_unlinked() {
+            return file.settle_unlinked().await;
         }
-        let path = self.path(file.node)?;
         let Some(draft) = file.content.read().await.draft.clone() else {
             return Ok(());
         };
+        if !file.is_changed().await {
+            return Ok(());
+        }
+        loop {
+            let Ok(path) = self.path(file.node) else {
+                self.take_name(file);
+                return file.settle_unlinked().await;
+            };
+            match self.place(file, &draft, &path, why).await {
+                Err(error) if matches!(error.kind(), ErrorKind::Aborted | ErrorKind::NotFound) => {
+                    if self.has_moved(file, &path).await {
+                        continue;
+                    }
+                    // It is not known here yet what the other door did, or it was taken for our own doing.
+                    tracing::warn!(%path, %error, "changes of a file have no place any more");
+                    self.take_name(file);
+                    self.forget_name(file.node);
+                    return Err(Errno(libc::ESTALE));
+                }
+                placed => return Ok(placed?),
+            }
+        }
+    }
+
+    /// Whether another door has given a file another name than `before`. It may have done so a moment ago, and tell of it in the next.
+    async fn has_moved(&self, file: &OpenFile, before: &Path) -> bool {
+        for _ in 0..MOVE_LOOKS_MAX {
+            match self.path(file.node) {
+                Ok(now) if now != *before => return true,
+                Ok(_) if !file.is_unlinked() => tokio::time::sleep(MOVE_PAUSE).await,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    async fn place(&self, file: &OpenFile, draft: &Arc<Draft>, path: &Path, why: Why) -> Result<(), Error> {
         let small = draft.is_small().await;
         let often = file.large_placements.load(Ordering::Relaxed) >= LARGE_PLACEMENTS_MAX;
-        if !small && (why == Why::Sync || (why == Why::Close && often)) {
-            return Ok(draft.sync(&path, file.how()).await?);
-        }
         let how = file.how();
-        let own = self.begin_own(&path);
-        if !(small && draft.place(&path, how).await?) {
+        if !small && (why == Why::Sync || (why == Why::Close && often)) {
+            return draft.sync(path, how).await;
+        }
+        let own = self.begin_own(path);
+        if !(small && draft.place(path, how).await?) {
             let mut content = file.content.write().await;
             file.large_placements.fetch_add(1, Ordering::Relaxed);
-            content.reader = Some(draft.finish(&path, how).await?);
+            content.reader = Some(draft.finish(path, how).await?);
             content.draft = None;
         }
         drop(own);
-        self.placed(file, &draft, how);
+        self.placed(file, draft, how);
         Ok(())
+    }
+
+    /// Another door has taken the name of an open file.
+    fn take_name(&self, file: &OpenFile) {
+        let mut tree = self.tree.lock();
+        file.take_name(tree.get(file.node).and_then(Node::left));
+        tree.unlink(file.node);
     }
 
     /// The name of `file` leads to what was in `draft`.
@@ -239,6 +340,12 @@ impl Volume {
         let mut tree = self.tree.lock();
         if let Some(node) = tree.get_mut(file.node) {
             node.row = draft.placed_ino();
+            if let Some(stat) = &*file.apart.lock() {
+                node.shown = Shown::of(stat, draft.size());
+            }
+            if let Some(shown) = &mut node.shown {
+                shown.placed(draft.size(), how.mtime, how.ctime);
+            }
         }
         tree.mark_placed(file.node);
         drop(tree);

@@ -42,6 +42,12 @@ impl World {
     }
 
     async fn open(&self) -> (Cache, Arc<Volume>) {
+        let cache = self.cache().await;
+        let volume = Volume::new(cache.clone(), VolumeOptions::default());
+        (cache, volume)
+    }
+
+    async fn cache(&self) -> Cache {
         let components = Components {
             disk: RealDisk::shared(),
             clock: RealClock::shared(),
@@ -52,9 +58,7 @@ impl World {
         let mut settings = Settings::new(self.folder.path());
         // The folder of a test may be anywhere.
         settings.ack = forebay_writeback::AckLevel::Memory;
-        let cache = Cache::open(settings, components).await.unwrap();
-        let volume = Volume::new(cache.clone(), VolumeOptions::default());
-        (cache, volume)
+        Cache::open(settings, components).await.unwrap()
     }
 }
 
@@ -366,6 +370,251 @@ async fn a_kernel_that_knows_too_many_names_lets_go_of_what_is_not_open() {
     close(&volume, open).await;
 }
 
+/// What another door may do to a file that is open here.
+#[derive(Clone, Copy, Debug)]
+enum Elsewhere {
+    Overwrite,
+    Append,
+    Truncate,
+    Delete,
+    DeleteAndPut,
+    RenameOver,
+    DeleteDirectory,
+}
+
+const ELSEWHERE: [Elsewhere; 7] = [
+    Elsewhere::Overwrite,
+    Elsewhere::Append,
+    Elsewhere::Truncate,
+    Elsewhere::Delete,
+    Elsewhere::DeleteAndPut,
+    Elsewhere::RenameOver,
+    Elsewhere::DeleteDirectory,
+];
+
+impl Elsewhere {
+    /// Does it to `/d/f`. Answers what is there then.
+    async fn act(self, cache: &Cache) -> Option<Vec<u8>> {
+        match self {
+            Elsewhere::Overwrite => put_elsewhere(cache, "/d/f", b"theirs").await,
+            Elsewhere::Append => {
+                let how = WriteFile {
+                    mode: WriteMode::Append,
+                    ..WriteFile::default()
+                };
+                let mut writer = cache.write_file(&at("/d/f"), how).await.unwrap();
+                writer.append(vec![b"+theirs"[..].into()]).await.unwrap();
+                writer.commit().await.unwrap();
+            }
+            Elsewhere::Truncate => cache.truncate(&at("/d/f"), 2).await.unwrap(),
+            Elsewhere::Delete => cache.delete(&at("/d/f"), false).await.unwrap(),
+            Elsewhere::DeleteAndPut => {
+                cache.delete(&at("/d/f"), false).await.unwrap();
+                put_elsewhere(cache, "/d/f", b"theirs").await;
+            }
+            Elsewhere::RenameOver => {
+                put_elsewhere(cache, "/other", b"theirs").await;
+                let how = Rename {
+                    replace: true,
+                    ..Rename::default()
+                };
+                cache.rename(&at("/other"), &at("/d/f"), how).await.unwrap();
+            }
+            Elsewhere::DeleteDirectory => cache.delete(&at("/d"), true).await.unwrap(),
+        }
+        elsewhere(cache, "/d/f").await
+    }
+}
+
+/// A volume that follows changes, with a file `/d/f` of this content; its node.
+async fn with_file(
+    world: &World,
+    content: &[u8],
+) -> (
+    Cache,
+    Arc<Volume>,
+    Arc<dyn forebay_writeback::changes::Observer>,
+    NodeId,
+) {
+    let (cache, volume) = world.open().await;
+    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let dir = volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap().attr.node;
+    let (entry, opened) = volume.create(dir, b"f", 0o640, WRITE, NOBODY).await.unwrap();
+    volume.write(opened.handle, 0, content).await.unwrap();
+    close(&volume, opened.handle).await;
+    (cache, volume, observer, entry.attr.node)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_file_keeps_its_content_and_attributes_whatever_another_door_does_with_its_name() {
+    for change in ELSEWHERE {
+        let world = World::new();
+        let (cache, volume, _observer, node) = with_file(&world, b"0123456789").await;
+        let before = volume.getattr(node).await.unwrap().attr;
+        let opened = volume.open(node, READ).await.unwrap();
+        change.act(&cache).await;
+        assert_eq!(read_all(&volume, opened.handle).await, b"0123456789", "{change:?}");
+        let after = volume.getattr(node).await.unwrap().attr;
+        assert_eq!(
+            (after.size, after.mode, after.mtime, after.nlink),
+            (10, 0o640, before.mtime, 0),
+            "{change:?}"
+        );
+        close(&volume, opened.handle).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_to_a_file_that_another_door_changed_are_refused_and_not_dropped() {
+    for change in ELSEWHERE {
+        for written_before in [false, true] {
+            let world = World::new();
+            let (cache, volume, _observer, node) = with_file(&world, b"0123456789").await;
+            let handle = volume.open(node, WRITE).await.unwrap().handle;
+            if written_before {
+                volume.write(handle, 0, b"early").await.unwrap();
+            }
+            let theirs = change.act(&cache).await;
+            volume.write(handle, 3, b"late").await.unwrap();
+            assert_eq!(volume.fsync(handle).await, Err(Errno(libc::ESTALE)), "{change:?}");
+            assert_eq!(volume.flush(handle).await, Err(Errno(libc::ESTALE)), "{change:?}");
+            assert_eq!(read_all(&volume, handle).await.get(3..7).unwrap(), b"late");
+            volume.release(handle).await.unwrap_err();
+            assert_eq!(elsewhere(&cache, "/d/f").await, theirs, "{change:?}");
+            assert!(volume.files.lock().is_empty(), "{change:?}: nothing of it stays");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_placed_before_another_door_came_is_no_reason_to_refuse() {
+    for change in ELSEWHERE {
+        let world = World::new();
+        let (cache, volume, _observer, node) = with_file(&world, b"0123456789").await;
+        let handle = volume.open(node, WRITE).await.unwrap().handle;
+        volume.write(handle, 0, b"placed").await.unwrap();
+        volume.fsync(handle).await.unwrap();
+        let theirs = change.act(&cache).await;
+        close(&volume, handle).await;
+        assert_eq!(elsewhere(&cache, "/d/f").await, theirs, "{change:?}");
+    }
+}
+
+/// The volume is told of a change after its commit; whoever closes between the two must not undo it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_nobody_told_of_yet_is_not_overwritten_by_a_close() {
+    for size in [10, 3_000_000] {
+        for change in ELSEWHERE {
+            let world = World::new();
+            let (cache, volume) = world.open().await;
+            let dir = volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap().attr.node;
+            let (_, created) = volume.create(dir, b"f", 0o640, WRITE, NOBODY).await.unwrap();
+            volume.write(created.handle, 0, &vec![7; size]).await.unwrap();
+            close(&volume, created.handle).await;
+            let node = volume.lookup(dir, b"f").await.unwrap().attr.node;
+            let handle = volume.open(node, WRITE).await.unwrap().handle;
+            volume.write(handle, 3, b"late").await.unwrap();
+            let theirs = change.act(&cache).await;
+            assert_eq!(
+                volume.flush(handle).await,
+                Err(Errno(libc::ESTALE)),
+                "{change:?} {size}"
+            );
+            assert_eq!(elsewhere(&cache, "/d/f").await, theirs, "{change:?} {size}");
+            volume.release(handle).await.unwrap_err();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_another_door_created_first_is_theirs() {
+    for size in [5, 3_000_000] {
+        for synced_before in [false, true] {
+            let world = World::new();
+            let (cache, volume) = world.open().await;
+            let _observer = volume.follow_changes(Arc::new(Told::default()));
+            let (node, handle) = create(&volume, "f").await;
+            volume.write(handle, 0, &vec![7; size]).await.unwrap();
+            if synced_before {
+                volume.fsync(handle).await.unwrap();
+            }
+            put_elsewhere(&cache, "/f", b"theirs").await;
+            volume.write(handle, 0, b"late").await.unwrap();
+            assert_eq!(volume.fsync(handle).await, Err(Errno(libc::ESTALE)));
+            assert_eq!(volume.flush(handle).await, Err(Errno(libc::ESTALE)));
+            volume.release(handle).await.unwrap_err();
+            assert_eq!(elsewhere(&cache, "/f").await.unwrap(), b"theirs");
+            let found = volume.lookup(ROOT, b"f").await.unwrap().attr.node;
+            assert!(found != node);
+            assert_eq!(content(&volume, found).await, b"theirs");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_created_stays_when_its_directory_is_looked_at_again() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let (_, handle) = create(&volume, "f").await;
+    volume.write(handle, 0, b"mine").await.unwrap();
+    let change = forebay_writeback::changes::Change::Under(at("/"));
+    observer.changed(&change).await;
+    close(&volume, handle).await;
+    assert_eq!(elsewhere(&cache, "/f").await.unwrap(), b"mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_opened_a_node_is_read_as_it_was_looked_up() {
+    for size in [10, 3_000_000] {
+        for read_before in [false, true] {
+            for change in ELSEWHERE {
+                let world = World::new();
+                let cache = world.cache().await;
+                cache.mkdir(&at("/d"), false).await.unwrap();
+                let content: &'static [u8] = vec![7; size].leak();
+                put_elsewhere(&cache, "/d/f", content).await;
+                let options = VolumeOptions {
+                    mode: Mode::Dataset,
+                    ..VolumeOptions::default()
+                };
+                let volume = Volume::new(cache.clone(), options);
+                let kernel = Arc::new(Told::default());
+                let _observer = volume.follow_changes(kernel.clone());
+                let dir = volume.lookup(ROOT, b"d").await.unwrap().attr.node;
+                let before = volume.lookup(dir, b"f").await.unwrap().attr;
+                let read = async || {
+                    volume
+                        .read_node(before.node, 0, u32::MAX)
+                        .await
+                        .map(|bytes| bytes == content)
+                };
+                if read_before {
+                    assert_eq!(read().await, Ok(true));
+                }
+                let theirs = change.act(&cache).await;
+                assert_eq!(read().await, Ok(true), "{change:?} {size}");
+                let after = volume.getattr(before.node).await.unwrap().attr;
+                assert_eq!(
+                    (after.size, after.mtime, after.nlink),
+                    (size as u64, before.mtime, 0),
+                    "{change:?}"
+                );
+                if let Some(theirs) = theirs {
+                    let now = volume.lookup(dir, b"f").await.unwrap().attr.node;
+                    assert_ne!(now, before.node);
+                    assert!(volume.read_node(now, 0, u32::MAX).await.unwrap() == theirs);
+                }
+                volume.forget(before.node, 1);
+                assert!(
+                    volume.open_file(before.node).is_none(),
+                    "its bytes are not held any longer"
+                );
+            }
+        }
+    }
+}
+
 /// Names that the kernel was told of.
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<String>>);
@@ -373,6 +622,8 @@ struct Told(Mutex<Vec<String>>);
 #[async_trait]
 impl Invalidate for Told {
     async fn node(&self, _node: NodeId) {}
+
+    async fn attributes(&self, _node: NodeId) {}
 
     async fn name(&self, _parent: NodeId, name: &[u8]) {
         self.0.lock().push(String::from_utf8_lossy(name).into_owned());

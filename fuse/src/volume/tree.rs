@@ -9,12 +9,17 @@
 
 use super::{NodeId, ROOT};
 use forebay_runtime::clock::Timestamp;
-use forebay_writeback::Path;
+use forebay_writeback::{
+    Path,
+    names::{Stat, StatKind, State},
+};
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
+/// Set in the number of what has no row.
+const NO_ROW: u64 = 1 << 63;
 /// Added to a number that is taken.
 const PROBE: u64 = 1 << 48;
 
@@ -35,6 +40,80 @@ pub(crate) struct Node {
     pub(crate) given: Vec<u64>,
     /// Stands for the content that the kernel may have cached.
     pub(crate) cached: Option<u64>,
+    /// The attributes of a file as they were last told: they hold for whoever has it open when its name is gone.
+    pub(crate) shown: Option<Shown>,
+}
+
+/// Attributes of a file that the kernel was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown {
+    size: u64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: Timestamp,
+    ctime: Timestamp,
+    atime: Timestamp,
+}
+
+impl Shown {
+    /// Of a file that has now so many bytes.
+    pub(crate) fn of(stat: &Stat, size: u64) -> Option<Self> {
+        (stat.kind == StatKind::File).then_some(Self {
+            size,
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            mtime: stat.mtime,
+            ctime: stat.ctime,
+            atime: stat.atime,
+        })
+    }
+
+    /// Other content took its place.
+    pub(crate) fn placed(&mut self, size: u64, mtime: Option<Timestamp>, ctime: Option<Timestamp>) {
+        self.size = size;
+        self.mtime = mtime.unwrap_or(self.mtime);
+        self.ctime = ctime.unwrap_or(self.ctime);
+    }
+}
+
+impl Node {
+    /// What is known of a file whose name is gone or leads elsewhere.
+    pub(crate) fn left(&self) -> Option<Stat> {
+        let shown = self.shown?;
+        Some(Stat {
+            path: Path::default(),
+            kind: StatKind::File,
+            size: shown.size,
+            mtime: shown.mtime,
+            mode: shown.mode,
+            state: State::Sealed,
+            cached_bytes: shown.size,
+            version: None,
+            etag: None,
+            id: self.row,
+            uid: shown.uid,
+            gid: shown.gid,
+            ctime: shown.ctime,
+            atime: shown.atime,
+            target: None,
+            special: None,
+        })
+    }
+
+    /// Whether a row of this number is another file's. What has no row has a number of its place, and gets a row, or loses it, without
+    /// a change of its content.
+    pub(crate) fn is_other(&self, id: u64) -> bool {
+        self.row != id && (self.row | id) & NO_ROW == 0
+    }
+
+    /// Whether what is at its name now has other content.
+    pub(crate) fn is_replaced_by(&self, now: &Stat) -> bool {
+        let differs = |shown: Shown| now.kind != StatKind::File || (shown.size, shown.mtime) != (now.size, now.mtime);
+        let moved = self.row != now.id;
+        self.is_other(now.id) || moved && self.shown.map_or(now.kind == StatKind::File, differs)
+    }
 }
 
 /// All of them.
@@ -68,6 +147,7 @@ impl Tree {
             listed: None,
             given: Vec::new(),
             cached: None,
+            shown: None,
         };
         tree.nodes.insert(ROOT, Box::new(root));
         tree
@@ -138,6 +218,7 @@ impl Tree {
             listed: None,
             given: Vec::new(),
             cached: None,
+            shown: None,
         };
         self.nodes.insert(id, Box::new(node));
         self.names.entry(parent).or_default().insert(name, id);

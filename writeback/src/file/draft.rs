@@ -4,8 +4,9 @@
 //! 2. *Large*, past [`SMALL_BYTES_MAX`] or when memory for drafts is taken: in a segment of its own that is not sealed yet.
 //!    [`Draft::sync`] makes it durable where it lies; a row then says whose content it becomes, so that the next start places what a
 //!    crash left.
-//! 3. *Placed*: the name leads to its content, which others see whole. A small draft can be changed and placed again; a large one has
-//!    ended, because its bytes are the content now, and a content is never changed.
+//! 3. *Placed*: the name leads to its content, which others see whole; but only where the name still leads to what the draft was made
+//!    of. What another has written there meanwhile stays, and whoever places is told (Aborted). A small
+//!    draft can be changed and placed again; a large one has ended, because its bytes are the content now, and a content is never changed.
 //!
 //! It does not own names, nor when something is placed. `place` gives it its name, `recover` does so after a crash.
 
@@ -68,6 +69,8 @@ pub struct Draft {
     /// The inode number of its first content.
     ino: Ino,
     ino_used: AtomicBool,
+    /// The identity of the content that its name has to lead to when it is placed; `None`: to nothing.
+    ground: parking_lot::Mutex<Option<String>>,
     body: RwLock<Body>,
     len: AtomicU64,
     /// Counts changes, and how many of them were placed.
@@ -97,11 +100,12 @@ struct Large {
 }
 
 impl Cache {
-    /// Begins a draft with the first `keep` bytes of `from`.
+    /// Begins a draft with the first `keep` bytes of `from`, whose place it is to take; without `from`, of a file that is not there yet.
     pub async fn draft(&self, from: Option<&FileReader>, keep: u64) -> Result<Draft> {
         let ino = self.inner.fresh_ino().await?;
         let draft = self.inner.empty_draft(ino);
         if let Some(from) = from {
+            *draft.ground.lock() = Some(from.identity());
             draft.load(from, keep.min(from.size())).await?;
             draft.changes.store(0, Ordering::Relaxed);
         }
@@ -125,6 +129,7 @@ impl Inner {
             inner: Arc::clone(self),
             ino,
             ino_used: AtomicBool::new(false),
+            ground: parking_lot::Mutex::default(),
             body: RwLock::new(Body::Small(Small {
                 bytes: Vec::new(),
                 memory,

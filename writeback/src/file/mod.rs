@@ -14,6 +14,7 @@ mod content;
 mod copy;
 mod dirty;
 mod draft;
+mod keep;
 mod place;
 mod reader;
 mod truncate;
@@ -24,6 +25,7 @@ pub use concat::CONCAT_MAX;
 pub(crate) use content::{ContentWriter, SealedContent};
 pub(crate) use dirty::Dirty;
 pub use draft::{Draft, PlaceDraft};
+pub use keep::{GoingContent, Keeper, KeptContent};
 pub use reader::FileReader;
 pub(crate) use turns::COMMIT_DRAIN_MAX;
 pub use writer::{Accepted, Committed, FileWriter, WriteFile, WriteMode};
@@ -39,6 +41,7 @@ pub(crate) struct Files {
     pub(crate) drafts: draft::Drafts,
     pub(crate) turns: Turns,
     pub(crate) gate: Gate,
+    keepers: keep::Keepers,
 }
 
 impl Inner {
@@ -63,7 +66,8 @@ impl Inner {
         }
     }
 
-    /// After the transaction that removed the inode's row: its bytes are wanted no more. Readers that have it open keep it.
+    /// After the transaction that removed the inode's row: its bytes are wanted no more. Readers that have it open keep it, and
+    /// doors that have shown it are asked.
     pub(crate) fn discard(&self, ino: Ino, inode: &Inode) {
         if inode.kind != Kind::File {
             return;
@@ -72,12 +76,14 @@ impl Inner {
         match Content::decode(&inode.content) {
             Ok(Content::Open) => {}
             Ok(Content::Sealed { layout, .. }) => {
+                self.offer(stream, &layout, inode.size);
                 self.dirty.settle(1, inode.size);
                 self.dirty.forget(stream);
                 self.segments.release(stream, &layout);
             }
             Ok(Content::Persisted { layout, .. }) => {
                 if let Some(layout) = layout {
+                    self.offer(stream, &layout, inode.size);
                     self.clean.forget_copy(stream);
                     self.segments.release(stream, &layout);
                 }

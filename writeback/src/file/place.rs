@@ -42,6 +42,8 @@ pub(crate) enum Ground {
         ino: Option<Ino>,
         len: u64,
     },
+    /// The content of this identity ([`FileReader::identity`]; `None`: nothing), which a draft was made of. Aborted when it is another.
+    Unchanged(Option<String>),
 }
 
 /// How one try to commit ended.
@@ -151,10 +153,16 @@ impl Inner {
         let ino = Ino(sealed.stream().0);
         let planned = self.names.plan_create(path, create(how, sealed, ino)).await?;
         check_target(path, how, planned.replaced.as_ref())?;
-        if let Ground::Exactly { identity, .. } = ground
-            && *identity != planned.replaced.as_ref().and_then(|node| self.identity_of(node))
-        {
-            return Ok(Tried::Moved);
+        match ground {
+            Ground::Any => {}
+            Ground::Exactly { identity, .. } => {
+                if *identity != planned.replaced.as_ref().and_then(|node| self.identity_of(node)) {
+                    return Ok(Tried::Moved);
+                }
+            }
+            Ground::Unchanged(identity) => {
+                self.check_unchanged(path, identity.as_deref(), planned.replaced.as_ref())?
+            }
         }
         let mut plan = planned.plan;
         let work = self
@@ -198,6 +206,16 @@ impl Inner {
         Ok(Tried::Done {
             replaced: planned.replaced,
         })
+    }
+
+    /// Aborted when a name does not lead to the content of which a draft was made: what somebody else has been told is there stays.
+    pub(super) fn check_unchanged(&self, path: &Path, identity: Option<&str>, there: Option<&Node>) -> Result<()> {
+        match self.has_content(identity, there)? {
+            true => Ok(()),
+            false => Err(Error::aborted(format!(
+                "{path}: was changed, removed or created through another door while it was written; open it again"
+            ))),
+        }
     }
 
     /// The new name of the file that an append follows, when its old name leads nowhere.

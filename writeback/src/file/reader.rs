@@ -4,6 +4,7 @@ use crate::{
     Cache, Error, ErrorKind, Result,
     cache::Inner,
     clean::CleanReader,
+    names::Stat,
     rows::{Content, StoreAt},
 };
 use bytes::Bytes;
@@ -37,6 +38,17 @@ enum Source {
 impl Cache {
     /// Opens the file at `path` for reading. NotFound; Invalid for a directory.
     pub async fn read_file(&self, path: &Path) -> Result<FileReader> {
+        Ok(self.open_node(path).await?.0)
+    }
+
+    /// The same, with what is said of it.
+    pub async fn open_file(&self, path: &Path) -> Result<(FileReader, Stat)> {
+        let (reader, node) = self.open_node(path).await?;
+        let stat = self.inner.stats_of(vec![(path.clone(), node)]).await?.pop();
+        Ok((reader, stat.expect("one answer for one node")))
+    }
+
+    async fn open_node(&self, path: &Path) -> Result<(FileReader, Node)> {
         let mut moved = 0;
         loop {
             let node = self.inner.look(path).await?;
@@ -49,7 +61,7 @@ impl Cache {
                     }
                     moved += 1;
                 }
-                other => return other,
+                other => return Ok((other?, node)),
             }
         }
     }
@@ -90,12 +102,18 @@ impl Inner {
     pub(crate) fn read_sealed(self: &Arc<Self>, name: String, sealed: &super::SealedContent) -> Result<FileReader> {
         let stream = sealed.stream();
         let reader = self.segments.reader(stream, &sealed.layout)?;
-        Ok(self.reader(
-            name,
-            stream.to_string(),
-            sealed.len,
-            Source::Local { reader, copy: None },
-        ))
+        Ok(self.read_local(name, stream, sealed.len, reader))
+    }
+
+    /// Opens bytes that are here, whether a row names them or not.
+    pub(super) fn read_local(
+        self: &Arc<Self>,
+        name: String,
+        stream: StreamId,
+        size: u64,
+        reader: Reader,
+    ) -> FileReader {
+        self.reader(name, stream.to_string(), size, Source::Local { reader, copy: None })
     }
 
     fn read_row(self: &Arc<Self>, name: String, ino: Ino, inode: &Inode) -> Result<FileReader> {
@@ -165,6 +183,28 @@ impl Inner {
                 _ => None,
             },
         }
+    }
+
+    /// Whether `node` has the content that a reader of this identity has; `None`: whether nothing is there. A content that was evicted
+    /// meanwhile is what the under-store shows, and what the under-store shows may have got a row of its own.
+    pub(super) fn has_content(&self, identity: Option<&str>, node: Option<&Node>) -> Result<bool> {
+        let (identity, node) = match (identity, node) {
+            (Some(identity), Some(node)) => (identity, node),
+            (identity, node) => return Ok(identity.is_none() && node.is_none()),
+        };
+        if self.identity_of(node).is_some_and(|now| now == identity) {
+            return Ok(true);
+        }
+        let Node::Row { inode, .. } = node else {
+            return Ok(!node.is_dir());
+        };
+        if inode.kind != Kind::File {
+            return Ok(false);
+        }
+        Ok(match Content::decode(&inode.content)? {
+            Content::Persisted { at, .. } => base_identity(at.mount, &at.key, &at.validator) == identity,
+            Content::Open | Content::Sealed { .. } => false,
+        })
     }
 
     fn store_reader(&self, name: &str, at: &StoreAt, inode: &Inode) -> Result<CleanReader> {

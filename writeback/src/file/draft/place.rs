@@ -33,7 +33,11 @@ impl Draft {
         self.inner
             .reach(forebay_runtime::crash_point!("draft-synced-not-noted"))?;
         if !large.noted.load(Ordering::Acquire) {
-            self.inner.note_draft(path, large.file.stream(), how).await?;
+            let noted = self
+                .inner
+                .note_draft(path, large.file.stream(), how, &self.ground())
+                .await?;
+            self.stands_on(noted);
             large.noted.store(true, Ordering::Release);
         }
         Ok(())
@@ -59,8 +63,9 @@ impl Draft {
         let content = self.inner.content_of(ino, bytes).await?;
         let (committed, _) = self
             .inner
-            .commit_file(content, self.inner.draft_target(path, how))
+            .commit_file(content, self.inner.draft_target(path, how, self.ground()))
             .await?;
+        self.stands_on(StreamId(ino.0, GENERATION));
         self.placed_ino.store(ino.0, Ordering::Release);
         Ok(committed)
     }
@@ -87,8 +92,9 @@ impl Draft {
         let mut unplaced = Some(sealed);
         let placed = match &reader {
             Ok(_) => {
-                let noted = *large.noted.get_mut();
-                self.inner.place_sealed(path, how, &mut unplaced, noted).await
+                let mut target = self.inner.draft_target(path, how, self.ground());
+                target.note = large.noted.get_mut().then(|| draft_key(stream.0));
+                self.inner.place_sealed(&target, &mut unplaced).await
             }
             Err(error) => Err(error.clone()),
         };
@@ -100,6 +106,15 @@ impl Draft {
         *body = Body::Ended;
         self.placed_ino.store(stream.0, Ordering::Release);
         reader
+    }
+
+    fn ground(&self) -> Ground {
+        Ground::Unchanged(self.ground.lock().clone())
+    }
+
+    /// Its name leads to this content, and the next placement takes its place.
+    fn stands_on(&self, content: StreamId) {
+        *self.ground.lock() = Some(content.to_string());
     }
 
     /// The inode number of the content that was placed last; 0 before the first.
@@ -117,11 +132,13 @@ impl Draft {
 }
 
 impl Inner {
-    fn draft_target(&self, path: &Path, how: PlaceDraft) -> Target {
+    pub(super) fn draft_target(&self, path: &Path, how: PlaceDraft, ground: Ground) -> Target {
         Target {
             path: path.clone(),
             how: WriteFile {
                 mode: WriteMode::Overwrite,
+                // Its directory was there when it was begun: it was removed since, or is elsewhere now.
+                needs_directory: true,
                 mode_bits: how.mode,
                 owner: how.owner,
                 mtime: how.mtime,
@@ -129,7 +146,7 @@ impl Inner {
                 ..WriteFile::default()
             },
             level: self.ack_level_at(path),
-            ground: Ground::Any,
+            ground,
             note: None,
         }
     }
@@ -145,19 +162,16 @@ impl Inner {
     /// Gives a sealed draft its name. It is taken out of `unplaced` when it has it.
     pub(super) async fn place_sealed(
         self: &Arc<Self>,
-        path: &Path,
-        how: PlaceDraft,
+        target: &Target,
         unplaced: &mut Option<SealedContent>,
-        noted: bool,
     ) -> Result<()> {
         let _entered = self.enter()?;
         let sealed = unplaced.as_ref().expect("it is given to be placed");
-        let mut target = self.draft_target(path, how);
-        target.note = noted.then(|| draft_key(sealed.stream().0));
+        let path = &target.path;
         let turn = self.files.turns.take(path).await;
         let mut attempts = self.attempts(format!("write {path}"));
         loop {
-            match self.try_place(&target, sealed).await {
+            match self.try_place(target, sealed).await {
                 Ok(Tried::Done { replaced }) => {
                     if let Some(sealed) = unplaced.take() {
                         self.written(sealed, replaced);
@@ -217,20 +231,34 @@ impl Inner {
     }
 
     /// Writes down whose content a synced draft becomes. A name without content gets a row, of a file that is being written.
-    async fn note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
+    /// Answers what the name leads to then.
+    async fn note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft, ground: &Ground) -> Result<StreamId> {
         let mut attempts = self.attempts(format!("sync {path}"));
         loop {
-            match self.try_note_draft(path, stream, how).await {
-                Ok(()) => return Ok(()),
+            match self.try_note_draft(path, stream, how, ground).await {
+                Ok(noted) => return Ok(noted),
                 Err(error) => attempts.after(error).await?,
             }
         }
     }
 
-    async fn try_note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft) -> Result<()> {
+    async fn try_note_draft(
+        &self,
+        path: &Path,
+        stream: StreamId,
+        how: PlaceDraft,
+        ground: &Ground,
+    ) -> Result<StreamId> {
         let mut planner = self.names.planner();
-        let over = match planner.resolve(path).await? {
-            Some(_) => planner.adopt(path).await?.0,
+        let there = planner.resolve(path).await?;
+        if let Ground::Unchanged(identity) = ground {
+            self.check_unchanged(path, identity.as_deref(), there.as_ref())?;
+        }
+        let over = match there {
+            Some(_) => {
+                let (ino, inode) = planner.adopt(path).await?;
+                StreamId(ino.0, inode.generation)
+            }
             None => {
                 let (uid, gid) = how.owner.unwrap_or_default();
                 let create = Create {
@@ -242,13 +270,13 @@ impl Inner {
                     ino: Some(Ino(stream.0)),
                     ..Create::default()
                 };
-                planner.create(path, create).await?.ino
+                StreamId(planner.create(path, create).await?.ino.0, GENERATION)
             }
         };
         let mut plan = planner.finish()?;
         plan.put(draft_key(stream.0), rows::encode(&DraftRow { over: over.0 }));
         self.commit(plan).await?;
-        Ok(())
+        Ok(over)
     }
 
     pub(super) async fn forget_draft(&self, stream: StreamId) -> Result<()> {

@@ -4,8 +4,11 @@ use super::PlaceDraft;
 use crate::{
     Error, Result,
     cache::Inner,
-    file::{SealedContent, place::GENERATION},
-    rows::{self, DraftRow, table},
+    file::{
+        SealedContent,
+        place::{GENERATION, Ground},
+    },
+    rows::{self, DraftRow, draft_key, table},
 };
 use bytes::Bytes;
 use forebay_metastore::prefix_end;
@@ -56,9 +59,10 @@ impl Inner {
             return Ok(None);
         };
         let mut unplaced = Some(self.sealed_draft(stream, found).await?);
-        let placed = self
-            .place_sealed(&path, PlaceDraft::default(), &mut unplaced, true)
-            .await;
+        // The row that it was written for is still the one at that name: whoever writes anew makes another.
+        let mut target = self.draft_target(&path, PlaceDraft::default(), Ground::Any);
+        target.note = Some(draft_key(stream.0));
+        let placed = self.place_sealed(&target, &mut unplaced).await;
         if let Some(sealed) = unplaced {
             // The next start tries again.
             sealed.in_doubt();
