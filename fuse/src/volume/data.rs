@@ -60,7 +60,8 @@ impl Volume {
             return Ok(file);
         }
         let path = self.path(node)?;
-        let reader = match self.cache.read_file(&path).await {
+        let row = self.tree.lock().get(node).map_or(node, |known| known.row);
+        let reader = match self.cache.read_known(&path, row).await {
             Ok(reader) => reader,
             Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.not_a_file(node).await),
             Err(error) => return Err(error.into()),
