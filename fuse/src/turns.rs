@@ -110,18 +110,17 @@ mod tests {
     #[test]
     fn one_rests_while_the_other_answers_and_comes_back_when_it_does_not() {
         let (turns, other) = resting();
-        let began = Instant::now();
+        let (began, mut gap) = (Instant::now(), Duration::ZERO);
         while began.elapsed() < REST * 10 {
+            let answered = Instant::now();
             turns.answered();
             thread::sleep(REST / 8);
+            gap = gap.max(answered.elapsed());
         }
         // A busy machine may hold this thread up for longer than a rest; then the other one is right to come back.
         let rested = !other.is_finished();
         wait_for("the other one comes back", || other.is_finished());
-        assert!(
-            rested || began.elapsed() > REST * 12,
-            "it came back though requests were answered"
-        );
+        assert!(rested || gap > REST, "it came back though requests were answered");
         other.join().unwrap();
         assert_eq!(turns.serving.load(Ordering::Acquire), 2);
     }

@@ -34,7 +34,7 @@ use self::{
     directory::DirHandle,
     observe::Own,
     open::{Handle, OpenFile},
-    tree::Tree,
+    tree::{ByNode, Tree},
 };
 use crate::{Errno, Result};
 use dashmap::DashMap;
@@ -143,7 +143,7 @@ pub struct Volume {
     options: VolumeOptions,
     tree: Mutex<Tree>,
     /// Files that are open, or that have no name in the cache.
-    files: Mutex<HashMap<NodeId, Arc<OpenFile>>>,
+    files: Mutex<ByNode<Arc<OpenFile>>>,
     handles: DashMap<u64, Handle>,
     directories: DashMap<u64, Arc<tokio::sync::Mutex<DirHandle>>>,
     next_handle: AtomicU64,

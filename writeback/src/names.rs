@@ -54,6 +54,9 @@ pub struct Stat {
     pub special: Option<(u32, u32)>,
 }
 
+/// Numbers of what has no row have this bit, so that they are no row's.
+pub(crate) const PLACE_BIT: u64 = 1 << 63;
+
 /// Kinds of name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatKind {
@@ -545,7 +548,7 @@ impl Inner {
             cached_bytes: if entry.is_dir { 0 } else { self.held_of(at, entry) },
             version: None,
             etag: self.identity_of(node),
-            id: place | 1 << 63,
+            id: place | PLACE_BIT,
             uid,
             gid,
             ctime: entry.mtime,

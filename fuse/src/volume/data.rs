@@ -133,6 +133,10 @@ impl Volume {
     /// What the name of a node leads to. The node stands for that from now on.
     async fn named_content(&self, node: NodeId) -> Result<FileReader> {
         let path = self.present_path(node)?;
+        let row = self.tree.lock().get(node).map_or(node, |known| known.row);
+        if let Some(reader) = self.cache.read_row(&path, row).await? {
+            return Ok(reader);
+        }
         let (reader, stat) = match self.cache.open_file(&path).await {
             Ok(opened) => opened,
             Err(error) if error.kind() == ErrorKind::Invalid => return Err(self.not_a_file(node).await),

@@ -2,8 +2,11 @@
 //!
 //! An entry's offset is its position, from 1 on: `.`, `..`, the files that are not placed yet, then what the cache lists. A listing goes
 //! on where the last one ended; one that goes back begins anew. The kernel may have the first entries from an earlier listing and ask for
-//! the rest only: then all is listed but what it was given before that offset, whatever came or went since. While a page is taken the next one is read, so that the program and the
-//! cache work at the same time.
+//! the rest only: then all is listed but what it was given before that offset, whatever came or went since.
+//!
+//! While a page is taken the next one is read, so that the program and the cache work at the same time. What was read is read again when
+//! something in the directory has changed since: the kernel believes a listing for as long as it believes a lookup, so a name that is gone
+//! or a size that is old would stay for a day.
 
 use super::{
     Attr, Entry, FileKind, Mode, NodeId, Volume,
@@ -53,9 +56,13 @@ pub(super) struct DirHandle {
     position: u64,
     /// What the kernel was given before this listing began, by the hash of the name.
     given: HashSet<u64>,
-    page: VecDeque<(Vec<u8>, Listed)>,
+    page: VecDeque<Name>,
+    /// What had changed in the directory when the page was read.
+    changes: u64,
     pending: Vec<Arc<[u8]>>,
-    after: Option<Vec<u8>>,
+    /// The last name that was read of the cache, and the last one that was passed.
+    after: Option<Arc<[u8]>>,
+    passed: Option<Arc<[u8]>>,
     /// The page after this name.
     coming: Option<Coming>,
     ended: bool,
@@ -64,9 +71,18 @@ pub(super) struct DirHandle {
 /// A page that is being read. Dropped, it is given up.
 #[derive(Debug)]
 struct Coming {
-    /// Where the directory was then.
+    /// Where the directory was then, and what had changed in it.
     path: Path,
-    stats: RemoteHandle<Result<Vec<Stat>>>,
+    changes: u64,
+    names: RemoteHandle<Result<Vec<Name>>>,
+}
+
+/// A name that is about to be listed.
+#[derive(Debug)]
+struct Name {
+    name: Arc<[u8]>,
+    hash: u64,
+    listed: Listed,
 }
 
 #[derive(Debug)]
@@ -142,34 +158,40 @@ impl Volume {
         let directory = self.directories.get(&handle).map(|handle| Arc::clone(&handle));
         let directory = directory.ok_or(Errno(libc::EBADF))?;
         let mut directory = directory.lock().await;
+        directory.refresh(self);
         directory.seek(self, offset).await?;
         if show {
             self.limit_names(KNOWN_MAX);
         }
         let mut taken = Vec::new();
         while directory.has_more(self).await? {
-            let Some((name, listed)) = directory.page.front() else {
+            let Some(Name { name, hash, listed }) = directory.page.front() else {
                 break;
             };
-            let hash = hash_of(name);
+            let hash = *hash;
             if directory.given.contains(&hash) {
-                directory.page.pop_front();
+                directory.pass();
                 continue;
             }
-            if let Some(entry) = self.list_entry(directory.node, name, listed, show) {
-                let entry = DirEntry {
-                    offset: directory.position + 1,
-                    name,
-                    entry,
-                };
-                if !take(&entry) {
-                    if show {
-                        self.unshow(&entry);
-                    }
-                    break;
+            let Some(entry) = self.list_entry(directory.node, name, listed, show) else {
+                // Placed or removed since the listing began: the cache says which.
+                let name = Arc::clone(name);
+                directory.pending.retain(|pending| *pending != name);
+                directory.pass();
+                continue;
+            };
+            let entry = DirEntry {
+                offset: directory.position + 1,
+                name,
+                entry,
+            };
+            if !take(&entry) {
+                if show {
+                    self.unshow(&entry);
                 }
-                taken.push(hash);
+                break;
             }
+            taken.push(hash);
             directory.advance();
         }
         self.note_given(directory.node, offset, &taken);
@@ -188,7 +210,7 @@ impl Volume {
         }
     }
 
-    /// `None`: a file that was placed or removed since the listing began.
+    /// `None`: a file that was not placed when the listing began, and is now, or is gone.
     fn list_entry(&self, dir: NodeId, name: &[u8], listed: &Listed, show: bool) -> Option<Entry> {
         match listed {
             Listed::Itself => Some(directory_entry(dir)),
@@ -210,6 +232,10 @@ impl Volume {
         self.entry(known.unwrap_or(stat.id), stat)
     }
 
+    fn changes_in(&self, dir: NodeId) -> u64 {
+        self.tree.lock().changes_in(dir)
+    }
+
     /// What was shown was not taken.
     fn unshow(&self, entry: &DirEntry<'_>) {
         if entry.name != b"." && entry.name != b".." {
@@ -226,8 +252,10 @@ impl DirHandle {
             position: 0,
             given: HashSet::new(),
             page: VecDeque::new(),
+            changes: 0,
             pending: Vec::new(),
             after: None,
+            passed: None,
             coming: None,
             ended: false,
         }
@@ -239,8 +267,12 @@ impl DirHandle {
             *self = Self::new(self.node);
             self.begun = true;
             self.pending = volume.tree.lock().pending_in(self.node);
-            self.page = [(b".".to_vec(), Listed::Itself), (b"..".to_vec(), Listed::Above)].into();
-            let pending = self.pending.iter().map(|name| (name.to_vec(), Listed::Pending));
+            let above = [(&b"."[..], Listed::Itself), (&b".."[..], Listed::Above)];
+            self.page = above.map(|(name, listed)| Name::new(Arc::from(name), listed)).into();
+            let pending = self
+                .pending
+                .iter()
+                .map(|name| Name::new(Arc::clone(name), Listed::Pending));
             self.page.extend(pending);
             let before = usize::try_from(offset).unwrap_or(usize::MAX);
             let tree = volume.tree.lock();
@@ -255,9 +287,20 @@ impl DirHandle {
     }
 
     fn advance(&mut self) {
-        if self.page.pop_front().is_some() {
+        if self.pass() {
             self.position += 1;
         }
+    }
+
+    /// Takes the first entry from the page.
+    fn pass(&mut self) -> bool {
+        let Some(Name { name, listed, .. }) = self.page.pop_front() else {
+            return false;
+        };
+        if matches!(listed, Listed::There(_)) {
+            self.passed = Some(name);
+        }
+        true
     }
 
     /// Whether there is an entry, which is then at the front of the page.
@@ -266,6 +309,16 @@ impl DirHandle {
             self.fill(volume).await?;
         }
         Ok(!self.page.is_empty())
+    }
+
+    /// What was read before a change is read again, from the last entry on that was passed.
+    fn refresh(&mut self, volume: &Volume) {
+        if self.after.is_some() && self.changes != volume.changes_in(self.node) {
+            self.page.retain(|name| !matches!(name.listed, Listed::There(_)));
+            self.after = self.passed.clone();
+            self.coming = None;
+            self.ended = false;
+        }
     }
 
     async fn fill(&mut self, volume: &Volume) -> Result<()> {
@@ -277,27 +330,37 @@ impl DirHandle {
                 return Ok(());
             }
         };
-        let stats = match self.coming.take().filter(|coming| coming.path == path) {
-            Some(coming) => coming.stats.await?,
+        self.changes = volume.changes_in(self.node);
+        let coming = self.coming.take();
+        let coming = coming.filter(|coming| coming.path == path && coming.changes == self.changes);
+        let mut names = match coming {
+            Some(coming) => coming.names.await?,
             None => page(volume.cache.clone(), path.clone(), self.after.clone()).await?,
         };
-        self.ended = stats.len() < PAGE;
-        for stat in stats {
-            let Some(name) = stat.path.name().map(<[u8]>::to_vec) else {
-                continue;
-            };
-            self.after = Some(name.clone());
-            // It was listed before the others.
-            if self.pending.iter().all(|pending| **pending != *name) {
-                self.page.push_back((name, Listed::There(Box::new(stat))));
-            }
+        self.ended = names.len() < PAGE;
+        if let Some(last) = names.last() {
+            self.after = Some(Arc::clone(&last.name));
         }
+        // They were listed before the others.
+        names.retain(|name| self.pending.iter().all(|pending| *pending != name.name));
+        self.page.extend(names);
         if !self.ended {
-            let (read, stats) = page(volume.cache.clone(), path.clone(), self.after.clone()).remote_handle();
+            let (read, names) = page(volume.cache.clone(), path.clone(), self.after.clone()).remote_handle();
             tokio::spawn(read);
-            self.coming = Some(Coming { path, stats });
+            self.coming = Some(Coming {
+                path,
+                changes: self.changes,
+                names,
+            });
         }
         Ok(())
+    }
+}
+
+impl Name {
+    fn new(name: Arc<[u8]>, listed: Listed) -> Self {
+        let hash = hash_of(&name);
+        Self { name, hash, listed }
     }
 }
 
@@ -307,9 +370,19 @@ fn hash_of(name: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The entries of a directory after a name.
-async fn page(cache: Cache, path: Path, after: Option<Vec<u8>>) -> Result<Vec<Stat>> {
-    Ok(cache.list_page(&path, after.as_deref(), PAGE).await?)
+/// The entries of a directory after a name, without their paths: whoever lists them knows the directory, and waits for as little as
+/// possible.
+async fn page(cache: Cache, path: Path, after: Option<Arc<[u8]>>) -> Result<Vec<Name>> {
+    let stats = cache.list_page(&path, after.as_deref(), PAGE).await?;
+    let named = stats.into_iter().filter_map(|stat| {
+        let name = Arc::from(stat.path.name()?);
+        let stat = Stat {
+            path: Path::root(),
+            ..stat
+        };
+        Some(Name::new(name, Listed::There(Box::new(stat))))
+    });
+    Ok(named.collect())
 }
 
 /// Of `.` and `..` programs want the number only.

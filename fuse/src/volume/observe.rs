@@ -90,6 +90,22 @@ impl Volume {
         observer
     }
 
+    /// Listings that are under way read again what was changed.
+    fn note(&self, change: &Change) {
+        let mut tree = self.tree.lock();
+        match change {
+            Change::Name(path) => tree.note_change(path),
+            Change::Under(path) => {
+                tree.note_change(path);
+                tree.note_sweep();
+            }
+            Change::Renamed { from, to, .. } => {
+                tree.note_change(from);
+                tree.note_change(to);
+            }
+        }
+    }
+
     /// Answers the node that lost this name.
     async fn name_changed(&self, path: &Path) -> Option<NodeId> {
         let (parent, node) = known(&self.tree.lock(), path)?;
@@ -279,6 +295,7 @@ struct Follower(Arc<Volume>);
 impl Observer for Follower {
     async fn changed(&self, change: &Change) {
         let volume = &self.0;
+        volume.note(change);
         match change {
             Change::Name(path) if !volume.is_own(path) => {
                 volume.name_changed(path).await;

@@ -343,6 +343,42 @@ async fn a_listing_that_begins_in_the_middle_misses_nothing_whatever_came_or_wen
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_under_way_shows_what_was_changed_since_it_was_read() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let _observer = volume.follow_changes(Arc::new(Told::default()));
+    for k in 0..40 {
+        write_file(&volume, &format!("f{k:02}"), b"").await;
+    }
+    let handle = volume.opendir(ROOT).await.unwrap().handle;
+    let list = async |from: u64, count: usize| {
+        let mut listed = Vec::new();
+        let take = |entry: &DirEntry<'_>| {
+            let room = listed.len() < count;
+            if room {
+                listed.push((String::from_utf8(entry.name.to_vec()).unwrap(), entry.entry.attr.size));
+            }
+            room
+        };
+        volume.readdir(handle, from, true, take).await.unwrap();
+        listed
+    };
+    assert_eq!(list(0, 12).await.last().unwrap().0, "f09");
+    cache.delete(&at("/f20"), false).await.unwrap();
+    put_elsewhere(&cache, "/f21", b"by another door").await;
+    let node = volume.lookup(ROOT, b"f22").await.unwrap().attr.node;
+    let opened = volume.open(node, WRITE).await.unwrap();
+    volume.write(opened.handle, 0, b"here").await.unwrap();
+    close(&volume, opened.handle).await;
+    volume.rename((ROOT, b"f23"), (ROOT, b"f23x"), 0).await.unwrap();
+    let mut expected: Vec<_> = (10..40).map(|k| (format!("f{k:02}"), 0)).collect();
+    (expected[11].1, expected[12].1, expected[13].0) = (15, 4, "f23x".into());
+    expected.remove(10);
+    assert_eq!(list(12, usize::MAX).await, expected);
+    volume.releasedir(handle);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nodes_are_forgotten_when_the_kernel_lets_go_of_them() {
     let world = World::new();
     let (_, volume) = world.open().await;

@@ -15,6 +15,7 @@ use forebay_writeback::{
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    hash::{BuildHasherDefault, Hasher},
     sync::Arc,
 };
 
@@ -22,6 +23,28 @@ use std::{
 const NO_ROW: u64 = 1 << 63;
 /// Added to a number that is taken.
 const PROBE: u64 = 1 << 48;
+
+/// By numbers that nobody else chooses: one multiplication spreads them well enough.
+pub(super) type ByNode<V> = HashMap<NodeId, V, BuildHasherDefault<NodeHasher>>;
+
+/// Hashes one number.
+#[derive(Debug, Default)]
+pub(super) struct NodeHasher(u64);
+
+impl Hasher for NodeHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The golden ratio; the table takes its bits from both ends.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(26);
+    }
+}
 
 /// A name that the kernel knows.
 #[derive(Debug)]
@@ -42,6 +65,8 @@ pub(crate) struct Node {
     pub(crate) cached: Option<u64>,
     /// The attributes of a file as they were last told: they hold for whoever has it open when its name is gone.
     pub(crate) shown: Option<Shown>,
+    /// How often a name in this directory, or what it leads to, has changed.
+    changes: u64,
 }
 
 /// Attributes of a file that the kernel was told.
@@ -120,22 +145,25 @@ impl Node {
 #[derive(Debug)]
 pub(crate) struct Tree {
     /// Boxed: a table that grows moves all that lies in it.
-    nodes: HashMap<NodeId, Box<Node>>,
+    nodes: ByNode<Box<Node>>,
     /// The names in each directory.
-    names: HashMap<NodeId, HashMap<Arc<[u8]>, NodeId>>,
+    names: ByNode<HashMap<Arc<[u8]>, NodeId>>,
     /// Names of files that are created and not placed yet.
-    pending: HashMap<NodeId, BTreeSet<Arc<[u8]>>>,
+    pending: ByNode<BTreeSet<Arc<[u8]>>>,
     /// Nodes that the kernel may be asked to let go of, in the order in which it was shown them; some are gone.
     aged: VecDeque<NodeId>,
+    /// How often everything below some directory has changed.
+    sweeps: u64,
 }
 
 impl Tree {
     pub(crate) fn new() -> Self {
         let mut tree = Self {
-            nodes: HashMap::new(),
-            names: HashMap::new(),
-            pending: HashMap::new(),
+            nodes: ByNode::default(),
+            names: ByNode::default(),
+            pending: ByNode::default(),
             aged: VecDeque::new(),
+            sweeps: 0,
         };
         let root = Node {
             parent: ROOT,
@@ -148,6 +176,7 @@ impl Tree {
             given: Vec::new(),
             cached: None,
             shown: None,
+            changes: 0,
         };
         tree.nodes.insert(ROOT, Box::new(root));
         tree
@@ -219,6 +248,7 @@ impl Tree {
             given: Vec::new(),
             cached: None,
             shown: None,
+            changes: 0,
         };
         self.nodes.insert(id, Box::new(node));
         self.names.entry(parent).or_default().insert(name, id);
@@ -302,6 +332,24 @@ impl Tree {
         let name: Arc<[u8]> = Arc::from(at.1);
         (known.parent, known.name, known.linked) = (at.0, Arc::clone(&name), true);
         self.names.entry(at.0).or_default().insert(name, node);
+    }
+
+    /// Something at this path has changed: whoever lists its directory looks again.
+    pub(crate) fn note_change(&mut self, path: &Path) {
+        let dir = path.parent().and_then(|parent| self.walk(&parent));
+        if let Some(dir) = dir.and_then(|dir| self.get_mut(dir)) {
+            dir.changes += 1;
+        }
+    }
+
+    /// Whatever lies somewhere below a directory has changed.
+    pub(crate) fn note_sweep(&mut self) {
+        self.sweeps += 1;
+    }
+
+    /// Grows with every change that a listing of the directory would show.
+    pub(crate) fn changes_in(&self, dir: NodeId) -> u64 {
+        self.sweeps + self.get(dir).map_or(0, |dir| dir.changes)
     }
 
     /// The known names in a directory.

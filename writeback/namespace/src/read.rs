@@ -119,7 +119,7 @@ impl Namespace {
                 return Ok(Vec::new());
             };
             after = Some(name_of(last).to_vec());
-            let rows = self.rows_of(dir, dentries).await?.into_iter();
+            let rows = self.rows_of(dir, &dentries).await?.into_iter();
             let found: Vec<_> = rows
                 .filter_map(|(name, node)| match node {
                     Some(Node::Row { ino, inode, .. }) => Some((name, ino, inode)),
@@ -215,22 +215,18 @@ impl Namespace {
                 }
             }
             let within_end: Vec<_> = dentries.into_iter().filter(|(key, _)| within(name_of(key))).collect();
-            let read: BTreeSet<Key> = within_end.iter().map(|(key, _)| key.clone()).collect();
+            let mut rows = self.rows_of(dir, &within_end).await?;
             let mut gone = false;
-            for (name, row) in self.rows_of(dir, within_end).await? {
+            for (name, row) in &mut rows {
                 // Gone since its dentry was read: removed, replaced, or its row was forgotten because the base shows the same.
                 // Only the name itself tells; one that was there all the time must not be missing.
-                let node = match row {
-                    Some(node) => Some(node),
-                    None => self.lookup(dir, &name).await?,
-                };
-                gone |= node.is_none();
-                match node {
-                    Some(node) => round.insert(name, node),
-                    None => round.remove(&name),
-                };
+                if row.is_none() {
+                    *row = self.lookup(dir, name).await?;
+                    gone |= row.is_none();
+                }
             }
             if gone && anew < ANEW_MAX {
+                let read: BTreeSet<&Key> = within_end.iter().map(|(key, _)| key).collect();
                 // It may have got another name, which must not be missing because it came behind the page.
                 let now = self.page(keys::dentries(dir), cursor.as_deref(), limit).await?;
                 if now.iter().any(|(key, _)| within(name_of(key)) && !read.contains(key)) {
@@ -239,7 +235,18 @@ impl Namespace {
                 }
             }
             anew = 0;
-            listed.extend(round);
+            if round.is_empty() {
+                // They are in the order of their names.
+                listed.extend(rows.into_iter().filter_map(|(name, row)| Some((name, row?))));
+            } else {
+                for (name, row) in rows {
+                    match row {
+                        Some(node) => round.insert(name, node),
+                        None => round.remove(&name),
+                    };
+                }
+                listed.extend(round);
+            }
             if listed.len() >= limit || end.is_none() {
                 listed.truncate(limit);
                 return Ok(listed);
@@ -258,7 +265,7 @@ impl Namespace {
     }
 
     /// The inodes of dentries. `None`: it went or moved away since the dentry was read.
-    async fn rows_of(&self, dir: Ino, dentries: Vec<(Key, Entry)>) -> Result<Vec<(Vec<u8>, Option<Node>)>> {
+    async fn rows_of(&self, dir: Ino, dentries: &[(Key, Entry)]) -> Result<Vec<(Vec<u8>, Option<Node>)>> {
         let decode =
             |(key, entry): &(Key, Entry)| Ok((name_of(key).to_vec(), row::decode::<Dentry>(&entry.value)?.ino));
         let named = dentries.iter().map(decode).collect::<Result<Vec<(Vec<u8>, Ino)>>>()?;

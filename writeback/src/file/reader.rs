@@ -4,7 +4,7 @@ use crate::{
     Cache, Error, ErrorKind, Result,
     cache::Inner,
     clean::CleanReader,
-    names::Stat,
+    names::{PLACE_BIT, Stat},
     rows::{Content, StoreAt},
 };
 use bytes::Bytes;
@@ -65,9 +65,34 @@ impl Cache {
             }
         }
     }
+
+    /// The same for whoever was told by [`Stat::id`] which row the name leads to, and would have been told of a change since: the way there
+    /// through the directories is spared. `None` where the row is gone, or has no file: it has to be looked for by its name.
+    pub async fn read_row(&self, path: &Path, row: u64) -> Result<Option<FileReader>> {
+        let Some(node) = self.inner.file_of_row(path, row).await? else {
+            return Ok(None);
+        };
+        match self.inner.read_node(path.to_string(), &node) {
+            Err(error) if error.kind() == ErrorKind::DataLoss => Ok(None),
+            other => other.map(Some),
+        }
+    }
 }
 
 impl Inner {
+    async fn file_of_row(&self, path: &Path, row: u64) -> Result<Option<Node>> {
+        if row & PLACE_BIT != 0 {
+            return Ok(None);
+        }
+        let ino = Ino(row);
+        match self.names.inode(ino).await? {
+            Some((inode, version)) if inode.kind == Kind::File => {
+                self.revalidate(path, Node::Row { ino, inode, version }).await
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Opens an inode's present content; NotFound when it is gone or has another generation.
     pub(crate) async fn read_inode(self: &Arc<Self>, ino: Ino, generation: u32) -> Result<FileReader> {
         let mut moved = 0;
