@@ -113,8 +113,8 @@ pub(crate) fn run_in_two_folders(seed: u64) -> Report {
     report
 }
 
-/// A run in which little of what is persisted stays, and what is read again goes up to a tier.
-pub(crate) fn run_with_tier(seed: u64) -> Report {
+/// A run in which little of what is persisted stays, and what is read again goes up to a tier. Whether anything is there at its end.
+pub(crate) fn run_with_tier(seed: u64) -> bool {
     let mut world = World::new(seed);
     world.settings.cache_max = Some(ByteSize(40_000));
     world.settings.tiers = vec![TierSettings {
@@ -125,10 +125,8 @@ pub(crate) fn run_with_tier(seed: u64) -> Report {
     let set = Set::parse([("tier", &serde_json::json!("memory"))]).unwrap();
     world.settings.policies.push((at("/kept"), set));
     let disk = world.disk.clone();
-    let report = run_in(world);
-    let used = disk.list("/tier/clean".as_ref()).is_ok_and(|used| !used.is_empty());
-    assert!(used, "seed {seed}: nothing went up");
-    report
+    run_in(world);
+    disk.list("/tier/clean".as_ref()).is_ok_and(|used| !used.is_empty())
 }
 
 /// A run in the usual world, where what is not small is uploaded in parts.
