@@ -227,23 +227,35 @@ impl Volume {
     }
 
     async fn renamed_elsewhere(&self, from: &Path, to: &Path, exchange: bool) {
-        let replaced = known(&self.tree.lock(), to).and_then(|(_, node)| node);
-        let places = self.move_node(from, to, exchange);
+        let places = [from, to].map(|path| known(&self.tree.lock(), path));
+        let [source, target] = places.map(|place| place.and_then(|(_, node)| node));
+        // A lookup since the change may have shown the new name already.
+        let shown = match target {
+            Some(node) if source.is_none() => self
+                .cache
+                .stat(to)
+                .await
+                .is_ok_and(|stat| !self.is_replaced(node, &stat)),
+            _ => false,
+        };
+        if !shown {
+            self.move_node(from, to, exchange);
+        }
         let Some(kernel) = self.kernel.get() else { return };
-        if let Some(node) = replaced {
+        if let Some(node) = target {
             kernel.attributes(node).await;
         }
-        for (parent, path) in places.into_iter().zip([from, to]) {
-            if let (Some(parent), Some(name)) = (parent, path.name()) {
+        for (place, path) in places.into_iter().zip([from, to]) {
+            if let (Some((parent, _)), Some(name)) = (place, path.name()) {
                 kernel.name(parent, name).await;
                 kernel.node(parent).await;
             }
         }
     }
 
-    /// Moves a node in the tree. Answers the directories of both names, as far as the kernel knows them. It does not wait for those who go
-    /// from a node to a path: the name is gone already, and one of them may be a rename of ours that waits until its door is told.
-    fn move_node(&self, from: &Path, to: &Path, exchange: bool) -> [Option<NodeId>; 2] {
+    /// Moves a node in the tree. It does not wait for those who go from a node to a path: the name is gone already, and one of them may
+    /// be a rename of ours that waits until its door is told.
+    fn move_node(&self, from: &Path, to: &Path, exchange: bool) {
         let mut tree = self.tree.lock();
         let (source, target) = (known(&tree, from), known(&tree, to));
         match (source, target, from.name(), to.name()) {
@@ -257,7 +269,6 @@ impl Volume {
                 }
             }
         }
-        [source.map(|(parent, _)| parent), target.map(|(parent, _)| parent)]
     }
 }
 

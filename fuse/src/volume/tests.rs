@@ -258,6 +258,27 @@ async fn a_rename_through_another_door_takes_open_files_along() {
     assert!(cache.stat(&at("/d")).await.is_err());
 }
 
+/// The volume is told of a rename after its commit, and a lookup may come between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_was_looked_up_before_its_rename_was_told_stays() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    cache.mkdir(&at("/d"), false).await.unwrap();
+    cache.rename(&at("/d"), &at("/e"), Rename::default()).await.unwrap();
+    let dir = volume.lookup(ROOT, b"e").await.unwrap().attr.node;
+    let (_, opened) = volume.create(dir, b"f", 0o644, WRITE, NOBODY).await.unwrap();
+    volume.write(opened.handle, 0, b"x").await.unwrap();
+    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let change = forebay_writeback::changes::Change::Renamed {
+        from: at("/d"),
+        to: at("/e"),
+        exchange: false,
+    };
+    observer.changed(&change).await;
+    close(&volume, opened.handle).await;
+    assert_eq!(elsewhere(&cache, "/e/f").await.unwrap(), b"x");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_file_that_was_synced_and_not_closed_outlives_the_process() {
     let world = World::new();
