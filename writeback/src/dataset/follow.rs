@@ -165,15 +165,10 @@ impl Inner {
                 session.0
             )));
         };
-        let Some((here, head)) = self.published_head(path).await? else {
+        self.check_published_at(path, session, dir).await?;
+        let Some((_, head)) = self.published_head(path).await? else {
             return Err(Error::not_found(format!("{path}: not found")));
         };
-        if here != dir {
-            return Err(Error::precondition(format!(
-                "{path}: session {} was published elsewhere, or that dataset was deleted",
-                session.0
-            )));
-        }
         self.same_chain(path, version, head.version).await?;
         let mut own: VecDeque<PartRef> = self.delivered_parts(path, session).await?.into();
         // Versions after it go on behind it.

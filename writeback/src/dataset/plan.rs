@@ -217,6 +217,7 @@ impl Inner {
                 session.0
             ))),
             Some((dir, version)) => {
+                self.check_published_at(path, session, dir).await?;
                 let schema = self
                     .session_schema(&self.version_row(dir, version).await?.schema)
                     .await?;
@@ -226,6 +227,19 @@ impl Inner {
                     ..plan(path, &schema, None, None, parts)
                 })
             }
+        }
+    }
+
+    /// Precondition unless this is the directory in which the session was published: who may read there need not be allowed to read
+    /// another one.
+    pub(super) async fn check_published_at(&self, path: &Path, session: &SessionId, dir: Ino) -> Result<()> {
+        match self.published_head(path).await? {
+            Some((here, _)) if here == dir => Ok(()),
+            Some(_) => Err(Error::precondition(format!(
+                "{path}: session {} was published elsewhere, or that dataset was deleted",
+                session.0
+            ))),
+            None => Err(nothing(path)),
         }
     }
 

@@ -17,7 +17,7 @@ use forebay_writeback::{
         PutTarget, Resume, SessionId, SessionSpec, Task,
     },
     file::WriteMode,
-    names::{Make, MakeKind},
+    names::{Make, MakeKind, Rename},
     policy::Change,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -652,6 +652,50 @@ fn another_schema_is_refused_at_the_publish_too() {
             .await
             .unwrap();
         assert_eq!(read(cache, "/d").await, [texts(&["y"])]);
+    });
+}
+
+/// Whoever may read one dataset need not be allowed to read another one.
+#[test]
+fn a_published_session_is_read_where_it_was_published_and_nowhere_else() {
+    once(54, async |cache| {
+        put(cache, target("/open"), &[rows(0..1)]).await.unwrap();
+        let session = begin(cache, "/secret").await;
+        put(cache, into("/secret", &session), &[rows(5..6)]).await.unwrap();
+        for published in [false, true] {
+            if published {
+                cache.publish(&session, Publish::default()).await.unwrap();
+            }
+            for path in ["/open", "/nothing"] {
+                let plan = cache.dataset(&at(path), At::Session(session.clone())).await;
+                assert!(plan.is_err(), "{path}, published: {published}");
+                let named = FollowSpec {
+                    session: Some(session.clone()),
+                    ..FollowSpec::default()
+                };
+                for spec in [named, resume(&session, 0)] {
+                    let (got, error) = Follower::start(cache, path, spec).end().await;
+                    assert!(
+                        got.is_empty() && error.is_some(),
+                        "{path}, published: {published}: {got:?}"
+                    );
+                }
+            }
+            let plan = cache
+                .dataset(&at("/secret"), At::Session(session.clone()))
+                .await
+                .unwrap();
+            assert_eq!(numbers(&read_plan(cache, &plan, 0).await), [5]);
+        }
+        cache
+            .rename(&at("/secret"), &at("/moved"), Rename::default())
+            .await
+            .unwrap();
+        let plan = cache
+            .dataset(&at("/moved"), At::Session(session.clone()))
+            .await
+            .unwrap();
+        assert_eq!(numbers(&read_plan(cache, &plan, 0).await), [5]);
     });
 }
 
