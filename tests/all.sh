@@ -73,10 +73,10 @@ suite setup sh -c 'tail --pid="$0" --lines=+1 --follow "$1/setup.log"; [ -e "$1/
 # From here on; how long a machine compiles nobody knows.
 [ -t 0 ] || bounded=(timeout --kill-after=30 "${FOREBAY_SUITE_SECONDS:-1800}")
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
-suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
-suite crash "${pytest[@]}" -s tests/crash
 # Spark waits for its own processes half of the time, and these for theirs.
 beside spark "${pytest[@]}" tests/spark
+suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
+suite crash "${pytest[@]}" -s tests/crash
 suite mount "${pytest[@]}" -s tests/mount
 suite python "${pytest[@]}" connectors/python/tests
 suite webhdfs "${pytest[@]}" tests/webhdfs
