@@ -138,9 +138,11 @@ final class VersionStream implements MicroBatchStream, SupportsTriggerAvailableN
   /** Whether the head begins with everything that was read: a follower that resumes there is refused otherwise. */
   private boolean goesOn(Connection server, VersionOffset start) throws IOException {
     Command resume = Command.dataset(options.path()).with("follow", true).with("from", start.version() + ":" + start.batches());
-    byte[] ticket = server.info(resume).getEndpoints().get(0).getTicket().getBytes();
-    try (FlightStream stream = server.get(ticket, CallOptions.timeout(CHECK_SECONDS, TimeUnit.SECONDS))) {
-      stream.getRoot();
+    try {
+      byte[] ticket = server.info(resume).getEndpoints().get(0).getTicket().getBytes();
+      try (FlightStream stream = server.get(ticket, CallOptions.timeout(CHECK_SECONDS, TimeUnit.SECONDS))) {
+        stream.getRoot();
+      }
       return true;
     } catch (Exception e) {
       ForebayException error = ForebayException.of("asking whether version " + start.version() + " was overwritten", e);
