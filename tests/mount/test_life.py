@@ -321,6 +321,9 @@ def test_a_full_quota_is_a_full_disk_to_programs(own):
     with pytest.raises(OSError) as no_room, open(own.folder / "q/a", "ab") as file:
         file.write(b"c" * (2 << 20))
     assert no_room.value.errno == errno.ENOSPC
+    with own.client() as client:
+        assert client.file("/q/a") == b"a" * (2 << 20), "nothing of it was placed"
+    # The kernel tells of the last descriptor after its close has answered.
     wait_until(lambda: (own.folder / "q/a").read_bytes() == b"a" * (2 << 20), "it is as it was before", 5)
     with open(own.folder / "outside", "wb") as file:
         file.write(b"d" * (4 << 20))

@@ -75,6 +75,11 @@ def content_at(client, path):
         return None
 
 
+def root_of(several, where):
+    mount, other, training = several
+    return {"pipeline": mount.folder, "other": other, "training": training}[where]
+
+
 def part_of(folder, client, count):
     """A dataset of one part, and that part's name."""
     client.put(f"/{folder.name}/set", rows(0, count))
@@ -112,10 +117,10 @@ print(sum(view[:]), len(view), flush=True)
 class TestReaders:
     @pytest.mark.parametrize("what", FILES)
     def test_a_descriptor_of_a_file_keeps_its_version(self, several, folder, client, where, size, what):
-        mount, other, training = several
+        mount, other, _ = several
         if (what, where) == ("other mount write", "other"):
             pytest.skip("that is no other door, and seen by everybody there")
-        root = {"pipeline": mount.folder, "other": other, "training": training}[where]
+        root = root_of(several, where)
         change, after = FILES[what]
         content, path = os.urandom(size), f"/{folder.name}/d/f"
         client.put_file(path, content)
@@ -137,8 +142,7 @@ class TestReaders:
 
     @pytest.mark.parametrize("what", PARTS)
     def test_a_descriptor_of_a_part_keeps_its_version(self, several, folder, client, where, size, what):
-        mount, other, training = several
-        root = {"pipeline": mount.folder, "other": other, "training": training}[where]
+        root = root_of(several, where)
         at, part = part_of(folder, client, size // 10)
         content = (folder / "set" / part).read_bytes()
         size = os.stat(root / at[1:] / part).st_size
@@ -148,8 +152,7 @@ class TestReaders:
 
     @pytest.mark.parametrize("what", PARTS)
     def test_a_mapped_part_keeps_its_version(self, several, folder, client, where, size, what):
-        mount, other, training = several
-        root = {"pipeline": mount.folder, "other": other, "training": training}[where]
+        root = root_of(several, where)
         at, part = part_of(folder, client, size // 10)
         content = (folder / "set" / part).read_bytes()
         with mapped(root / at[1:] / part) as asked:
