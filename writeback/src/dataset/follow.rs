@@ -165,10 +165,7 @@ impl Inner {
                 session.0
             )));
         };
-        self.check_published_at(path, session, dir).await?;
-        let Some((_, head)) = self.published_head(path).await? else {
-            return Err(Error::not_found(format!("{path}: not found")));
-        };
+        let head = self.head_with(path, session, dir).await?;
         self.same_chain(path, version, head.version).await?;
         let mut own: VecDeque<PartRef> = self.delivered_parts(path, session).await?.into();
         // Versions after it go on behind it.

@@ -530,7 +530,7 @@ fn has_data_extension(name: &[u8]) -> bool {
 }
 
 /// The session in the name of a published part.
-pub(super) fn session_in_name(name: &[u8]) -> Option<SessionId> {
+pub(crate) fn session_in_name(name: &[u8]) -> Option<SessionId> {
     let (stem, extension) = std::str::from_utf8(name).ok()?.rsplit_once('.')?;
     let (number, session) = stem.strip_prefix("part-")?.split_once('-')?;
     let fits = matches!(extension, "arrow" | "parquet")

@@ -217,7 +217,7 @@ impl Inner {
                 session.0
             ))),
             Some((dir, version)) => {
-                self.check_published_at(path, session, dir).await?;
+                self.head_with(path, session, dir).await?;
                 let schema = self
                     .session_schema(&self.version_row(dir, version).await?.schema)
                     .await?;
@@ -230,11 +230,11 @@ impl Inner {
         }
     }
 
-    /// Precondition unless this is the directory in which the session was published: who may read there need not be allowed to read
-    /// another one.
-    pub(super) async fn check_published_at(&self, path: &Path, session: &SessionId, dir: Ino) -> Result<()> {
+    /// The head of the directory in which the session was published. Precondition when this is another one: who may read there need not be
+    /// allowed to read that.
+    pub(super) async fn head_with(&self, path: &Path, session: &SessionId, dir: Ino) -> Result<HeadRow> {
         match self.published_head(path).await? {
-            Some((here, _)) if here == dir => Ok(()),
+            Some((here, head)) if here == dir => Ok(head),
             Some(_) => Err(Error::precondition(format!(
                 "{path}: session {} was published elsewhere, or that dataset was deleted",
                 session.0

@@ -9,6 +9,7 @@ use super::FileReader;
 use crate::{
     Cache, Error, Result,
     cache::Inner,
+    dataset::{SessionId, session_in_name},
     rows::{self, PartRow, RetiredRow},
 };
 use forebay_metastore::{Key, prefix_end};
@@ -90,15 +91,15 @@ impl Cache {
     /// What old versions keep of parts that have lost their names: readers by the numbers of their rows, of those that are kept.
     /// `parts`: names and numbers that they had.
     pub async fn read_retired(&self, parts: &[(Arc<[u8]>, u64)]) -> Result<HashMap<u64, FileReader>> {
-        let mut of_session: HashMap<&str, Vec<u64>> = HashMap::new();
+        let mut of_session: HashMap<SessionId, Vec<u64>> = HashMap::new();
         for (name, id) in parts {
-            if let Some(session) = session_of(name) {
+            if let Some(session) = session_in_name(name) {
                 of_session.entry(session).or_default().push(*id);
             }
         }
         let mut readers = HashMap::new();
         for (session, wanted) in of_session {
-            let keys = self.inner.retired_keys(session, &wanted).await?;
+            let keys = self.inner.retired_keys(&session.0, &wanted).await?;
             let entries = self
                 .inner
                 .components
@@ -118,14 +119,6 @@ impl Cache {
         }
         Ok(readers)
     }
-}
-
-/// The session in the name of a part's file.
-fn session_of(name: &[u8]) -> Option<&str> {
-    let name = std::str::from_utf8(name).ok()?;
-    let (position, rest) = name.strip_prefix("part-")?.split_once('-')?;
-    let (session, _) = rest.rsplit_once('.')?;
-    position.bytes().all(|byte| byte.is_ascii_digit()).then_some(session)
 }
 
 impl Inner {
@@ -172,22 +165,3 @@ impl Inner {
 
 /// Whoever is asked.
 pub(super) type Keepers = parking_lot::RwLock<Vec<Weak<dyn Keeper>>>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_of_a_part_tells_its_session() {
-        let cases = [
-            ("part-00003-abc.arrow", Some("abc")),
-            ("part-123456-a-b.parquet", Some("a-b")),
-            ("part-x-abc.arrow", None),
-            ("part-00003.arrow", None),
-            ("f", None),
-        ];
-        for (name, session) in cases {
-            assert_eq!(session_of(name.as_bytes()), session, "{name}");
-        }
-    }
-}

@@ -1,7 +1,7 @@
 //! Writes that were given up without an answer, and may be carried out all the same: a gateway whose pool is full holds them, and goes on
 //! with them once there is room.
 //!
-//! Each makes an object only where none is. While their file is wanted they do no harm; once it was taken away any of them would make it
+//! Each makes an object only where none is (an upload in parts is aborted first, `clear`). While their file is wanted they do no harm; once it was taken away any of them would make it
 //! again. So before a key is emptied an object stands there until all of them have met it and are over: the first of them, or one of no
 //! bytes in its place. They come close after one another, within milliseconds with Ceph's gateway, and none comes after that.
 //!
