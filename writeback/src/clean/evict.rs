@@ -183,6 +183,10 @@ impl Inner {
         let Some(plan) = self.names.plan_forget(ino, &mount.path_of(key)?).await? else {
             return Ok(false);
         };
+        // Asked after the row was read: who begins to await it from now on writes it, and this plan does not hold.
+        if self.files.drafts.awaits(ino) {
+            return Ok(false);
+        }
         self.mounts.uncovered(mount.id, key);
         self.commit(plan).await?;
         Ok(true)

@@ -22,9 +22,10 @@ use forebay_runtime::{
 };
 use forebay_segment::{Draft as SegmentDraft, StreamId};
 use std::{
+    collections::HashMap,
     ops::Range,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -35,16 +36,52 @@ const SMALL_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of all small drafts.
 const MEMORY_BYTES_MAX: u64 = 128 << 20;
 
-/// Memory of small drafts.
+/// What all drafts share.
 #[derive(Debug)]
 pub(crate) struct Drafts {
+    /// Memory of the small ones.
     memory: Budget,
+    /// Rows whose content synced drafts become, and how many of them.
+    awaited: Arc<parking_lot::Mutex<HashMap<Ino, u64>>>,
 }
 
 impl Default for Drafts {
     fn default() -> Self {
         Self {
             memory: Budget::new("drafts", MEMORY_BYTES_MAX),
+            awaited: Arc::default(),
+        }
+    }
+}
+
+impl Drafts {
+    /// Whether the next start may have to find the name of a synced draft by this row.
+    pub(crate) fn awaits(&self, ino: Ino) -> bool {
+        self.awaited.lock().contains_key(&ino)
+    }
+
+    fn awaiting(&self, ino: Ino) -> AwaitedRow {
+        *self.awaited.lock().entry(ino).or_default() += 1;
+        AwaitedRow {
+            awaited: Arc::clone(&self.awaited),
+            ino,
+        }
+    }
+}
+
+/// A row that stays, whatever the under-store shows at its name, for as long as this lives.
+#[derive(Debug)]
+struct AwaitedRow {
+    awaited: Arc<parking_lot::Mutex<HashMap<Ino, u64>>>,
+    ino: Ino,
+}
+
+impl Drop for AwaitedRow {
+    fn drop(&mut self) {
+        let mut awaited = self.awaited.lock();
+        match awaited.get_mut(&self.ino) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(awaited.remove(&self.ino)),
         }
     }
 }
@@ -96,7 +133,8 @@ struct Small {
 struct Large {
     file: SegmentDraft,
     reservation: Mutex<Reservation>,
-    noted: AtomicBool,
+    /// Set once it is written down whose content it becomes: its bytes are promised then.
+    noted: OnceLock<AwaitedRow>,
 }
 
 impl Cache {
@@ -160,7 +198,7 @@ impl Draft {
 
     /// Whether its bytes were promised to survive a power cut while they have no place yet.
     pub async fn is_promised(&self) -> bool {
-        matches!(&*self.body.read().await, Body::Large(large) if large.noted.load(Ordering::Acquire))
+        matches!(&*self.body.read().await, Body::Large(large) if large.noted.get().is_some())
     }
 
     /// Whether it lies in memory: then placing it is what makes it durable.
@@ -262,7 +300,7 @@ impl Draft {
         Ok(Large {
             file,
             reservation: Mutex::new(reservation),
-            noted: AtomicBool::new(false),
+            noted: OnceLock::new(),
         })
     }
 
@@ -294,7 +332,7 @@ impl Draft {
         let Body::Large(large) = body else { return };
         let stream = large.file.stream();
         self.inner.give_back(&large.file);
-        if large.noted.into_inner()
+        if large.noted.get().is_some()
             && let Err(error) = self.inner.forget_draft(stream).await
         {
             tracing::warn!(%error, "the row of a draft stays until the next start");
@@ -304,11 +342,13 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // What was synced is a file's content to come: the next start goes on with it.
-        if let Body::Large(large) = self.body.get_mut()
-            && !*large.noted.get_mut()
-        {
-            self.inner.give_back(&large.file);
+        let Body::Large(large) = self.body.get_mut() else {
+            return;
+        };
+        match large.noted.take() {
+            // What was synced is a file's content to come: the next start goes on with it, and finds its name by the row.
+            Some(awaited) => std::mem::forget(awaited),
+            None => self.inner.give_back(&large.file),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Files that are changed in place: what was synced outlives power cuts and failed placements, and nothing stays behind.
 
-use crate::support::{World, at, get, kind, pattern, put};
+use crate::support::{KEPT, World, at, get, kind, pattern, put};
 use forebay_metastore::mem::{Call, Fault};
 use forebay_writeback::{
     Cache, ErrorKind,
     file::{Draft, PlaceDraft},
     names::State,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 const HOW: PlaceDraft = PlaceDraft {
     mode: None,
@@ -120,5 +120,35 @@ fn a_placement_that_fails_and_then_a_power_cut_lose_nothing_that_was_synced() {
     world.live(async |world| {
         let cache = world.open().await.unwrap();
         assert!(get(&cache, "/kept/f").await.unwrap() == content);
+    });
+}
+
+#[test]
+fn what_was_synced_over_a_file_whose_copy_was_freed_outlives_a_power_cut() {
+    let mut world = World::new(5);
+    let (old, new) = (pattern(1, LARGE), pattern(2, LARGE));
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/f", &old).await.unwrap();
+        cache.wait_persisted(&at(KEPT), Duration::from_secs(60)).await.unwrap();
+        let draft = cache
+            .draft(Some(&cache.read_file(&at("/kept/f")).await.unwrap()), 0)
+            .await;
+        let draft = Arc::new(draft.unwrap());
+        draft.write(0, &new).await.unwrap();
+        draft.sync(&at("/kept/f"), HOW).await.unwrap();
+        let freed = cache.free(&at(KEPT)).await.unwrap();
+        assert_eq!(freed.freed_bytes, LARGE as u64, "the row's copy went");
+        assert!(get(&cache, "/kept/f").await.unwrap() == old);
+        std::mem::forget(draft);
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        assert!(get(&cache, "/kept/f").await.unwrap() == new);
+        // With nobody waiting for it any more, a row that says no more than the store goes.
+        cache.wait_persisted(&at(KEPT), Duration::from_secs(60)).await.unwrap();
+        cache.free(&at(KEPT)).await.unwrap();
+        assert_eq!(cache.stat(&at("/kept/f")).await.unwrap().state, State::Clean);
     });
 }

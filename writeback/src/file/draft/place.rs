@@ -2,7 +2,7 @@
 //!
 //! A placement that fails leaves the draft as it is, its bytes too: they may have been synced, and it can be tried again.
 
-use super::{Body, Draft, PlaceDraft, ended};
+use super::{AwaitedRow, Body, Draft, PlaceDraft, ended};
 use crate::{
     Error, Result,
     cache::Inner,
@@ -32,13 +32,14 @@ impl Draft {
         large.file.sync().await?;
         self.inner
             .reach(forebay_runtime::crash_point!("draft-synced-not-noted"))?;
-        if !large.noted.load(Ordering::Acquire) {
-            let noted = self
+        if large.noted.get().is_none() {
+            let (over, awaited) = self
                 .inner
                 .note_draft(path, large.file.stream(), how, &self.ground())
                 .await?;
-            self.stands_on(noted);
-            large.noted.store(true, Ordering::Release);
+            self.stands_on(over);
+            // Two that sync at once note the same.
+            let _ = large.noted.set(awaited);
         }
         Ok(())
     }
@@ -93,7 +94,7 @@ impl Draft {
         let placed = match &reader {
             Ok(_) => {
                 let mut target = self.inner.draft_target(path, how, self.ground());
-                target.note = large.noted.get_mut().then(|| draft_key(stream.0));
+                target.note = large.noted.get().map(|_| draft_key(stream.0));
                 self.inner.place_sealed(&target, &mut unplaced).await
             }
             Err(error) => Err(error.clone()),
@@ -232,7 +233,13 @@ impl Inner {
 
     /// Writes down whose content a synced draft becomes. A name without content gets a row, of a file that is being written.
     /// Answers what the name leads to then.
-    async fn note_draft(&self, path: &Path, stream: StreamId, how: PlaceDraft, ground: &Ground) -> Result<StreamId> {
+    async fn note_draft(
+        &self,
+        path: &Path,
+        stream: StreamId,
+        how: PlaceDraft,
+        ground: &Ground,
+    ) -> Result<(StreamId, AwaitedRow)> {
         let mut attempts = self.attempts(format!("sync {path}"));
         loop {
             match self.try_note_draft(path, stream, how, ground).await {
@@ -248,7 +255,7 @@ impl Inner {
         stream: StreamId,
         how: PlaceDraft,
         ground: &Ground,
-    ) -> Result<StreamId> {
+    ) -> Result<(StreamId, AwaitedRow)> {
         let mut planner = self.names.planner();
         let there = planner.resolve(path).await?;
         if let Ground::Unchanged(identity) = ground {
@@ -257,6 +264,8 @@ impl Inner {
         let over = match there {
             Some(_) => {
                 let (ino, inode) = planner.adopt(path).await?;
+                // Written anew as it is: an eviction that has not seen that it is awaited does not find it as it was.
+                planner.update(ino, |row| row.ctime = inode.ctime).await?;
                 StreamId(ino.0, inode.generation)
             }
             None => {
@@ -273,10 +282,11 @@ impl Inner {
                 StreamId(planner.create(path, create).await?.ino.0, GENERATION)
             }
         };
+        let awaited = self.files.drafts.awaiting(Ino(over.0));
         let mut plan = planner.finish()?;
         plan.put(draft_key(stream.0), rows::encode(&DraftRow { over: over.0 }));
         self.commit(plan).await?;
-        Ok(over)
+        Ok((over, awaited))
     }
 
     pub(super) async fn forget_draft(&self, stream: StreamId) -> Result<()> {
