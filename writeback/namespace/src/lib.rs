@@ -28,7 +28,6 @@
 mod collect;
 mod create;
 mod error;
-mod hold;
 pub mod keys;
 mod namespace;
 mod path;
@@ -46,7 +45,6 @@ mod tests;
 pub use collect::Collected;
 pub use create::{Create, Planned, Replace};
 pub use error::{NsError, Result};
-pub use hold::Hold;
 pub use namespace::Namespace;
 pub use path::{NAME_BYTES_MAX, PATH_BYTES_MAX, Path, PathError};
 pub use plan::Plan;
@@ -82,7 +80,7 @@ pub struct Inode {
     /// Group.
     pub gid: u32,
     /// Names that lead here, and whatever else keeps it (the engine counts a dataset's version by [`Plan::amend`]); the row goes
-    /// when the last one goes. 0: unlinked, living on for whoever holds it open.
+    /// when the last one goes. 0: it has no name, and lives on for whoever claims it.
     pub nlink: u32,
     /// Bytes of a file at its last seal or size change.
     pub size: u64,
@@ -160,6 +158,10 @@ pub trait Base: Debug + Send + Sync {
     /// lies over it. A whiteout is written when it may. `true` is always safe; `false` saves a row where no mount covers the path.
     fn may_show(&self, _path: &Path, _inode: &Inode) -> bool {
         true
+    }
+    /// Whether the base keeps back what it has at `path`: a file there shows by its row alone, which then has to stay.
+    fn hides(&self, _path: &Path) -> bool {
+        false
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 const UNKNOWN_ATTEMPTS_MAX: u32 = 6;
 const UNKNOWN_PAUSE_FIRST: Duration = Duration::from_millis(5);
 
-/// The names of one store. Cheap to clone; clones share the inode numbers taken and the holds.
+/// The names of one store. Cheap to clone; clones share the inode numbers taken.
 ///
 /// Lookups and listings are methods here; each `plan_*` is a [`Planner`] of one operation. A plan has no effect until
 /// [`Namespace::commit`]; on [`NsError::Conflict`] read and plan again (see [`retry()`]).
@@ -17,7 +17,6 @@ pub struct Namespace {
     pub(crate) store: MetaStoreRef,
     pub(crate) base: Arc<dyn Base>,
     pub(crate) clock: ClockRef,
-    pub(crate) holds: Arc<hold::Holds>,
     inos: Arc<Inos>,
 }
 
@@ -28,7 +27,6 @@ impl Namespace {
             store,
             base,
             clock,
-            holds: Arc::default(),
             inos: Arc::default(),
         };
         let key = keys::inode(ROOT);

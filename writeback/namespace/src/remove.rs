@@ -97,10 +97,10 @@ impl Planner<'_> {
         })
     }
 
-    /// Drops the row of an inode with `nlink` 0. `None` when it has a name, has no row, or is held.
+    /// Drops the row of an inode with `nlink` 0. `None` when it has a name, or no row.
     pub async fn drop_nameless(&mut self, ino: Ino) -> Result<Option<Inode>> {
         match self.stored(ino).await? {
-            Some((stored, _)) if stored.inode.nlink == 0 && !stored.inode.is_dir() && !self.ns.held(ino) => {
+            Some((stored, _)) if stored.inode.nlink == 0 && !stored.inode.is_dir() => {
                 self.need(keys::inode(ino));
                 self.erase(keys::inode(ino));
                 Ok(Some(stored.inode))
@@ -149,7 +149,7 @@ impl Planner<'_> {
         Ok(at)
     }
 
-    /// Takes one name from a file or symlink. Its row goes with the last one, unless it is held open.
+    /// Takes one name from a file or symlink. Its row goes with the last one.
     pub(crate) async fn end_inode(&mut self, ino: Ino) -> Result<()> {
         let key = keys::inode(ino);
         let (mut stored, _) = self.stored(ino).await?.ok_or(NsError::Conflict)?;
@@ -157,7 +157,7 @@ impl Planner<'_> {
         stored.link = None;
         stored.inode.nlink = stored.inode.nlink.saturating_sub(1);
         stored.inode.ctime = self.now;
-        if stored.inode.nlink > 0 || self.ns.held(ino) {
+        if stored.inode.nlink > 0 {
             self.write(key, &stored);
         } else {
             self.erase(key);
@@ -208,12 +208,19 @@ impl Planner<'_> {
         };
         let Some(base) = base_path(base)? else { return Ok(()) };
         let mut after: Option<Vec<u8>> = None;
+        let mut shown: Option<Vec<u8>> = None;
         loop {
             let page = self.ns.base.list(&base, after.as_deref(), BASE_PAGE).await?;
             let hidden: Vec<_> = page.iter().map(|entry| keys::whiteout(ino, &entry.name)).collect();
             self.fetch(hidden.clone()).await?;
-            if hidden.iter().any(|key| !self.exists(key)) {
-                return Err(NsError::NotEmpty(path.clone()));
+            let shows = hidden.iter().zip(&page).find(|(key, _)| !self.exists(key));
+            if let Some((_, entry)) = shows {
+                // Its whiteout may have gone with it since the base was asked: then it is not there the next time.
+                if shown.as_ref().is_some_and(|shown| *shown >= entry.name) {
+                    return Err(NsError::NotEmpty(path.clone()));
+                }
+                shown = Some(entry.name.clone());
+                continue;
             }
             match page.last() {
                 Some(last) if page.len() >= BASE_PAGE => after = Some(last.name.clone()),

@@ -28,7 +28,7 @@ pub struct Whiteout {
 
 impl Namespace {
     /// Takes the row of a file, or of a directory without rows, away once the base shows the same at `at`. `None`: not now
-    /// (its name shows another base path or none, it is held, it is a directory with rows, the root, or gone).
+    /// (its name shows another base path or none, or the base keeps it back, it is a directory with rows, the root, or gone).
     pub async fn plan_forget(&self, ino: Ino, at: &Path) -> Result<Option<Plan>> {
         let mut planner = self.planner();
         Ok(if planner.forget(ino, at).await? {
@@ -178,7 +178,7 @@ impl Planner<'_> {
         };
         let Some(link) = &stored.link else { return Ok(false) };
         let (parent, name) = (link.parent, link.name.as_slice());
-        if self.ns.held(ino) || !self.shows_at(parent, name, at).await? {
+        if self.ns.base.hides(at) || !self.shows_at(parent, name, at).await? {
             return Ok(false);
         }
         if stored.inode.is_dir() && !self.forgettable_dir(ino, &stored, at).await? {

@@ -57,10 +57,9 @@ impl Inner {
 
     /// After the transaction that took `node` from its name (unlinked, replaced): frees what nobody names any more.
     pub(crate) fn discard_node(&self, node: &Node) {
-        // Whoever holds it, or a dataset version that links it, frees it later.
+        // A dataset version that links it frees it later.
         if let Node::Row { ino, inode, .. } = node
             && inode.nlink <= 1
-            && !self.names.held(*ino)
         {
             self.discard(*ino, inode);
         }

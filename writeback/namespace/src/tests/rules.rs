@@ -192,6 +192,17 @@ async fn a_directory_renamed_inside_a_renamed_one_and_back_keeps_its_content() {
 }
 
 #[tokio::test]
+async fn a_row_stays_while_the_base_keeps_back_what_it_has_there() {
+    let world = World::new().await;
+    let ino = world.put("/d/x", 7).await.unwrap();
+    world.base.put(&p("/d/x"), There::File(7));
+    world.base.hide(Some(p("/d/x")));
+    assert_eq!(world.ns.plan_forget(ino, &p("/d/x")).await.unwrap(), None);
+    world.base.hide(None);
+    assert!(world.ns.plan_forget(ino, &p("/d/x")).await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn a_whiteout_hides_a_base_file_until_it_is_forgotten() {
     let world = World::with_base(&["/d/x", "/d/y"]).await;
     let unlinked = world.unlink("/d/x").await.unwrap();
@@ -280,6 +291,27 @@ async fn rename_rules_are_those_of_the_interface() {
     assert!(plan("/dir/f", "/dir/f", false).await.unwrap().plan.is_empty());
 }
 
+/// What was removed is deleted in the base, and its whiteout goes, while the base is asked whether the directory is empty.
+#[tokio::test]
+async fn an_emptied_directory_can_be_removed_while_its_files_are_deleted_in_the_base() {
+    let world = World::with_base(&["/d/x", "/d/y"]).await;
+    world.unlink("/d/x").await.unwrap();
+    world.unlink("/d/y").await.unwrap();
+    let (asked, go) = world.base.hold_answer();
+    let ns = world.ns.clone();
+    let removing = tokio::spawn(async move { ns.plan_rmdir(&p("/d")).await.map(drop) });
+    asked.notified().await;
+    for path in ["/d/x", "/d/y"] {
+        world.base.remove(&p(path));
+        let plan = world.ns.plan_forget_whiteout(&p(path)).await.unwrap().unwrap();
+        world.ns.commit(plan, None).await.unwrap();
+    }
+    go.notify_one();
+    removing.await.unwrap().unwrap();
+    world.base.put(&p("/d/z"), There::File(1));
+    assert!(matches!(world.ns.plan_rmdir(&p("/d")).await, Err(NsError::NotEmpty(_))));
+}
+
 #[tokio::test]
 async fn an_exchange_of_base_directories_changes_their_content() {
     let world = World::with_base(&["/a/x", "/b/y"]).await;
@@ -290,22 +322,6 @@ async fn an_exchange_of_base_directories_changes_their_content() {
     let renamed = world.ns.plan_rename(&p("/a"), &p("/b"), how).await.unwrap();
     world.ns.commit(renamed.plan, None).await.unwrap();
     assert_eq!((world.read("/b/x").await, world.read("/a/y").await), (Some(1), Some(2)));
-}
-
-#[tokio::test]
-async fn a_held_file_keeps_its_row_until_it_is_let_go() {
-    let world = World::new().await;
-    let ino = world.put("/f", 3).await.unwrap();
-    let hold = world.ns.hold(ino);
-    world.unlink("/f").await.unwrap();
-    let (inode, _) = world.ns.inode(ino).await.unwrap().unwrap();
-    assert_eq!(inode.nlink, 0);
-    assert_eq!(world.ns.path_of(ino).await.unwrap(), None);
-    assert_eq!(world.ns.plan_drop(ino).await.unwrap(), None);
-    assert!(hold.release());
-    let plan = world.ns.plan_drop(ino).await.unwrap().unwrap();
-    world.ns.commit(plan, None).await.unwrap();
-    assert_eq!(world.ns.inode(ino).await.unwrap(), None);
 }
 
 #[tokio::test]

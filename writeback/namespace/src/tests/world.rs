@@ -24,8 +24,12 @@ pub(crate) enum There {
 pub(crate) struct MemBase {
     tree: Mutex<BTreeMap<Path, There>>,
     away: Mutex<bool>,
+    /// A path whose file is kept back.
+    hidden: Mutex<Option<Path>>,
     /// The next question is told of here, and answered when told so here.
     held: Mutex<Option<(Arc<Notify>, Arc<Notify>)>>,
+    /// The same of the answer of the next listing, which is of the instant before.
+    held_answer: Mutex<Option<(Arc<Notify>, Arc<Notify>)>>,
 }
 
 impl MemBase {
@@ -49,19 +53,26 @@ impl MemBase {
         *self.away.lock() = away;
     }
 
+    pub(crate) fn hide(&self, path: Option<Path>) {
+        *self.hidden.lock() = path;
+    }
+
     pub(crate) fn get(&self, path: &Path) -> Option<There> {
         self.tree.lock().get(path).cloned()
     }
 
     /// Lets the next question wait: it has come when the first is notified, and goes on when the second is.
     pub(crate) fn hold(&self) -> (Arc<Notify>, Arc<Notify>) {
-        let held: (Arc<Notify>, Arc<Notify>) = Default::default();
-        *self.held.lock() = Some(held.clone());
-        held
+        self.held.lock().insert(Default::default()).clone()
     }
 
-    async fn wait(&self) {
-        let held = self.held.lock().take();
+    /// Lets the next listing see what is there when the first is notified, and answer it when the second is.
+    pub(crate) fn hold_answer(&self) -> (Arc<Notify>, Arc<Notify>) {
+        self.held_answer.lock().insert(Default::default()).clone()
+    }
+
+    async fn wait(held: &Mutex<Option<(Arc<Notify>, Arc<Notify>)>>) {
+        let held = held.lock().take();
         if let Some((asked, go)) = held {
             asked.notify_one();
             go.notified().await;
@@ -96,18 +107,26 @@ impl MemBase {
 #[async_trait]
 impl Base for MemBase {
     async fn stat(&self, path: &Path) -> Result<Option<BaseEntry>, BaseError> {
-        self.wait().await;
+        Self::wait(&self.held).await;
         self.answer()?;
         Ok(self.tree.lock().get(path).map(|there| Self::entry(path, there)))
     }
 
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
-        self.wait().await;
+        Self::wait(&self.held).await;
         self.answer()?;
-        let tree = self.tree.lock();
-        let children = tree.iter().filter(|(at, _)| at.parent().as_ref() == Some(path));
-        let later = children.filter(|(at, _)| after.is_none_or(|after| at.name().unwrap() > after));
-        Ok(later.take(limit).map(|(at, there)| Self::entry(at, there)).collect())
+        let listed = {
+            let tree = self.tree.lock();
+            let children = tree.iter().filter(|(at, _)| at.parent().as_ref() == Some(path));
+            let later = children.filter(|(at, _)| after.is_none_or(|after| at.name().unwrap() > after));
+            later.take(limit).map(|(at, there)| Self::entry(at, there)).collect()
+        };
+        Self::wait(&self.held_answer).await;
+        Ok(listed)
+    }
+
+    fn hides(&self, path: &Path) -> bool {
+        self.hidden.lock().as_ref() == Some(path)
     }
 
     fn adopt(&self, path: &Path, _entry: &BaseEntry) -> Bytes {
