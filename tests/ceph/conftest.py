@@ -40,6 +40,9 @@ class Bucket:
     def delete(self, key):
         self.s3.delete_object(Bucket=self.name, Key=f"{self.prefix}/{key}")
 
+    def head(self, key):
+        return self.s3.head_object(Bucket=self.name, Key=f"{self.prefix}/{key}")
+
     def uploads(self):
         """Multipart uploads that were neither completed nor aborted."""
         found = self.s3.list_multipart_uploads(Bucket=self.name, Prefix=self.prefix + "/").get("Uploads", [])

@@ -139,11 +139,44 @@ def test_what_others_wrote_is_read_through(client, bucket):
     assert client.act("stat", path="/lake/theirs/x.bin")[0]["state"] == "clean"
 
 
+def test_attributes_follow_what_has_arrived_without_its_bytes(server, client, bucket, tmp_path):
+    bucket.put("theirs", b"theirs")
+    contents = {"small": b"small", "large": LARGE}  # The larger one went in parts.
+    for name, content in contents.items():
+        client.put_file(f"/lake/{name}", content)
+    wait(client)
+    before = {name: bucket.head(name) for name in contents}
+    with Hdfs(server.http) as hdfs:
+        for name in (*contents, "theirs"):
+            hdfs.put(f"/lake/{name}", "SETPERMISSION", permission="604")
+            hdfs.put(f"/lake/{name}", "SETTIMES", modificationtime=10**12)
+        wait(client)
+        hdfs.put("/lake/small", "SETXATTR", **{"xattr.name": "user.colour", "xattr.value": "0x626c7565", "flag": "CREATE"})
+    wait(client)
+    for name in contents:
+        kept = bucket.head(name)["Metadata"]
+        assert (kept["mode"], kept["mtime"], kept.get("xattrs")) == ("604", str(10**15), "user.colour=blue" if name == "small" else None)
+        assert kept["forebay-token"] == before[name]["Metadata"]["forebay-token"]
+    assert bucket.head("theirs")["Metadata"] == {}, "an object of others is not copied"
+    client.act("free", path="/lake")
+    assert {name: client.file(f"/lake/{name}") for name in contents} == contents
+    with Server(tmp_path / "anew", under={"/lake": bucket.url()}) as anew, anew.client() as other:
+        for name in contents:
+            told = other.act("stat", path=f"/lake/{name}")[0]
+            assert told["mode"] == client.act("stat", path=f"/lake/{name}")[0]["mode"] and told["mtime"].startswith("2001-09-09T01:46:40")
+            assert other.file(f"/lake/{name}") == contents[name]
+    # For us that is no change outside.
+    client.put_file("/lake/small", b"anew")
+    client.act("delete", path="/lake/large")
+    wait(client)
+    assert bucket.objects() == {"small": b"anew", "theirs": b"theirs"} and bucket.uploads() == []
+
+
 def test_modes_are_found_by_a_cache_that_begins_anew(server, client, bucket, tmp_path):
     with Hdfs(server.http) as hdfs:
         hdfs.write("/lake/private", b"for the group", permission="640")
     wait(client)
-    assert bucket.s3.head_object(Bucket=bucket.name, Key=f"{bucket.prefix}/private")["Metadata"]["mode"] == "640"
+    assert bucket.head("private")["Metadata"]["mode"] == "640"
     with Server(tmp_path / "anew", under={"/lake": bucket.url()}) as anew, anew.client() as other:
         assert other.act("stat", path="/lake/private")[0]["mode"] == client.act("stat", path="/lake/private")[0]["mode"]
 

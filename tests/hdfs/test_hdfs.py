@@ -8,6 +8,7 @@ import pytest
 
 from tests.hdfs.conftest import node
 from tests.stores import a_changed_target_is_kept_and_reported, changes_outside_are_seen, same, wait
+from tests.webhdfs.conftest import Hdfs
 
 LARGE = random.Random(7).randbytes(20 << 20)
 
@@ -45,6 +46,25 @@ def test_a_dataset_is_readable_by_others(client, folder):
     wait(client)
     [stored] = [content for path, content in folder.files().items() if path.startswith("arrow/")]
     assert pa.ipc.open_file(stored).read_all() == table
+
+
+def test_attributes_follow_what_has_arrived(server, client, folder):
+    client.put_file("/lake/ours", b"ours")
+    wait(client)
+    with Hdfs(server.http) as hdfs:
+        hdfs.put("/lake/ours", "SETPERMISSION", permission="604")
+        hdfs.put("/lake/ours", "SETTIMES", modificationtime=10**12)
+    wait(client)
+    assert (folder.status("ours")["permission"], folder.status("ours")["modificationTime"]) == ("604", 10**12)
+    # For us that is no change outside.
+    client.act("free", path="/lake")
+    assert client.file("/lake/ours") == b"ours"
+    client.act("rename", **{"from": "/lake/ours", "to": "/lake/moved"})
+    wait(client)
+    assert folder.files() == {"moved": b"ours"} and folder.status("moved")["permission"] == "604"
+    client.act("delete", path="/lake/moved")
+    wait(client)
+    assert folder.files() == {}
 
 
 def test_what_others_wrote_is_read_through(client, folder):

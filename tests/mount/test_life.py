@@ -272,9 +272,10 @@ def test_attributes_travel_with_the_bytes_and_a_cache_that_begins_anew_finds_the
         xattrs = {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("user.forebay.")}
         return there.st_mode, there.st_uid, there.st_gid, there.st_mtime_ns // 1000, xattrs
 
-    # An extended attribute has the file placed, and what is set after it was brought to the store stays in the cache (docs/posix.md).
-    with own.client() as client:
-        client.act("policy_set", path="/", persist="age=1h")
+    def persist():
+        with own.client() as client:
+            client.act("persist", path="/", wait=True)
+
     with opened(own.folder / "ours", os.O_WRONLY | os.O_CREAT) as fd:
         write_all(fd, b"bytes")
         os.fchown(fd, 1000, 1001)
@@ -286,10 +287,27 @@ def test_attributes_travel_with_the_bytes_and_a_cache_that_begins_anew_finds_the
     os.chown(own.lake / "theirs/file", 1002, 0)
     (own.lake / "theirs/file").chmod(0o400)
     os.setxattr(own.lake / "theirs/file", "user.origin", b"elsewhere")
-    with own.client() as client:
-        client.act("persist", path="/", wait=True)
+    persist()
     before = attributes(own.folder / "ours")
     assert before == attributes(own.lake / "ours") and before[1:3] == (1000, 1001) and before[4] == {"user.colour": b"blue\0\xff"}
+    # What is set when the bytes are in the store already follows them.
+    arrived, path = os.stat(own.lake / "ours").st_ino, own.folder / "ours"
+    with open(path, "rb") as reader:
+        path.chmod(0o2604)
+        os.chown(path, 1003, 1004)
+        os.setxattr(path, "user.shape", b"round")
+        os.removexattr(path, "user.colour")
+        os.utime(path, ns=(10**18, 2 * 10**18 + 654_321_000))
+        persist()
+        assert reader.read() == b"bytes"
+    before = attributes(own.folder / "ours")
+    assert before == attributes(own.lake / "ours"), attributes(own.lake / "ours")
+    assert before == (0o102604, 1003, 1004, (2 * 10**18 + 654_321_000) // 1000, {"user.shape": b"round"})
+    assert os.stat(own.lake / "ours").st_ino == arrived, "the bytes stayed"
+    # For us that is no change outside.
+    with own.client() as client:
+        client.act("free", path="/")
+    assert path.read_bytes() == b"bytes"
     assert own.term() == 0
     shutil.rmtree(own.data)
     own.start()
@@ -302,8 +320,11 @@ def test_attributes_travel_with_the_bytes_and_a_cache_that_begins_anew_finds_the
     with opened(own.folder / "ours", os.O_WRONLY) as fd:
         os.pwrite(fd, b"more bytes", 5)
     os.rename(own.folder / "theirs/file", own.folder / "moved")
-    assert attributes(own.folder / "ours")[1:3] == (1000, 1001) and attributes(own.folder / "ours")[4] == before[4]
+    assert attributes(own.folder / "ours")[1:3] == (1003, 1004) and attributes(own.folder / "ours")[4] == before[4]
     assert attributes(own.folder / "moved")[:3] == (0o100400, 1002, 0) and attributes(own.folder / "moved")[4] == {"user.origin": b"elsewhere"}
+    path.unlink()
+    persist()
+    assert not (own.lake / "ours").exists() and attributes(own.lake / "moved") == attributes(own.folder / "moved")
 
 
 def test_a_full_quota_is_a_full_disk_to_programs(own):

@@ -1,10 +1,11 @@
 //! Modes, owners, times and extended attributes of what a name leads to.
 //!
 //! A name that only the under-store has gets a row with its first change, and keeps it while the row says more than the under-store
-//! shows. It does not own what a store keeps of them: the uploader takes them from the row.
+//! shows. It does not own what a store keeps of them: the persister takes them from the row, with the content or after it.
 
-use crate::{Cache, Error, Result, cache::Inner, changes::Change, names::Stat};
-use forebay_namespace::{Inode, Node, Path};
+use crate::{Cache, Error, Result, cache::Inner, changes::Change, names::Stat, persist::look_alike, rows::Content};
+use forebay_metastore::Version;
+use forebay_namespace::{Inode, Kind, Node, Path, Plan, Planned};
 use forebay_runtime::clock::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -100,7 +101,7 @@ impl Inner {
 
     async fn try_set_attributes(&self, path: &Path, change: &SetAttributes) -> Result<()> {
         let mut planner = self.names.planner();
-        let (ino, _) = planner.adopt(path).await?;
+        let (ino, before) = planner.adopt(path).await?;
         let updated = planner.update(ino, |inode| change.apply(inode)).await?;
         let bytes: usize = updated
             .inode
@@ -113,7 +114,41 @@ impl Inner {
                 "{path}: {bytes} bytes of extended attributes; {XATTRS_BYTES_MAX} fit into its row"
             )));
         }
-        self.commit(planner.finish()?).await?;
+        let mut plan = planner.finish()?;
+        let follows = self.plan_to_follow(&mut plan, path, &before, updated).await?;
+        self.commit(plan).await?;
+        if follows {
+            self.persist.wake();
+        }
         Ok(())
+    }
+
+    /// Queues what the store shall know of a content that it has already, while its bytes are here too; answers whether there is any. A
+    /// content that is on its way takes its attributes along.
+    async fn plan_to_follow(&self, plan: &mut Plan, path: &Path, before: &Inode, updated: Planned) -> Result<bool> {
+        let Planned { ino, inode, .. } = updated;
+        if inode.kind != Kind::File || look_alike(before, &inode) || self.mounts.resolve(path).is_none() {
+            return Ok(false);
+        }
+        let content = Content::decode(&inode.content)?;
+        let Content::Persisted {
+            at,
+            layout: Some(layout),
+            work: None,
+        } = content
+        else {
+            return Ok(false);
+        };
+        let generation = inode.generation;
+        let node = Node::Row {
+            ino,
+            inode,
+            version: Version(0),
+        };
+        let work = self.persist.plan_put(plan, ino, generation, path, Some(&node)).await?;
+        let layout = Some(layout);
+        let content = Content::Persisted { at, layout, work }.encode();
+        plan.amend(ino, |inode| inode.content = content)?;
+        Ok(true)
     }
 }

@@ -165,6 +165,11 @@ impl Mount {
         self.url.starts_with("file:")
     }
 
+    /// Whether its store says by itself that a file changed then.
+    pub(crate) fn shows_mtime(&self, mtime: Timestamp) -> bool {
+        self.is_local() || self.url.starts_with("hdfs:") && mtime.0 % 1000 == 0
+    }
+
     /// Whether a call that a reader waits for shall be made again: after a failure in passing, a short pause later.
     pub(crate) async fn again(&self, error: &StoreError, tries: &mut u32) -> bool {
         let passing = matches!(error, StoreError::Unavailable(_) | StoreError::Damaged(_));

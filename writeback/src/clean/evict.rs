@@ -2,9 +2,10 @@
 //!
 //! A copy leaves its row first: the row says from then on that the bytes are in the under-store; where the base shows the same
 //! by itself the row goes altogether. Only then are the bytes released. A row that is dirty again, or has work, keeps its copy, and so
-//! does one whose file is pinned at the name that it has by now.
+//! does one whose file is pinned at the name that it has by now. So does one whose attributes are on their way to the store: with them
+//! the object gets another validator, and until the row has that the bytes are to be had here alone.
 
-use crate::{Result, cache::Inner, rows::Content};
+use crate::{Result, cache::Inner, mounts::Mount, rows::Content};
 use forebay_namespace::{Ino, Inode, Kind};
 use forebay_runtime::task::blocking;
 use forebay_segment::{Layout, StreamId};
@@ -160,24 +161,35 @@ impl Inner {
             return Ok(0);
         };
         let stream = StreamId(ino.0, generation);
-        if work.is_none() && inode.nlink == 1 && is_plain(&inode) && self.forget_row(ino, &at.key, at.mount).await? {
+        if work.is_none() && inode.nlink == 1 && self.forget_row(ino, &inode, &at.key, at.mount).await? {
             self.clean.forget_copy(stream);
             self.segments.release(stream, &layout);
             return Ok(inode.size);
         }
+        let undressed = match work {
+            Some(seq) => match self.undressed(seq, &at).await? {
+                None => return Ok(0),
+                undressed => undressed,
+            },
+            None => None,
+        };
         let (content, ctime) = (Content::Persisted { at, layout: None, work }.encode(), inode.ctime);
         planner
             .update(ino, |inode| (inode.content, inode.ctime) = (content, ctime))
             .await?;
-        self.commit(planner.finish()?).await?;
+        let mut plan = planner.finish()?;
+        if let Some(undressed) = undressed {
+            plan.check(undressed);
+        }
+        self.commit(plan).await?;
         self.clean.forget_copy(stream);
         self.segments.release(stream, &layout);
         Ok(inode.size)
     }
 
     /// Whether the row went because the base shows the same.
-    async fn forget_row(&self, ino: Ino, key: &str, mount: u32) -> Result<bool> {
-        let Some(mount) = self.mounts.by_id(mount) else {
+    async fn forget_row(&self, ino: Ino, inode: &Inode, key: &str, mount: u32) -> Result<bool> {
+        let Some(mount) = self.mounts.by_id(mount).filter(|mount| shows_all(mount, inode)) else {
             return Ok(false);
         };
         let Some(plan) = self.names.plan_forget(ino, &mount.path_of(key)?).await? else {
@@ -193,7 +205,9 @@ impl Inner {
     }
 }
 
-/// Whether the base shows all that the row says.
-fn is_plain(inode: &Inode) -> bool {
-    inode.xattrs.is_empty() && inode.mode == 0o644 && (inode.uid, inode.gid) == (0, 0)
+/// Whether the base shows all that the row says. The time of a write that nobody set is not worth a row: a listing of an object store has
+/// that of the object's arrival instead.
+fn shows_all(mount: &Mount, inode: &Inode) -> bool {
+    let is_plain = inode.xattrs.is_empty() && inode.mode == 0o644 && (inode.uid, inode.gid) == (0, 0);
+    is_plain && (inode.mtime == inode.ctime || mount.shows_mtime(inode.mtime))
 }

@@ -17,7 +17,7 @@ use forebay_namespace::{Base, BaseAttributes, BaseEntry, BaseError, Inode, NAME_
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::{
     Found, KEY_BYTES_MAX, Listed, StoreError,
-    attributes::{GID, MODE, UID, XATTRS, decode_xattrs},
+    attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs},
 };
 use moka::sync::Cache as Moka;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -258,10 +258,17 @@ fn entry(name: Vec<u8>, found: Found) -> BaseEntry {
         name,
         is_dir: found.is_dir,
         size: found.size,
-        mtime: Timestamp(found.mtime),
+        mtime: Timestamp(mtime(&found)),
         attributes: attributes(&found.attributes),
         validator: found.validator.0,
     }
+}
+
+/// When it changed: what we wrote with it, for an object store shows when it arrived. Of others' objects that name says something else.
+fn mtime(found: &Found) -> i64 {
+    let kept = found.attributes.iter().find(|(name, _)| name == MTIME);
+    let kept = kept.filter(|_| found.token.is_some());
+    kept.and_then(|(_, micros)| micros.parse().ok()).unwrap_or(found.mtime)
 }
 
 /// What the store keeps of it, as far as it makes sense: others may keep something else under these names.

@@ -138,11 +138,21 @@ impl Inner {
         let write = Write {
             key: place.key.clone(),
             size: 0,
-            token: token.unwrap_or_else(|| format!("{}-taken", self.persist.token_prefix())),
+            token: token.unwrap_or_else(|| self.taken_token()),
             attributes: Vec::new(),
             expect: Expect::Absent,
         };
         mount.upload.put(&write, Vec::new()).await
+    }
+
+    /// The token of an object of no bytes that stands at a key for no piece of work in particular.
+    fn taken_token(&self) -> String {
+        format!("{}-taken", self.persist.token_prefix())
+    }
+
+    /// Whether what was found only stands there.
+    pub(super) fn only_stands(&self, found: &Found) -> bool {
+        found.size == 0 && found.token.as_ref() == Some(&self.taken_token())
     }
 
     /// The same for all keys below a directory that is to go.

@@ -1,7 +1,7 @@
 //! Persist: the under-store becomes what was acknowledged.
 //!
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
-//! one after the other and hands it to `put` (with `convert`, `upload` and `publish`), `clear`, or `tree`. `withhold` is what policies
+//! one after the other and hands it to `put` (with `convert`, `upload`, `attributes` and `publish`), `clear`, or `tree`. `withhold` is what policies
 //! keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart must remember of that; `late` keeps out
 //! what a store carries out late.
 //!
@@ -46,6 +46,7 @@
 //! nothing is noted of it. One that is gone at the store begins anew. Every step may be repeated.
 
 mod asked;
+mod attributes;
 mod clear;
 mod convert;
 mod late;
@@ -79,6 +80,7 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
+pub(crate) use attributes::look_alike;
 pub use resolve::Resolve;
 pub(crate) use resolve::Waiting;
 pub use troubled::{Blocked, Conflict};

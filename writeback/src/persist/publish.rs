@@ -2,12 +2,12 @@
 //!
 //! What the row answers for besides the target is cleared afterwards, by the same row, so that its turn is kept.
 
-use super::{plan::work_key, put::Job, tracker::Outcome};
+use super::{attributes::look_alike, plan::work_key, put::Job, tracker::Outcome};
 use crate::{
     Result,
     cache::Inner,
     policy::value,
-    rows::{self, Content, StoreAt, Work, WorkKind, WorkState},
+    rows::{self, Content, Place, StoreAt, Work, WorkKind, WorkState},
 };
 use forebay_metastore::Check;
 use forebay_runtime::crash_point;
@@ -32,10 +32,12 @@ impl Inner {
             Content::Persisted { layout, .. } => (layout, false),
             Content::Open => return Ok(Outcome::Moved),
         };
+        // What changed of its attributes while it was on its way follows.
+        let follows = !look_alike(&inode, &job.inode);
         let content = Content::Persisted {
             at: at.clone(),
             layout: layout.clone(),
-            work: None,
+            work: follows.then_some(job.row.seq),
         }
         .encode();
         let ctime = inode.ctime;
@@ -48,11 +50,19 @@ impl Inner {
         let upload = job.row.place(at.mount, &at.key).and_then(|place| place.upload.clone());
         let mut places = job.row.work.places.clone();
         places.retain(|place| (place.mount, place.key.as_str()) != (at.mount, at.key.as_str()));
+        if follows {
+            places.push(Place::file(at.mount, at.key.clone(), Some(at.validator.clone())));
+        }
         if places.is_empty() {
             plan.delete(key);
         } else {
+            let what = if follows {
+                job.row.work.what.clone()
+            } else {
+                WorkKind::Clear
+            };
             let work = Work {
-                what: WorkKind::Clear,
+                what,
                 since: job.row.work.since,
                 state: WorkState::Queued,
                 places,

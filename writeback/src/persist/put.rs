@@ -65,7 +65,7 @@ impl Job {
         (self.mount.id, self.key.clone())
     }
 
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         let place = self.row.place(self.mount.id, &self.key).cloned();
         place.unwrap_or_else(|| Place::file(self.mount.id, self.key.clone(), None))
     }
@@ -179,7 +179,7 @@ impl Inner {
             && (at.mount, at.key.as_str()) == (job.mount.id, job.key.as_str())
         {
             let at = at.clone();
-            return self.record(job, at).await;
+            return self.dress(job, at).await;
         }
         if let Err(error) = job.mount.is_exclusive().await {
             return self.after_error(job, error).await;
@@ -188,7 +188,7 @@ impl Inner {
         if place.token.is_some() {
             self.recall_upload(&job, &place).await?;
             match self.what_became(&job, &mut place).await {
-                Ok(Some(found)) => return self.arrived(job, found).await,
+                Ok(Some(found)) => return self.arrived_before(job, found).await,
                 Ok(None) => {}
                 Err(error) => return self.after_error(job, error).await,
             }
@@ -215,7 +215,7 @@ impl Inner {
     }
 
     /// Writes the place into the row before the first byte leaves.
-    async fn claim(&self, job: &mut Job, place: Place) -> Result<()> {
+    pub(super) async fn claim(&self, job: &mut Job, place: Place) -> Result<()> {
         let work = job.with_place(place);
         job.row.version = self.persist_row(&job.row, &work).await?;
         job.row.work = work;
@@ -293,7 +293,7 @@ impl Inner {
         if found.token.is_some() && found.token == place.token {
             return There::Ours(found);
         }
-        if place.holds.as_ref() == Some(&found.validator.0) {
+        if place.holds.as_ref() == Some(&found.validator.0) || self.only_stands(&found) {
             return There::Known(found);
         }
         // An older content of this cache, about which a lookup could not say anything when it was replaced.
@@ -319,16 +319,26 @@ impl Inner {
 
     /// The object is visible and ours.
     async fn arrived(self: &Arc<Self>, job: Job, found: Found) -> Result<Outcome> {
+        let at = self.is_visible(&job, found)?;
+        self.record(job, at).await
+    }
+
+    /// The same by an earlier try, which may have had other attributes with it.
+    async fn arrived_before(self: &Arc<Self>, job: Job, found: Found) -> Result<Outcome> {
+        let at = self.is_visible(&job, found)?;
+        self.dress(job, at).await
+    }
+
+    fn is_visible(&self, job: &Job, found: Found) -> Result<StoreAt> {
         self.reach(crash_point!("visible-not-recorded"))?;
         job.mount.health.note(None);
         self.mounts.written(job.mount.id, &job.key);
         self.persist.late.stands(&job.at(), self.persist.now());
-        let at = StoreAt {
+        Ok(StoreAt {
             mount: job.mount.id,
             key: job.key.clone(),
             validator: found.validator.0,
-        };
-        self.record(job, at).await
+        })
     }
 
     async fn after_error(self: &Arc<Self>, mut job: Job, error: StoreError) -> Result<Outcome> {
@@ -359,7 +369,7 @@ impl Inner {
         let mut place = job.place();
         match self.see_place(&job.mount, &place, Some(&job.inode)).await {
             Ok(There::Ours(found)) if place.token.as_ref() == Some(&job.token) && found.size == job.inode.size => {
-                self.arrived(job, found).await
+                self.arrived_before(job, found).await
             }
             Ok(There::Foreign(found)) => {
                 let _ = self.abort_uploads(&job.mount, &place).await;

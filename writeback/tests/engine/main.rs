@@ -1,6 +1,7 @@
 //! The engine from outside, in a world that can be turned against it. One binary: each would compile much of the engine's generic code and
 //! link all of it again.
 
+mod attributes;
 mod convert;
 mod datasets;
 mod drafts;

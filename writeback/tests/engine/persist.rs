@@ -3,13 +3,13 @@
 use crate::support::{World, at, get, kind, part_notes, pattern, put, tree};
 use bytes::Bytes;
 use forebay_metastore::mem;
-use forebay_runtime::{chance::Chance, chance::SeededChance, units::ByteSize};
+use forebay_runtime::{chance::Chance, chance::SeededChance, clock::Timestamp, units::ByteSize};
 use forebay_understore::{
     StoreError, UnderStore,
     memory::{Call, Fault, FaultRates, Memory},
 };
 use forebay_writeback::{
-    Cache, Error, ErrorKind,
+    Cache, Error, ErrorKind, SetAttributes,
     names::{Rename, State},
     persist::Resolve,
 };
@@ -999,7 +999,7 @@ impl Model {
 const DIRS: [&str; 4] = ["/kept/a", "/kept/a/b", "/kept/c", "/kept/d"];
 
 /// One random change, in the cache and in the model alike. An error means that nothing happened.
-async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> String {
+async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance, frees: bool) -> String {
     let dir = DIRS[chance.below(DIRS.len() as u64) as usize];
     let other = DIRS[chance.below(DIRS.len() as u64) as usize];
     let file = format!("{dir}/f{}", chance.below(4));
@@ -1058,6 +1058,7 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
             }
             format!("delete {dir} with all: {done:?}")
         }
+        10 if !frees => "nothing is freed".into(),
         10 => format!("free: {:?}", cache.free(&at("/kept")).await),
         _ => {
             let done = cache.mkdir(&at(dir), true).await;
@@ -1066,12 +1067,50 @@ async fn change(cache: &Cache, model: &mut Model, chance: &SeededChance) -> Stri
     }
 }
 
+/// Sets attributes of some file, with chance of its own: the histories without this stay as they are.
+async fn set_some_attributes(cache: &Cache, model: &Model, chance: &SeededChance) -> Option<String> {
+    let path = model.pick(chance).filter(|_| chance.below(2) == 0)?;
+    let set = SetAttributes {
+        mode: Some([0o600, 0o640, 0o644][chance.below(3) as usize]),
+        mtime: (chance.below(2) == 0).then(|| Timestamp(chance.below(1 << 50) as i64)),
+        ..SetAttributes::default()
+    };
+    let done = cache.set_attributes(&at(&path), set).await;
+    Some(format!("attributes of {path}: {done:?}"))
+}
+
+/// What the store has of each file is what the cache says.
+async fn attributes_arrived(world: &World, cache: &Cache, model: &Model, told: impl Fn() -> String) {
+    for path in model.files.keys() {
+        let stat = cache.stat(&at(path)).await.unwrap();
+        let found = world.store.head(&path["/kept/".len()..]).await.unwrap().unwrap();
+        let kept = |name: &str| found.attributes.iter().find(|(known, _)| known == name);
+        let kept = ["mode", "mtime"].map(|name| kept(name).map(|(_, value)| value.clone()));
+        let wanted = [format!("{:o}", stat.mode), stat.mtime.0.to_string()];
+        assert_eq!(kept, wanted.map(Some), "{path}\n{}", told());
+    }
+}
+
+/// Whether attributes are set too.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attributes {
+    Unset,
+    /// And nothing is freed, so that all of them arrive.
+    Compared,
+    /// And copies are freed, after which attributes may stay here.
+    WithFrees,
+}
+
 fn simulate(seed: u64, lives: u64, crash: bool) {
+    simulate_with(seed, lives, crash, Attributes::Unset);
+}
+
+fn simulate_with(seed: u64, lives: u64, crash: bool, how: Attributes) {
     println!("seed {seed}");
     let mut world = World::new(seed);
     world.settings.persist.single_put_bytes_max = ByteSize(20_000);
     world.settings.persist.part_bytes = ByteSize(15_000);
-    let chance = SeededChance::new(seed ^ 0xf00d);
+    let (chance, other) = (SeededChance::new(seed ^ 0xf00d), SeededChance::new(seed ^ 0xa77));
     let mut model = Model::default();
     let mut log = Vec::new();
     for life in 0..lives {
@@ -1086,7 +1125,10 @@ fn simulate(seed: u64, lives: u64, crash: bool) {
             let opened = world.open().await;
             let cache = opened.unwrap_or_else(|error| panic!("seed {seed}: open: {error}"));
             for _ in 0..25 {
-                log.push(change(&cache, &mut model, &chance).await);
+                log.push(change(&cache, &mut model, &chance, how != Attributes::Compared).await);
+                if how != Attributes::Unset {
+                    log.extend(set_some_attributes(&cache, &model, &other).await);
+                }
                 pause(world, chance.below(400)).await;
             }
             if !crash {
@@ -1119,6 +1161,9 @@ fn simulate(seed: u64, lives: u64, crash: bool) {
         let names: Vec<_> = stored.keys().collect();
         assert_eq!(names, expected.keys().collect::<Vec<_>>(), "{}", told());
         assert!(stored == expected, "contents differ\n{}", told());
+        if how == Attributes::Compared {
+            attributes_arrived(world, &cache, &model, told).await;
+        }
         assert_eq!(world.store.open_uploads(), 0, "{}", told());
         pause(world, 1000).await;
         assert_eq!(part_notes(world).await, [], "{}", told());
@@ -1156,6 +1201,28 @@ fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
 #[test]
 fn random_changes_under_faults_end_as_acknowledged() {
     seeds(1..12).for_each(|seed| simulate(seed, 2, false));
+}
+
+#[test]
+fn random_changes_of_attributes_too_end_as_acknowledged() {
+    for how in [Attributes::Compared, Attributes::WithFrees] {
+        seeds(1..12).for_each(|seed| simulate_with(seed + 2000, 2, false, how));
+        seeds(1..12).for_each(|seed| simulate_with(seed + 3000, 4, true, how));
+    }
+}
+
+/// Found by random histories: an answer about attributes was lost, the file was renamed and its copy evicted, and then its bytes were
+/// asked for under a validator that the store had no more.
+#[test]
+fn a_file_whose_attributes_are_on_their_way_keeps_its_bytes_here() {
+    simulate_with(2300, 2, false, Attributes::WithFrees);
+}
+
+/// Found by random histories: an object that the removal of a directory let stand at a key was taken for somebody else's by the removal
+/// of the file of that name.
+#[test]
+fn what_stands_at_a_key_for_one_piece_of_work_is_nobody_elses_for_another() {
+    simulate_with(3387, 4, true, Attributes::WithFrees);
 }
 
 #[test]

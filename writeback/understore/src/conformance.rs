@@ -2,7 +2,10 @@
 //!
 //! It panics where a promise of the trait is broken. It works below a prefix of its own and leaves nothing behind.
 
-use crate::{Expect, Found, PartId, StoreError, UnderStore, UnderStoreRef, Write};
+use crate::{
+    Expect, Found, PartId, StoreError, UnderStore, UnderStoreRef, Validator, Write,
+    attributes::{MODE, MTIME, XATTRS},
+};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
@@ -25,6 +28,7 @@ pub async fn run(store: UnderStoreRef) {
     );
     clear(store).await;
     what_was_put_is_found_and_read(store, capabilities.metadata).await;
+    attributes_change_and_the_bytes_stay(store).await;
     expectations_hold(store).await;
     a_read_never_mixes_versions(store).await;
     parts_become_one_object(store, capabilities.part_bytes_min).await;
@@ -99,6 +103,43 @@ async fn clear(store: &dyn UnderStore) {
     for folder in seen.iter().rev() {
         store.remove_dir(folder).await.expect("remove_dir");
     }
+}
+
+async fn attributes_change_and_the_bytes_stay(store: &dyn UnderStore) {
+    let mut wanted = write("dressed", 5, "its-token", Expect::Absent);
+    let of = |mode: &str, mtime: &str| vec![(MODE.into(), mode.into()), (MTIME.into(), mtime.into())];
+    wanted.attributes = of("640", "1700000000123000");
+    wanted.attributes.push((XATTRS.into(), "user.colour=blue".into()));
+    let bytes = Bytes::from_static(b"bytes");
+    let before = store.put(&wanted, vec![bytes.clone()]).await.expect("put");
+    let known = store.head(&wanted.key).await.expect("head").expect("there");
+    wanted.expect = Expect::Match(Validator("0-0".into()));
+    let stale = store.set_attributes(&wanted).await;
+    assert!(matches!(stale, Ok(None) | Err(StoreError::Changed(_))), "{stale:?}");
+    wanted.expect = Expect::Match(before.validator);
+    wanted.attributes = of("600", "1600000000456000");
+    let changed = store.set_attributes(&wanted).await.expect("set_attributes");
+    let found = store.head(&wanted.key).await.expect("head").expect("there");
+    match changed {
+        None => assert_eq!(found, known, "nothing was changed"),
+        Some(changed) => {
+            assert_eq!(
+                changed.validator, found.validator,
+                "it and head answer the same validator"
+            );
+            assert_eq!((found.token, found.size), (known.token, 5));
+            let value = |name: &str| found.attributes.iter().find(|(known, _)| known == name);
+            let value = |name: &str| value(name).map(|(_, value)| value.as_str());
+            assert_eq!((value(MODE), value(MTIME)), (Some("600"), Some("1600000000456000")));
+            assert_eq!(value(XATTRS), None, "what is not among them goes");
+        }
+    }
+    let read = store.read(&wanted.key, 0..5, &found.validator).await.expect("read");
+    assert_eq!(read, bytes);
+    store
+        .delete(&wanted.key, &Expect::Match(found.validator))
+        .await
+        .expect("delete");
 }
 
 async fn what_was_put_is_found_and_read(store: &dyn UnderStore, metadata: bool) {

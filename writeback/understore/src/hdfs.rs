@@ -348,6 +348,11 @@ impl UnderStore for Hdfs {
         self.shared.uploads(prefix).await
     }
 
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        file_key(&write.key)?;
+        self.shared.set_attributes(write).await
+    }
+
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
         self.shared.delete(checked(key)?, expect).await
     }

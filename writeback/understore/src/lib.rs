@@ -179,6 +179,13 @@ pub trait UnderStore: Debug + Send + Sync {
     async fn abort(&self, key: &str, upload: &UploadId) -> Result<(), StoreError>;
     /// Uploads of ours that were started under `prefix` and neither completed nor aborted.
     async fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError>;
+    /// Gives the object at the key of `write` its attributes in place of those that it has, and answers what is there then. Bytes, and
+    /// whose they are, stay. The expectation is a match. `None`: attributes come with the bytes here, or not at all; nothing was changed.
+    /// After `Unavailable` the validator may be another, with the same token.
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        let _ = write;
+        Ok(None)
+    }
     /// Removes an object. Absent is fine, unless `expect` is a match.
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError>;
     /// Makes an empty directory (on an object store a zero-byte key ending in `/`). Existing is fine.

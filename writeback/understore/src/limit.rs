@@ -179,6 +179,11 @@ impl UnderStore for Limited {
         self.inner.uploads(prefix).await
     }
 
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        self.pay(0).await;
+        self.inner.set_attributes(write).await
+    }
+
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
         self.pay(0).await;
         self.inner.delete(key, expect).await

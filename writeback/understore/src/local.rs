@@ -15,7 +15,7 @@ mod tests;
 
 use crate::{
     Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
-    attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs, encode_xattrs},
+    attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs, encode_xattrs, travels},
     check_key,
     objects::fresh_id,
     parent_and_name,
@@ -26,12 +26,13 @@ use futures::{StreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeSet, VecDeque},
+    fmt,
     fs::{self, File, FileTimes, Metadata, OpenOptions},
     io::{self, Write as _},
     ops::Range,
     os::fd::AsRawFd,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -180,6 +181,12 @@ impl UnderStore for Local {
     async fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError> {
         let prefix = prefix.to_owned();
         self.blocking(move |folder| folder.uploads(&prefix)).await
+    }
+
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        checked(&write.key)?;
+        let write = write.clone();
+        self.blocking(move |folder| folder.set_attributes(&write)).await
     }
 
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
@@ -386,7 +393,7 @@ impl Folder {
         }
         // A rewrite in place keeps the extended attributes: the token is only believed for what was written with it.
         let written = sys::get_xattr(&path, b"user.forebay.written").ok();
-        if written.as_deref() == Some(written_mark(&metadata).as_bytes()) {
+        if written.as_deref() == Some(mark_of(&metadata).as_bytes()) {
             let token = sys::get_xattr(&path, b"user.forebay.token").ok();
             found.token = token.and_then(|token| String::from_utf8(token).ok());
         }
@@ -529,7 +536,7 @@ impl Folder {
                 write.size
             )));
         }
-        dress(&file, write);
+        dress(&file, write, Some(&write.token));
         file.sync_all().map_err(|e| error(key, "sync", &e))?;
         let (parent, target) = parent_and_name(key);
         let folder = self.make_dir(parent)?;
@@ -545,6 +552,27 @@ impl Folder {
             attributes: write.attributes.clone(),
             ..found(&metadata)
         })
+    }
+
+    /// The mtime comes last, with our mark for it already there: whatever cuts this off, the file is as it was expected, or it is ours.
+    fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        let key = &write.key;
+        let ours = self.head(key)?.is_some_and(|found| found.token.is_some());
+        self.expect(key, &write.expect)?;
+        let mut how = OpenOptions::new();
+        how.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let (folder, name) = self.parent(key)?;
+        let path = sys::path_in(&folder, name);
+        let file = how.open(&path).map_err(|e| error(key, "open", &e))?;
+        let metadata = file.metadata().map_err(|e| error(key, "look at", &e))?;
+        if write.expect != Expect::Match(validator(&metadata)) {
+            return Err(StoreError::Changed(key.clone()));
+        }
+        take_users_xattrs(&file, &path, write);
+        let token = ours.then_some(write.token.as_str());
+        dress(&file, write, token);
+        file.sync_all().map_err(|e| error(key, "sync", &e))?;
+        self.head(key)
     }
 
     fn settle(&self, key: &str) -> Result<(), StoreError> {
@@ -768,18 +796,36 @@ fn set_users_xattrs(file: &File, encoded: &str) -> io::Result<()> {
     done.into_iter().collect()
 }
 
-/// Gives the file its token, mode, owner and mtime. A file system or user that may not is no reason to keep the bytes back.
-fn dress(file: &File, write: &Write) {
+/// Takes the extended attributes of users away that are not among those to come.
+fn take_users_xattrs(file: &File, path: &Path, write: &Write) {
+    let wanted = write.attributes.iter().find(|(name, _)| name == XATTRS);
+    let wanted = wanted.map(|(_, value)| decode_xattrs(value)).unwrap_or_default();
+    let there = sys::list_xattrs(path).unwrap_or_default();
+    for name in there.iter().filter(|name| travels(name) && !wanted.contains_key(*name)) {
+        if let Err(e) = sys::remove_xattr(file, name) {
+            tracing::debug!(key = write.key, error = %e, "attribute not taken away");
+        }
+    }
+}
+
+/// Gives the file mode, owner, extended attributes and mtime, and our token where it is ours. A file system or user that may not is no
+/// reason to keep the bytes back.
+fn dress(file: &File, write: &Write, token: Option<&str>) {
     let refused = |what: &str, e: io::Error| tracing::debug!(key = write.key, what, error = %e, "attribute not kept");
-    if let Err(e) = sys::set_xattr(file, b"user.forebay.token", write.token.as_bytes()) {
+    if let Some(token) = token
+        && let Err(e) = sys::set_xattr(file, b"user.forebay.token", token.as_bytes())
+    {
         refused("token", e);
     }
     let number = |name: &str, radix| {
         let value = write.attributes.iter().find(|(key, _)| key == name);
         value.and_then(|(_, value)| i64::from_str_radix(value, radix).ok())
     };
-    let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok());
-    if let Err(e) = std::os::unix::fs::fchown(file, owner(UID), owner(GID)) {
+    let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+    let is_of = |of: &Metadata| (of.uid(), of.gid()) == (owner(UID), owner(GID));
+    if !file.metadata().is_ok_and(|metadata| is_of(&metadata))
+        && let Err(e) = std::os::unix::fs::fchown(file, Some(owner(UID)), Some(owner(GID)))
+    {
         refused("owner", e);
     }
     let mode = number(MODE, 8)
@@ -798,19 +844,34 @@ fn dress(file: &File, write: &Write) {
             refused(name, e);
         }
     }
-    let mtime = number(MTIME, 10).and_then(|micros| u64::try_from(micros).ok());
-    if let Some(mtime) = mtime.and_then(|micros| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)))
-        && let Err(e) = file.set_times(FileTimes::new().set_modified(mtime))
+    let mark = |mark: String| {
+        let set = token.map_or(Ok(()), |_| {
+            sys::set_xattr(file, b"user.forebay.written", mark.as_bytes())
+        });
+        set.unwrap_or_else(|e| refused("written", e));
+    };
+    let micros = number(MTIME, 10).and_then(|micros| u64::try_from(micros).ok());
+    let since = micros.map(Duration::from_micros);
+    if let (Some(since), Ok(metadata)) = (since, file.metadata())
+        && let Some(mtime) = SystemTime::UNIX_EPOCH.checked_add(since)
     {
-        refused("mtime", e);
+        mark(written_mark(since.as_secs(), since.subsec_nanos(), metadata.len()));
+        if let Err(e) = file.set_times(FileTimes::new().set_modified(mtime)) {
+            refused("mtime", e);
+        }
     }
-    let mark = file.metadata().map(|metadata| written_mark(&metadata));
-    if let Err(e) = mark.and_then(|mark| sys::set_xattr(file, b"user.forebay.written", mark.as_bytes())) {
-        refused("written", e);
+    // What the file system made of it may be another.
+    match file.metadata() {
+        Ok(metadata) => mark(mark_of(&metadata)),
+        Err(e) => refused("written", e),
     }
 }
 
 /// Says which bytes a token belongs to: whoever rewrites the file changes its mtime or its size.
-fn written_mark(of: &Metadata) -> String {
-    format!("{:x}.{:x}-{:x}", of.mtime(), of.mtime_nsec(), of.len())
+fn written_mark(seconds: impl fmt::LowerHex, nanos: impl fmt::LowerHex, len: u64) -> String {
+    format!("{seconds:x}.{nanos:x}-{len:x}")
+}
+
+fn mark_of(of: &Metadata) -> String {
+    written_mark(of.mtime(), of.mtime_nsec(), of.len())
 }

@@ -37,6 +37,7 @@ pub enum Call {
     Complete,
     Abort,
     Uploads,
+    SetAttributes,
     Delete,
     MakeDir,
     RemoveDir,
@@ -472,6 +473,19 @@ impl State {
         Ok(found)
     }
 
+    fn set_attributes(&mut self, write: &Write) -> Result<Option<Found>, StoreError> {
+        self.expect(&write.key, &write.expect)?;
+        let version = self.next_version();
+        let object = self.objects.get_mut(&write.key);
+        let Some(object) = object.filter(|object| object.token.is_some()) else {
+            return Ok(None);
+        };
+        object.version = version;
+        object.token = Some(write.token.clone());
+        object.attributes = write.attributes.clone();
+        Ok(Some(object.found()))
+    }
+
     fn find(&self, key: &str) -> Option<Found> {
         if let Some(object) = self.objects.get(key) {
             return Some(object.found());
@@ -679,6 +693,11 @@ impl UnderStore for Memory {
                 .collect())
         };
         self.call(Call::Uploads, prefix, uploads).await
+    }
+
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        self.call(Call::SetAttributes, &write.key, |state, _| state.set_attributes(write))
+            .await
     }
 
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {

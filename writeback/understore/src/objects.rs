@@ -7,6 +7,8 @@
 //! `HEAD` first, and the bucket sends the condition too where the probe saw it work. Where it did not, whoever writes the key between
 //! our `HEAD` and our write (one round trip) is overwritten.
 //!
+//! Attributes of what is there already are changed where the bucket offers it and the object carries our token.
+//!
 //! After every write `HEAD` proves size and token. An `Unavailable` write may have happened: `HEAD` tells by the token.
 
 mod listing;
@@ -50,6 +52,11 @@ pub(crate) trait Bucket: std::fmt::Debug + Send + Sync + 'static {
     async fn read(&self, key: &str, range: Range<u64>, validator: &Validator) -> Result<Bytes, StoreError>;
     /// Writes an object, with the condition of `write` where that is honoured; without `write` a bare one.
     async fn put(&self, key: &str, write: Option<&Write>, chunks: Vec<Bytes>) -> Result<Option<Validator>, StoreError>;
+    /// Gives the object with the validator that `write` expects its attributes. False: not here, or not this one.
+    async fn set_attributes(&self, key: &str, write: &Write) -> Result<bool, StoreError> {
+        let _ = (key, write);
+        Ok(false)
+    }
     /// Removes an object, with the condition where that is honoured. Absent is fine.
     async fn delete(&self, key: &str, expected: Option<&Validator>) -> Result<(), StoreError>;
     /// Starts an upload in parts.
@@ -411,6 +418,18 @@ impl<B: Bucket> UnderStore for Objects<B> {
         let uploads = self.shared.bucket.uploads(&format!("{ours}{prefix}")).await?;
         let key = |(full, upload): (String, UploadId)| Some((full.strip_prefix(&ours)?.to_owned(), upload));
         Ok(uploads.into_iter().filter_map(key).collect())
+    }
+
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        let full = self.shared.full(&write.key)?;
+        let there = self.shared.bucket.head(&full).await?;
+        let expected = there.filter(|there| write.expect == Expect::Match(there.validator.clone()));
+        let there = expected.ok_or_else(|| StoreError::Changed(full.clone()))?;
+        // What else others keep with their objects, and would lose by this, is not known.
+        if there.token.is_none() || !self.shared.bucket.set_attributes(&full, write).await? {
+            return Ok(None);
+        }
+        self.shared.proven(&full, write, None).await.map(Some)
     }
 
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {

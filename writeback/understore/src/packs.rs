@@ -329,6 +329,15 @@ impl UnderStore for Packed {
         Ok(uploads)
     }
 
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        check_not_ours(&write.key)?;
+        match &write.expect {
+            // A pack is written once.
+            Expect::Match(validator) if index::is_packed(validator) => Ok(None),
+            _ => self.store.set_attributes(write).await,
+        }
+    }
+
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
         check_not_ours(key)?;
         self.log.look(false).await?;

@@ -10,7 +10,7 @@ use self::wire::{Answer, Ask, Wire};
 use crate::{
     Capabilities, Expect, Found, PartId, Settings, StoreError, UnderStoreRef, UploadId, Validator, Write,
     address::{self, S3Address},
-    exchange::{exactly, range_header, unquoted},
+    exchange::{self, exactly, range_header, unquoted},
     join,
     objects::{Bucket, Objects, Page, PageAsk, TOKEN, header_value, holds, metadata, of_header_value},
 };
@@ -27,6 +27,9 @@ const METADATA: &str = "x-amz-meta-";
 
 /// User metadata of one object may have this many bytes, names and values together.
 const METADATA_BYTES_MAX: usize = 2000;
+
+/// A larger object is not copied in one request.
+const COPIED_BYTES_MAX: u64 = 5 << 30;
 
 /// How the store wants an etag in `If-Match`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +55,7 @@ pub(crate) fn open(at: S3Address, settings: &Settings) -> Result<UnderStoreRef, 
     }
     let bucket = S3 {
         wire: Wire::new(&at, settings)?,
+        name: at.bucket.clone(),
         probed: OnceLock::new(),
     };
     Ok(Arc::new(Objects::new(bucket, at.prefix, url)))
@@ -61,6 +65,7 @@ pub(crate) fn open(at: S3Address, settings: &Settings) -> Result<UnderStoreRef, 
 #[derive(Debug)]
 struct S3 {
     wire: Wire,
+    name: String,
     probed: OnceLock<Probed>,
 }
 
@@ -366,6 +371,34 @@ impl Bucket for S3 {
             headers.extend(self.condition(&write.expect, false));
         }
         Ok(self.put_raw(key, headers, chunks).await?.etag().map(Validator))
+    }
+
+    /// By a copy of the object onto itself, which takes no condition on what it replaces: who writes the key while the store copies is
+    /// overwritten.
+    async fn set_attributes(&self, key: &str, write: &Write) -> Result<bool, StoreError> {
+        let Expect::Match(etag) = &write.expect else {
+            return Ok(false);
+        };
+        if write.size > COPIED_BYTES_MAX {
+            return Ok(false);
+        }
+        let mut headers = headers_of(write)?;
+        let source = format!("{}/{}", self.name, exchange::path(key));
+        headers.extend([
+            (HeaderName::from_static("x-amz-copy-source"), source),
+            (
+                HeaderName::from_static("x-amz-copy-source-if-match"),
+                format!("\"{}\"", etag.0),
+            ),
+            (
+                HeaderName::from_static("x-amz-metadata-directive"),
+                "REPLACE".to_owned(),
+            ),
+        ]);
+        let answer = self.put_raw(key, headers, Vec::new()).await?;
+        // 200 comes before the copy has ended.
+        xml::read::<xml::Completed>(key, &answer.body)?;
+        Ok(true)
     }
 
     async fn delete(&self, key: &str, _expected: Option<&Validator>) -> Result<(), StoreError> {

@@ -179,6 +179,30 @@ impl Shared {
         self.give_away(write, &path).await
     }
 
+    /// Mode, owner and mtime of what is there already. The mtime comes last, and a witness of it before: whatever cuts this off, the file
+    /// is as it was expected, or it is ours.
+    pub(super) async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        let (key, path) = (&write.key, self.path(&write.key));
+        let there = self.look(key).await?;
+        expect(key, &write.expect, there.as_ref())?;
+        let there = there.ok_or_else(|| StoreError::Changed(key.clone()))?;
+        if u32::from(there.permission) & 0o777 != mode(write) {
+            self.wire.set_mode(&path, mode(write)).await?;
+        }
+        self.give_away(write, &path).await?;
+        let wanted = mtime(write, None);
+        if wanted != there.modification_time {
+            if self.token(key, &there).await?.is_some() {
+                self.hidden().await?;
+                let (_, witness) = self.upload(write, None)?;
+                self.wire.make_dir(&witness.folder, HIDDEN_MODE).await?;
+                self.remember(key, &witness.folder);
+            }
+            self.wire.set_mtime(&path, wanted).await?;
+        }
+        self.head(key).await
+    }
+
     /// A user that may not give files away is no reason to keep the bytes back.
     async fn give_away(&self, write: &Write, path: &str) -> Result<(), StoreError> {
         let id = |name| number(write, name, 10).and_then(|id| u32::try_from(id).ok());

@@ -92,6 +92,14 @@ pub(super) fn set_xattr(file: &File, name: &[u8], value: &[u8]) -> io::Result<()
     check(answer.into()).map(|_| ())
 }
 
+/// Takes an extended attribute from an open file.
+pub(super) fn remove_xattr(file: &File, name: &[u8]) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: the descriptor is open and `name` ends in NUL.
+    let answer = unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) };
+    check(answer.into()).map(|_| ())
+}
+
 /// An extended attribute of the file at `path` itself (symbolic links are not followed), at most 64 KiB.
 pub(super) fn get_xattr(path: &Path, name: &[u8]) -> io::Result<Vec<u8>> {
     let (path, name) = (c_string(path.as_os_str().as_bytes())?, c_string(name)?);

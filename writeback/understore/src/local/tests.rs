@@ -175,5 +175,5 @@ fn names_of_uploads_from_outside_are_checked() {
     for bad in ["", "a/b", "..", &"x".repeat(300)] {
         assert!(upload_name(&UploadId(bad.into())).is_err(), "{bad}");
     }
-    assert!(std::path::Path::new("/proc/self/fd").exists());
+    assert!(Path::new("/proc/self/fd").exists());
 }

@@ -125,6 +125,9 @@ impl UnderStore for Everything {
     async fn uploads(&self, prefix: &str) -> Result<Vec<(StoreKey, UploadId)>, StoreError> {
         self.0.uploads(prefix).await
     }
+    async fn set_attributes(&self, write: &Write) -> Result<Option<Found>, StoreError> {
+        self.0.set_attributes(write).await
+    }
     async fn delete(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
         self.0.delete(key, expect).await
     }
