@@ -73,6 +73,48 @@ def test_a_store_that_is_away_fails_fast_and_holds_nothing_up(own):
         assert (lake / "new").read_bytes() == b"acknowledged while the store is away"
 
 
+def test_a_dataset_is_overwritten_while_the_store_is_away_and_its_old_files_go(own):
+    server, lake = own
+    old = pa.record_batch([pa.array([7, 8])], names=["id"])
+    for day in (1, 2):
+        (lake / f"features/day={day}").mkdir(parents=True)
+        with pa.OSFile(str(lake / f"features/day={day}/old.arrow"), "wb") as sink, pa.ipc.new_file(sink, old.schema) as writer:
+            writer.write_batch(old)
+    (lake / "features/day=1/_SUCCESS").write_bytes(b"")
+    (lake / "features/day=1/notes.txt").write_text("no data")
+    (lake / "features/day=3").write_text("a file")
+    away(lake)
+    with server.client() as client:
+        for day in (1, 2, 3):
+            client.put(f"/lake/features/day={day}", ROW, mode="overwrite")
+            client.put(f"/lake/features/day={day}", ROW)
+            assert client.table(f"/lake/features/day={day}").num_rows == 2 * ROW.num_rows
+        with pytest.raises((pa.ArrowException, OSError)):
+            client.put("/lake/features/day=4", ROW, mode="create")
+    server.restart()
+    with server.client() as client:
+        assert client.table("/lake/features/day=1").num_rows == 2 * ROW.num_rows
+        time.sleep(1)
+        back(lake)
+        (lake / "features/day=2/late.txt").write_text("later")
+        for day in (1, 2):
+            client.act("wait_persisted", path=f"/lake/features/day={day}", timeout="90s")
+            stored = sorted(path.name for path in (lake / f"features/day={day}").iterdir())
+            assert len(stored) == 3 and stored[0] == {1: "notes.txt", 2: "late.txt"}[day], stored
+            listed = sorted(entry["path"].rsplit("/", 1)[1] for entry in client.act("list", path=f"/lake/features/day={day}"))
+            assert listed == stored
+            assert client.table(f"/lake/features/day={day}").num_rows == 2 * ROW.num_rows
+        deadline = time.monotonic() + 60
+        while not client.act("status")[0]["conflicts"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        [conflict] = client.act("status")[0]["conflicts"]
+        assert conflict["path"] == "/lake/features/day=3" and (lake / "features/day=3").read_text() == "a file"
+        assert client.table("/lake/features/day=3").num_rows == 2 * ROW.num_rows
+        client.act("persist_resolve", path="/lake/features/day=3", how="keep-mine")
+        client.act("wait_persisted", path="/lake", timeout="90s")
+        assert len(list((lake / "features/day=3").glob("part-*.arrow"))) == 2
+
+
 def test_at_the_dirty_limit_writers_wait_for_the_persister(own):
     server, lake = own
     with server.client() as client, server.client() as other:

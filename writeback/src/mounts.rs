@@ -8,16 +8,18 @@ mod base;
 mod freshness;
 mod health;
 mod listings;
+mod overwritten;
 mod sync;
 
-pub(crate) use self::health::named;
 use self::{
     base::{MountedBase, Remembered},
     freshness::Freshness,
     health::Health,
     listings::Listings,
+    overwritten::Overwritten,
     sync::Synced,
 };
+pub(crate) use self::{health::named, overwritten::went};
 use crate::{
     Cache, Components, Error, Result, Settings,
     cache::Inner,
@@ -70,6 +72,7 @@ struct Shared {
     table: RwLock<Arc<Vec<Arc<Mount>>>>,
     remembered: Remembered,
     listings: Listings,
+    overwritten: Overwritten,
     policies: Arc<Policies>,
     clock: ClockRef,
 }
@@ -205,6 +208,7 @@ impl Mounts {
             table: RwLock::default(),
             remembered: Remembered::new(),
             listings: Listings::new(),
+            overwritten: Overwritten::default(),
             policies: Arc::clone(policies),
             clock: components.clock.clone(),
         };
@@ -316,6 +320,22 @@ impl Mounts {
     pub(crate) fn changed_all(&self) {
         self.shared.remembered.forget_all();
         self.shared.listings.changed_all();
+    }
+
+    /// The directories at these keys were overwritten at `since` while their store was away, says the piece of work `seq`; without any,
+    /// that this is over.
+    pub(crate) fn note_overwritten(&self, seq: u64, dirs: Vec<(u32, String)>, since: i64) {
+        self.shared.overwritten.note(seq, dirs, since);
+    }
+
+    /// Until when a file at this key was overwritten with its directory.
+    pub(crate) fn overwritten_until(&self, mount: u32, key: &str) -> Option<i64> {
+        self.shared.overwritten.since_of_file(&(mount, key.to_owned()))
+    }
+
+    /// Whether the store that has `path` does not answer, as far as is known.
+    pub(crate) fn is_away(&self, path: &Path) -> bool {
+        self.resolve(path).is_some_and(|(mount, _)| mount.health.is_away())
     }
 
     fn insert(&self, mount: Mount) {

@@ -157,6 +157,8 @@ pub enum PlaceKind {
     Prune,
     /// The directory with everything that was below when it was removed.
     Tree,
+    /// The data files that were directly in the directory when it was overwritten while the store was away.
+    Overwritten,
 }
 
 /// Where a piece of work stands.

@@ -12,6 +12,7 @@ use super::{
         schema::StoredSchema,
     },
     parquet::{self, ParquetIndex},
+    publish::SUCCESS,
     source::Source,
     versions::Part,
 };
@@ -177,11 +178,7 @@ impl Inner {
             let full = page.len() >= LIST_PAGE_MAX;
             after = page.last().map(|(name, _)| name.clone());
             for (name, node) in page {
-                if is_file(&node)
-                    && !is_aside(&name)
-                    && has_data_extension(&name)
-                    && !self.is_our_part(&name, &mut known).await?
-                {
+                if is_file(&node) && is_data(&name) && !self.is_our_part(&name, &mut known).await? {
                     files.push(path.join(&name)?);
                     if files.len() >= limit {
                         return Ok(files);
@@ -225,6 +222,27 @@ impl Inner {
             }
         }
         Ok(false)
+    }
+
+    /// Those of them that have rows in the directory, for which no store is asked.
+    pub(super) async fn foreign_rows(&self, dir: Ino, path: &Path, limit: usize) -> Result<Vec<Path>> {
+        let (mut files, mut known) = (Vec::new(), HashMap::new());
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.names.rows_in(dir, after.as_deref(), LIST_PAGE_MAX).await?;
+            let Some((last, ..)) = page.last() else {
+                return Ok(files);
+            };
+            after = Some(last.clone());
+            for (name, _, inode) in page {
+                if inode.kind == Kind::File && is_data(&name) && !self.is_our_part(&name, &mut known).await? {
+                    files.push(path.join(&name)?);
+                    if files.len() >= limit {
+                        return Ok(files);
+                    }
+                }
+            }
+        }
     }
 
     /// What a file is, by its first bytes.
@@ -321,7 +339,7 @@ impl Inner {
     }
 
     /// Whether a name is of a part that a session of this store wrote. Forebay's names without its rows are files like any others.
-    async fn is_our_part(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
+    pub(crate) async fn is_our_part(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
         let Some(session) = session_in_name(name) else {
             return Ok(false);
         };
@@ -512,6 +530,16 @@ pub(super) fn is_file(node: &Node) -> bool {
         Node::Row { inode, .. } => inode.kind == Kind::File,
         Node::Base { entry, .. } => !entry.is_dir,
     }
+}
+
+/// Whether a file of this name goes when its directory is overwritten: one that counts as data, or tells of what was there.
+pub(crate) fn goes_with_an_overwrite(name: &[u8]) -> bool {
+    name == SUCCESS || is_data(name)
+}
+
+/// Whether an overwrite takes a file of this name for data.
+fn is_data(name: &[u8]) -> bool {
+    !is_aside(name) && has_data_extension(name)
 }
 
 /// Names that are no data.

@@ -259,6 +259,8 @@ impl Inner {
                         None => return Err(error),
                     }
                 }
+                // What it was to hide does not show when this is acknowledged.
+                self.persist.absorb().await?;
                 for (ready, done) in ready.into_iter().zip(&published) {
                     self.end_published(&ready.live, done.version, ready.excluded);
                 }

@@ -46,7 +46,7 @@ mod versions;
 
 pub use convert::Unconverted;
 pub(crate) use convert::{ArrowPart, Left};
-pub(crate) use foreign::session_in_name;
+pub(crate) use foreign::{goes_with_an_overwrite, session_in_name};
 pub use ipc::decode::Decoder;
 pub use joint::SESSIONS_MAX as PUBLISH_SESSIONS_MAX;
 pub use part_writer::PartWriter;

@@ -24,11 +24,12 @@ use crate::{
     cache::Inner,
     changes::Change,
     file::{SealedContent, WriteMode},
+    persist::Unseen,
     policy::Amount,
     rows::{self, Content, DatasetAnswer, Foreign, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
 use forebay_metastore::{Check, Entry, LIMITS};
-use forebay_namespace::{Create, Ino, Node, NsError, Path, Plan, Planned, Planner, Replace};
+use forebay_namespace::{Create, Ino, Kind, Node, NsError, Path, Plan, Planned, Planner, Replace};
 use forebay_segment::Layout;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ const RETIRED_IN_ALL: usize = 800;
 /// Files of others that an overwrite takes away.
 const FOREIGN_AT_ONCE: usize = 120;
 /// The marker of a finished job.
-const SUCCESS: &[u8] = b"_SUCCESS";
+pub(super) const SUCCESS: &[u8] = b"_SUCCESS";
 
 /// A part to be published.
 #[derive(Clone, Debug)]
@@ -119,8 +120,18 @@ struct Step {
     marked: Option<Planned>,
     dir: Ino,
     foreign: Foreign,
+    /// The store is away, and what others have in the directory goes once it answers.
+    unseen: bool,
     adds: Amount,
     after: After,
+}
+
+/// Names that a publish takes away.
+#[derive(Default)]
+struct Going {
+    names: Vec<Path>,
+    /// Of others' files only those that have rows are among them.
+    unseen: bool,
 }
 
 /// What was there before.
@@ -145,6 +156,8 @@ struct After {
     adopted: Vec<u64>,
     /// Copies of old parts that were not here any more.
     copies: Vec<SealedContent>,
+    /// What the store has in the directory.
+    unseen: Option<Unseen>,
 }
 
 /// The name of a part's file.
@@ -251,6 +264,10 @@ impl Inner {
     }
 
     fn after_publish(&self, after: After, marked: bool) {
+        after
+            .unseen
+            .into_iter()
+            .for_each(|unseen| self.persist.overwritten(unseen));
         after.copies.into_iter().for_each(SealedContent::keep);
         after.adopted.iter().for_each(|bytes| self.dirty.adopt(1, *bytes));
         after.gone.iter().for_each(|node| self.discard_node(node));
@@ -288,7 +305,7 @@ impl Inner {
             .collect();
         if !parts.is_empty() {
             planner.create_all(&live.path, files).await?;
-        } else if planner.resolve(&live.path).await?.is_none() {
+        } else if !self.is_planned(planner, &live.path, before.unknown).await? {
             planner
                 .create(
                     &live.path,
@@ -309,7 +326,12 @@ impl Inner {
             _ => return Err(Error::lost()),
         };
         let mut removed = Vec::new();
-        for name in self.names_to_remove(planner, publication, &old, overwrite).await? {
+        let going = if overwrite {
+            self.names_to_remove(planner, publication, &before, &old, dir).await?
+        } else {
+            Going::default()
+        };
+        for name in going.names {
             let unlinked = planner.unlink(&name).await?;
             removed.push((name, unlinked.node, unlinked.whiteout));
         }
@@ -324,6 +346,7 @@ impl Inner {
             marked,
             dir,
             foreign,
+            unseen: going.unseen,
             adds,
             after,
         })
@@ -340,6 +363,9 @@ impl Inner {
                 .plan_put(plan, ino, GENERATION, &path.join(name)?, None)
                 .await?;
             plan.amend(ino, |inode| inode.content = content(&part.ended, work).encode())?;
+        }
+        if step.unseen {
+            after.unseen = Some(self.persist.plan_overwritten(plan, path).await?);
         }
         if let Some(marked) = &step.marked {
             let work = self
@@ -386,7 +412,7 @@ impl Inner {
             head: None,
         };
         let there = match self.names.resolve(path).await {
-            Err(NsError::Base(_)) if live.keys.mode == WriteMode::Append => return Ok(nothing(true)),
+            Err(NsError::Base(_)) if self.need_not_know(path, live.keys.mode) => return Ok(nothing(true)),
             there => there?,
         };
         let dir = match there {
@@ -484,25 +510,29 @@ impl Inner {
         Ok((after, old))
     }
 
-    /// Names that the publish takes away: of old parts, of files of others, of a marker that is not true any more.
+    /// Names that an overwrite takes away: of old parts, of files of others, of a marker that is not true any more.
     async fn names_to_remove(
-        &self,
+        self: &Arc<Self>,
         planner: &mut Planner<'_>,
         publication: &Publication<'_>,
+        before: &Before,
         old: &[OldPart],
-        overwrite: bool,
-    ) -> Result<Vec<Path>> {
-        let mut names = Vec::new();
-        if !overwrite {
-            return Ok(names);
-        }
+        dir: Ino,
+    ) -> Result<Going> {
+        let (mut names, mut unseen) = (Vec::new(), false);
         let path = &publication.live.path;
         for old in old {
             if planner.resolve(&old.name).await?.is_some_and(|node| old.part.is(&node)) {
                 names.push(old.name.clone());
             }
         }
-        let foreign = self.foreign_files(path, FOREIGN_AT_ONCE + 1).await?;
+        let foreign = match self.foreign_files(path, FOREIGN_AT_ONCE + 1).await {
+            Err(error) if error.is_away() && self.goes_unseen(planner, path, before, old).await? => {
+                unseen = true;
+                self.foreign_rows(dir, path, FOREIGN_AT_ONCE + 1).await?
+            }
+            foreign => foreign?,
+        };
         if foreign.len() > FOREIGN_AT_ONCE {
             return Err(Error::precondition(format!(
                 "{path}: holds more than {FOREIGN_AT_ONCE} files that others wrote; delete the directory, then publish"
@@ -510,10 +540,70 @@ impl Inner {
         }
         names.extend(foreign);
         let marker = path.join(SUCCESS)?;
-        if !publication.success_file && planner.resolve(&marker).await?.is_some_and(|node| !node.is_dir()) {
+        let marked = match planner.resolve(&marker).await {
+            Err(NsError::Base(_)) if unseen => false,
+            node => node?.is_some_and(|node| !node.is_dir()),
+        };
+        if marked && !publication.success_file {
             names.push(marker);
         }
-        Ok(names)
+        Ok(Going { names, unseen })
+    }
+
+    /// Whether an overwrite goes on although its store is away: what others have directly in the directory can go later, if that is
+    /// where the store has it, and if no part of ours that is to lose its name is to be found only there.
+    async fn goes_unseen(
+        self: &Arc<Self>,
+        planner: &mut Planner<'_>,
+        path: &Path,
+        before: &Before,
+        old: &[OldPart],
+    ) -> Result<bool> {
+        let at_its_place = match planner.resolve(path).await? {
+            Some(Node::Row { inode, .. }) => {
+                inode.kind
+                    == Kind::Dir {
+                        base: Some(path.as_bytes()),
+                    }
+            }
+            _ => false,
+        };
+        if !at_its_place || !self.mounts.is_away(path) {
+            return Ok(false);
+        }
+        match (before.dir, &before.head) {
+            (Some(dir), Some((head, ..))) => match self.names_are_here(path, dir, head.version, old).await {
+                Err(error) if error.is_away() => Ok(false),
+                answer => answer,
+            },
+            _ => Ok(true),
+        }
+    }
+
+    /// Whether everything that an overwrite leaves to later steps of the dataset's parts has a row.
+    async fn names_are_here(self: &Arc<Self>, path: &Path, dir: Ino, head: u64, old: &[OldPart]) -> Result<bool> {
+        let sweep = self.components.meta.get(&[rows::sweep_key(dir)]).await?.pop().flatten();
+        if sweep.is_some() {
+            self.sweep(dir).await?;
+        }
+        for part in self.read_version_parts(dir, head).await? {
+            let name = path.join(&part.name())?;
+            if old.iter().any(|old| old.name == name) {
+                continue;
+            }
+            if let Some(Node::Base { .. }) = self.names.resolve(&name).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether something is at the path by now. `unknown`: the store need not say it.
+    async fn is_planned(&self, planner: &mut Planner<'_>, path: &Path, unknown: bool) -> Result<bool> {
+        match planner.resolve(path).await {
+            Err(NsError::Base(_)) if unknown => Ok(false),
+            node => Ok(node?.is_some()),
+        }
     }
 
     /// The oldest version that is kept from now on. `ends`: what was before can not be.

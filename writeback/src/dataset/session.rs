@@ -198,8 +198,7 @@ impl Inner {
     /// Whether a dataset may be written at `path` in this mode.
     pub(super) async fn check_place(&self, path: &Path, mode: WriteMode) -> Result<()> {
         let there = match self.names.resolve(path).await {
-            // What goes behind whatever is there need not know it.
-            Err(NsError::Base(_)) if mode == WriteMode::Append => return Ok(()),
+            Err(NsError::Base(_)) if self.need_not_know(path, mode) => return Ok(()),
             there => there?,
         };
         match there {
@@ -211,6 +210,16 @@ impl Inner {
                 "{path}: a file is there, not a dataset; write it as a file"
             ))),
             Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether what the store has at `path`, which can not be said, does not matter: what goes behind whatever is there need not know it,
+    /// and what takes its place need not while the store is away.
+    pub(super) fn need_not_know(&self, path: &Path, mode: WriteMode) -> bool {
+        match mode {
+            WriteMode::Append => true,
+            WriteMode::Overwrite => self.mounts.is_away(path),
+            WriteMode::Create => false,
         }
     }
 

@@ -272,7 +272,7 @@ impl Inner {
     }
 
     /// Takes away the names of overwritten parts, and the chains before the oldest kept version.
-    async fn sweep(self: &Arc<Self>, dir: Ino) -> Result<()> {
+    pub(super) async fn sweep(self: &Arc<Self>, dir: Ino) -> Result<()> {
         let head = self.head_entry(dir).await?.map(|(head, _)| head);
         let (needed_from, head_base) = match &head {
             Some(head) => (

@@ -9,6 +9,7 @@ use super::{
     ages::{Ages, At},
     health::named,
     listings::Listings,
+    overwritten::went,
 };
 use crate::rows::{Content, StoreAt};
 use async_trait::async_trait;
@@ -109,6 +110,12 @@ impl MountedBase {
         let (mount, key) = self.shared.resolve(path)?;
         Some((mount, key.filter(|key| key.len() <= KEY_BYTES_MAX)?))
     }
+
+    /// What shows of an answer: nothing of what was overwritten while the store was away.
+    fn shown(&self, at: &At, entry: Option<BaseEntry>) -> Option<BaseEntry> {
+        let until = || self.shared.overwritten.since_of_file(at);
+        entry.filter(|entry| entry.is_dir || until().is_none_or(|until| entry.mtime.0 > until))
+    }
 }
 
 #[async_trait]
@@ -131,7 +138,7 @@ impl Base for MountedBase {
             && answer.epoch == epoch
             && freshness.holds(now.saturating_sub(answer.at), answer.entry.is_none())
         {
-            return Ok(answer.entry);
+            return Ok(self.shown(&id, answer.entry));
         }
         let asked = self.shared.remembered.ages.of(&id);
         let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
@@ -145,18 +152,19 @@ impl Base for MountedBase {
                 epoch,
                 entry: entry.clone(),
             };
-            self.shared.remembered.keep(id, asked, answer);
+            self.shared.remembered.keep(id.clone(), asked, answer);
         }
-        Ok(entry)
+        Ok(self.shown(&id, entry))
     }
 
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
         let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
         if let Some((mount, key)) = self.place(path) {
-            let (mut tries, listings) = (1, &self.shared.listings);
+            let (mut tries, listings, at) = (1, &self.shared.listings, (mount.id, key));
             let listed = loop {
                 let now = self.shared.clock.monotonic();
-                match list_store(&mount, &key, after, limit, (listings, now)).await {
+                let overwritten = self.shared.overwritten.since(&at);
+                match list_store(&mount, &at.1, (after, limit), (listings, now), overwritten).await {
                     Err(error) if mount.again(&error, &mut tries).await => {}
                     listed => break listed.map_err(|error| away(&mount, error))?,
                 }
@@ -205,6 +213,11 @@ impl Base for MountedBase {
     fn may_show(&self, path: &Path, _inode: &Inode) -> bool {
         self.shared.resolve(path).is_some()
     }
+
+    fn hides(&self, path: &Path) -> bool {
+        let at = self.place(path).map(|(mount, key)| (mount.id, key));
+        at.is_some_and(|at| self.shared.overwritten.since_of_file(&at).is_some())
+    }
 }
 
 /// What is at a key. A failure in passing is tried again: a lookup that fails lets a write go ahead without knowing what it replaces.
@@ -218,13 +231,13 @@ async fn head(mount: &Mount, key: &str) -> Result<Option<Found>, StoreError> {
     }
 }
 
-/// A page of a directory, each entry within the timeout.
+/// A page of a directory, each entry within the timeout, without what was `overwritten` until then.
 async fn list_store(
     mount: &Mount,
     key: &str,
-    after: Option<&[u8]>,
-    limit: usize,
+    (after, limit): (Option<&[u8]>, usize),
     (listings, now): (&Listings, Duration),
+    overwritten: Option<i64>,
 ) -> Result<Vec<Listed>, StoreError> {
     // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
     let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
@@ -233,6 +246,7 @@ async fn list_store(
     let mut listed: Vec<Listed> = Vec::new();
     while listed.len() < limit {
         match mount.health.ask(listing.next()).await {
+            Ok(Some(row)) if overwritten.is_some_and(|since| went(&row, since)) => {}
             // An object hides a directory of its name, as it does when the name alone is asked for.
             Ok(Some(row))
                 if sayable(&row.name) && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) =>

@@ -44,6 +44,11 @@ impl Health {
         self.away.lock().as_ref().map(|away| away.reason.clone())
     }
 
+    /// Whether it did not answer when it was asked last. One that refuses answers.
+    pub(crate) fn is_away(&self) -> bool {
+        self.away.lock().as_ref().is_some_and(|away| away.failures > 0)
+    }
+
     /// Notes what an answer says of the store.
     pub(crate) fn note(&self, error: Option<&StoreError>) {
         let mut away = self.away.lock();

@@ -66,11 +66,17 @@ impl Inner {
             let cleared = match place.kind {
                 PlaceKind::File => self.clear_file(row.seq, &mount, place).await?,
                 PlaceKind::Prune | PlaceKind::Tree => self.clear_tree(&row, &mount, place).await?,
+                PlaceKind::Overwritten => self.clear_overwritten(&row, &mount, place).await?,
             };
             match cleared {
                 Cleared::Done => {
-                    if place.kind != PlaceKind::File {
-                        self.show_base_below(&mount.path_of(&place.key)?, row.seq).await?;
+                    match place.kind {
+                        PlaceKind::File => {}
+                        PlaceKind::Prune | PlaceKind::Tree => {
+                            self.show_base_below(&mount.path_of(&place.key)?, row.seq).await?;
+                        }
+                        // What a lookup saw there before shall not show again.
+                        PlaceKind::Overwritten => self.mounts.changed_all(),
                     }
                     done.push(place.clone());
                 }
@@ -126,8 +132,11 @@ impl Inner {
                 continue;
             };
             mount.health.note(None);
-            if place.kind == PlaceKind::File {
-                self.mounts.changed(place.mount, &place.key);
+            match place.kind {
+                PlaceKind::File => self.mounts.changed(place.mount, &place.key),
+                PlaceKind::Prune | PlaceKind::Tree => {}
+                // The directory is there, or its name is hidden for others.
+                PlaceKind::Overwritten => continue,
             }
             let path = mount.path_of(&place.key)?;
             if let Some(forget) = self.names.plan_forget_whiteout(&path).await?
@@ -217,10 +226,15 @@ impl Inner {
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.
     async fn keep_parent(&self, seq: u64, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
-        let Some((parent, _)) = key.rsplit_once('/') else {
-            return Ok(Cleared::Done);
-        };
-        if mount.is_local() {
+        match key.rsplit_once('/') {
+            Some((parent, _)) => self.keep_directory(seq, mount, parent).await,
+            None => Ok(Cleared::Done),
+        }
+    }
+
+    /// The same of a directory that may have lost its last file.
+    pub(super) async fn keep_directory(&self, seq: u64, mount: &Arc<Mount>, parent: &str) -> Result<Cleared> {
+        if mount.is_local() || parent.is_empty() {
             return Ok(Cleared::Done);
         }
         let path = mount.path_of(parent)?;

@@ -1,9 +1,9 @@
 //! Persist: the under-store becomes what was acknowledged.
 //!
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
-//! one after the other and hands it to `put` (with `convert`, `upload`, `attributes` and `publish`), `clear`, or `tree`. `withhold` is what policies
-//! keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart must remember of that; `late` keeps out
-//! what a store carries out late.
+//! one after the other and hands it to `put` (with `convert`, `upload`, `attributes` and `publish`), `clear`, `overwritten`, or
+//! `tree`. `withhold` is what policies keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart
+//! must remember of that; `late` keeps out what a store carries out late.
 //!
 //! # Consistency
 //!
@@ -51,6 +51,7 @@ mod clear;
 mod convert;
 mod late;
 mod notes;
+mod overwritten;
 mod pack;
 mod plan;
 mod publish;
@@ -81,6 +82,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 pub(crate) use attributes::look_alike;
+pub(crate) use plan::Unseen;
 pub use resolve::Resolve;
 pub(crate) use resolve::Waiting;
 pub use troubled::{Blocked, Conflict};
@@ -187,7 +189,7 @@ impl Persist {
     }
 
     /// Takes in what was committed of the rows that were planned.
-    async fn absorb(&self) -> Result<()> {
+    pub(crate) async fn absorb(&self) -> Result<()> {
         let mut seqs: Vec<u64> = self.touched.lock().keys().copied().collect();
         seqs.sort_unstable();
         for chunk in seqs.chunks(512) {
@@ -214,6 +216,9 @@ impl Persist {
         let known = tracker.contains(seq);
         tracker.refresh(seq, row, now);
         drop(tracker);
+        if known || row.is_some() {
+            self.note_overwritten(seq, row);
+        }
         let mut touched = self.touched.lock();
         let Some(Touched { at, over }) = touched.get(&seq).copied() else {
             return;
@@ -222,6 +227,7 @@ impl Persist {
         let settled = row.map_or(known, |row| row.version > over);
         if settled || now > at + TOUCHED_MAX {
             touched.remove(&seq);
+            self.note_overwritten(seq, row);
         }
     }
 

@@ -4,7 +4,7 @@
 //! and keep its places: so whatever an earlier upload may have left is answered for by whoever comes last, in the order of the
 //! first. It owns no effect on a store.
 
-use super::Persist;
+use super::{Persist, tracker::At};
 use crate::{
     Error, Result,
     mounts::Mount,
@@ -22,6 +22,14 @@ pub(super) fn work_key(seq: u64) -> Key {
     let mut key = vec![table::WORK];
     key.extend_from_slice(&seq.to_be_bytes());
     key.into()
+}
+
+/// A directory that is overwritten while its store is away, and the work that follows.
+#[derive(Debug)]
+pub(crate) struct Unseen {
+    pub(super) seq: u64,
+    pub(super) dir: At,
+    pub(super) since: i64,
 }
 
 /// A row of the queue as it was read.
@@ -113,6 +121,22 @@ impl Persist {
                 .await?;
         }
         Ok(())
+    }
+
+    /// The directory at `path` is overwritten, and its store can not say which files others have there: they go once it can.
+    pub(crate) async fn plan_overwritten(&self, plan: &mut Plan, path: &Path) -> Result<Unseen> {
+        let (mount, key) = self
+            .key_of(path)
+            .ok_or_else(|| Error::internal("a directory that no store has was overwritten unseen"))?;
+        let place = Place::directory(mount.id, key.clone(), PlaceKind::Overwritten);
+        let work = self.work(WorkKind::Clear, vec![place]);
+        let since = work.since;
+        let seq = self.write(plan, None, work).await?;
+        Ok(Unseen {
+            seq,
+            dir: (mount.id, key),
+            since,
+        })
     }
 
     /// `before` loses its name at `path`: a file, or a directory with everything below. `whiteout`: the base path that is hidden

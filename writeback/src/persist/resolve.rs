@@ -321,7 +321,9 @@ impl Inner {
             Resolve::KeepMine => {
                 let target = (conflict.mount, &conflict.key);
                 match work.places.iter_mut().find(|place| (place.mount, &place.key) == target) {
-                    Some(place) if place.kind == PlaceKind::File => place.holds = conflict.theirs.clone(),
+                    Some(place) if matches!(place.kind, PlaceKind::File | PlaceKind::Overwritten) => {
+                        place.holds = conflict.theirs.clone();
+                    }
                     // Everything that is there by now goes too.
                     Some(_) => work.since = self.components.clock.now().0,
                     None => {

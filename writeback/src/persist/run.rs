@@ -95,6 +95,7 @@ impl Inner {
                     self.persist.late.given_up((place.mount, place.key.clone()));
                 }
                 self.persist.tracker.lock().refresh(seq, Some(&row), now);
+                self.persist.note_overwritten(seq, Some(&row));
             }
         }
     }
@@ -227,7 +228,10 @@ impl Inner {
         tracker.finish(seq, outcome, now);
         tracker.set_since(seq, since);
         match row {
-            Ok(row) => tracker.refresh(seq, row.as_ref(), now),
+            Ok(row) => {
+                tracker.refresh(seq, row.as_ref(), now);
+                persist.note_overwritten(seq, row.as_ref());
+            }
             Err(_) => persist.touch(seq),
         }
         drop(tracker);

@@ -138,6 +138,8 @@ pub(super) enum Below {
     Needed,
     /// Those that are under way.
     Running,
+    /// Those that need what lies there, or may, and older ones that are under way.
+    Older,
 }
 
 /// What a claim of a key finds.
@@ -178,6 +180,7 @@ pub(super) struct Tracker {
     directories_moved: bool,
     owners: BTreeMap<At, BTreeSet<u64>>,
     trees: BTreeMap<At, BTreeSet<u64>>,
+    overwritten: BTreeMap<At, BTreeSet<u64>>,
     moves: BTreeSet<u64>,
     pauses: HashMap<u32, Pause>,
     running: usize,
@@ -361,10 +364,10 @@ impl Tracker {
             self.moves.insert(seq);
         }
         for (at, kind) in &entry.places {
-            let map = if *kind == PlaceKind::File {
-                &mut self.owners
-            } else {
-                &mut self.trees
+            let map = match kind {
+                PlaceKind::File => &mut self.owners,
+                PlaceKind::Prune | PlaceKind::Tree => &mut self.trees,
+                PlaceKind::Overwritten => &mut self.overwritten,
             };
             map.entry(at.clone()).or_default().insert(seq);
         }
@@ -383,7 +386,7 @@ impl Tracker {
             .chain(entry.target.clone())
             .collect();
         for at in ats {
-            for map in [&mut self.owners, &mut self.trees] {
+            for map in [&mut self.owners, &mut self.trees, &mut self.overwritten] {
                 if let Some(owners) = map.get_mut(&at) {
                     owners.remove(&seq);
                     if owners.is_empty() {
@@ -695,6 +698,7 @@ impl Tracker {
                         Below::Any => true,
                         Below::Needed => runs || entry.source.is_some() || entry.unseen,
                         Below::Running => runs,
+                        Below::Older => runs && *owner < seq || entry.source.is_some() || entry.unseen,
                     }
             })
     }
@@ -748,6 +752,18 @@ impl Tracker {
         let inside = inside.take_while(|((mount, key), _)| *mount == at.0 && key.starts_with(&below));
         inside
             .flat_map(|(_, owners)| owners)
+            .copied()
+            .find(|owner| *owner != seq)
+    }
+
+    /// Another one that answers for what was overwritten unseen in a directory at or below this key.
+    pub(super) fn overwritten_from(&self, seq: u64, at: &At) -> Option<u64> {
+        let below = format!("{}/", at.1);
+        let inside = self.overwritten.range((at.0, below.clone())..);
+        let inside = inside.take_while(|((mount, key), _)| *mount == at.0 && key.starts_with(&below));
+        let here = self.overwritten.get(at).into_iter();
+        here.chain(inside.map(|(_, owners)| owners))
+            .flatten()
             .copied()
             .find(|owner| *owner != seq)
     }

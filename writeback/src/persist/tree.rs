@@ -318,12 +318,13 @@ impl Inner {
                 .owner_below(row.seq, &at, which)
                 .or_else(|| tracker.move_below(row.seq, &at))
                 .or_else(|| tracker.move_over(row.seq, &at));
-            // Pruning leaves objects where they are: those of a directory that was removed below would show once the whiteout is gone.
-            below.or_else(|| {
-                tracker
-                    .tree_below(row.seq, &at)
-                    .filter(|_| place.kind == PlaceKind::Prune)
-            })
+            // Pruning leaves objects where they are: those of a directory that was removed below would show once the whiteout is gone,
+            // and those that are to go where one was overwritten would keep it.
+            let left_below = || {
+                let removed = tracker.tree_below(row.seq, &at);
+                removed.or_else(|| tracker.overwritten_from(row.seq, &at))
+            };
+            below.or_else(|| left_below().filter(|_| place.kind == PlaceKind::Prune))
         };
         if let Some(other) = other {
             return Ok(Cleared::Wait(other));
@@ -380,6 +381,7 @@ impl Inner {
     /// first: a folder can not hold both, and in an object store it would be taken for somebody else's. Answers work that still
     /// needs what lies there.
     pub(super) async fn clear_the_way(&self, job: &Job) -> Result<Option<u64>, Stopped> {
+        self.take_overwritten(job).await?;
         let (seq, at) = (job.row.seq, job.at());
         let (in_the_way, needed_by, unwinds) = {
             let tracker = self.persist.tracker.lock();
@@ -460,7 +462,8 @@ impl Inner {
         }
     }
 
-    async fn remove_files(
+    /// With `since` those that were there then or are ours, else those of ours that have no name any more. Answers one that stays.
+    pub(super) async fn remove_files(
         &self,
         mount: &Mount,
         dir: &str,
@@ -471,7 +474,7 @@ impl Inner {
             .into_iter()
             .partition(|listed| Packed::is_packed(&listed.found.validator.0));
         let remove = |listed: Listed| async move {
-            let key = format!("{dir}/{}", listed.name);
+            let key = below(dir, &listed.name);
             let asked = since.is_none_or(|since| listed.found.mtime > since);
             if asked {
                 let now = mount.upload.head(&key).await?;
@@ -498,5 +501,13 @@ impl Inner {
             kept = kept.or(stay.into_iter().flatten().next());
         }
         Ok(kept)
+    }
+}
+
+/// The key of a name in a directory.
+pub(super) fn below(dir: &str, name: &str) -> String {
+    match dir {
+        "" => name.to_owned(),
+        _ => format!("{dir}/{name}"),
     }
 }

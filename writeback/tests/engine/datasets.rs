@@ -18,6 +18,7 @@ use forebay_writeback::{
     },
     file::WriteMode,
     names::{Make, MakeKind, Rename},
+    persist::Resolve,
     policy::Change,
 };
 use futures::{StreamExt, TryStreamExt};
@@ -1666,10 +1667,8 @@ fn what_is_appended_while_the_store_is_away_is_read_and_followed_and_arrives() {
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(follower.end().await, (vec![1], None));
         // What has to know what is there waits for the store.
-        for mode in [WriteMode::Create, WriteMode::Overwrite] {
-            let refused = put(&cache, with_mode("/kept/other", mode), &[rows(0..1)]).await;
-            assert_eq!(kind(refused), ErrorKind::Unavailable, "{mode:?}");
-        }
+        let refused = put(&cache, with_mode("/kept/other", WriteMode::Create), &[rows(0..1)]).await;
+        assert_eq!(kind(refused), ErrorKind::Unavailable);
 
         world.store.set_away(None);
         cache
@@ -1682,6 +1681,404 @@ fn what_is_appended_while_the_store_is_away_is_read_and_followed_and_arrives() {
         assert_eq!(error.kind(), ErrorKind::Precondition, "{error}");
         put(&cache, target("/kept/theirs"), &[rows(7..8)]).await.unwrap();
         assert_eq!(ids(&cache, "/kept/theirs").await, [0, 1, 5, 6, 7]);
+    });
+}
+
+// ---- overwritten while the store is away
+
+fn away(world: &World) {
+    world.store.set_away(Some(StoreError::Unavailable("away".into())));
+}
+
+async fn overwrite(cache: &Cache, path: &str, batch: RecordBatch) {
+    put(cache, with_mode(path, WriteMode::Overwrite), &[batch])
+        .await
+        .unwrap();
+}
+
+async fn pause(world: &World, millis: u64) {
+    use forebay_runtime::clock::Clock;
+    world.clock.sleep(Duration::from_millis(millis)).await;
+}
+
+async fn persisted(cache: &Cache) {
+    cache
+        .wait_persisted(&at("/kept"), Duration::from_secs(3600))
+        .await
+        .unwrap();
+}
+
+/// What others wrote into a directory: files that an overwrite takes away, and what it leaves.
+const GOES: [&str; 4] = ["a.arrow", "b.parquet", "part-00000-abcdefghij012345.arrow", "_SUCCESS"];
+const STAYS: [&str; 4] = [".hidden.arrow", "_notes.arrow", "k=v/deep.arrow", "notes.txt"];
+
+fn write_theirs(world: &World, dir: &str) {
+    for name in GOES.iter().chain(&STAYS) {
+        let bytes = match name.ends_with(".parquet") {
+            true => parquet_file(&rows(0..2)),
+            false => arrow_file(&[rows(0..2)]),
+        };
+        world.store.write_outside(&format!("{dir}/{name}"), bytes);
+    }
+}
+
+/// What the store has below a directory, without the parts of ours.
+fn stored_of_others(world: &World, dir: &str) -> Vec<String> {
+    let names = world.store.contents().into_keys();
+    let names = names.filter_map(|key| Some(key.strip_prefix(&format!("{dir}/"))?.to_owned()));
+    names
+        .filter(|name| !name.starts_with("part-") || GOES.contains(&&name[..]))
+        .collect()
+}
+
+/// The parts of ours that the store has directly in a directory.
+fn stored_parts(world: &World, dir: &str) -> usize {
+    let of_dir = format!("{dir}/part-");
+    let names = world.store.contents().into_keys();
+    names
+        .filter(|key| key.starts_with(&of_dir) && !key.ends_with(GOES[2]))
+        .count()
+}
+
+/// What of it shows in a directory of what others had there, as far as the store answers.
+async fn shows(cache: &Cache, dir: &str) -> Option<Vec<String>> {
+    let listed = match crate::support::tree(cache, dir).await {
+        Ok(listed) => listed,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            return None;
+        }
+    };
+    let below = format!("{dir}/");
+    let names = listed.iter().map(|stat| stat.path.to_string());
+    let names = names.filter_map(|name| Some(name.strip_prefix(&below)?.to_owned()));
+    let mut shown: Vec<String> = names.filter(|name| GOES.contains(&&name[..])).collect();
+    for old in GOES {
+        match cache.stat(&at(&format!("{below}{old}"))).await {
+            Ok(_) => shown.push(old.to_owned()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+    }
+    Some(shown)
+}
+
+/// Lets the store come back, first so that nothing can be removed from its directory `key` which `dir` shows, and looks all the time
+/// until everything is persisted: what was overwritten never shows.
+async fn back(world: &World, cache: &Cache, dir: &str, key: &str) {
+    let keys = GOES.map(|name| format!("{key}/{name}"));
+    world.store.refuse(&keys.each_ref().map(String::as_str));
+    world.store.set_away(None);
+    let mut looked = 0;
+    while looked < 20 {
+        if let Some(shown) = shows(cache, dir).await {
+            assert_eq!(shown, Vec::<String>::new());
+            looked += 1;
+        }
+        pause(world, 200).await;
+    }
+    assert!(keys.iter().all(|key| world.store.contents().contains_key(key)));
+    world.store.refuse(&[]);
+    let mut ends = std::pin::pin!(persisted(cache));
+    while futures::poll!(ends.as_mut()).is_pending() {
+        if let Some(shown) = shows(cache, dir).await {
+            assert_eq!(shown, Vec::<String>::new());
+        }
+        pause(world, 20).await;
+    }
+    assert_eq!(shows(cache, dir).await, Some(Vec::new()));
+    assert!(keys.iter().all(|key| !world.store.contents().contains_key(key)));
+}
+
+#[test]
+fn what_is_overwritten_while_the_store_is_away_is_all_there_is_and_the_old_files_go() {
+    let mut world = World::new(54);
+    world.live(async |world| {
+        write_theirs(world, "theirs");
+        write_theirs(world, "deep/below/theirs");
+        away(world);
+        let cache = world.open().await.unwrap();
+        for path in ["/kept/new", "/kept/theirs", "/kept/deep/below/theirs"] {
+            overwrite(&cache, path, rows(5..7)).await;
+            assert_eq!(ids(&cache, path).await, [5, 6], "{path}");
+        }
+        let spec = SessionSpec {
+            mode: WriteMode::Overwrite,
+            ..SessionSpec::default()
+        };
+        let session = cache.begin(&at("/kept/live"), spec).await.unwrap();
+        let mut follower = Follower::start(&cache, "/kept/live", FollowSpec::default());
+        put(&cache, into("/kept/live", &session), &[rows(1..2)]).await.unwrap();
+        follower.wait_for(1).await;
+        cache.publish(&session, Publish::default()).await.unwrap();
+        assert_eq!(follower.end().await, (vec![1], None));
+        // Whether anything is there has to be known for this.
+        let refused = put(&cache, with_mode("/kept/other", WriteMode::Create), &[rows(0..1)]).await;
+        assert_eq!(kind(refused), ErrorKind::Unavailable);
+
+        // What others write into a directory after its overwrite is no part of it.
+        pause(world, 1000).await;
+        world
+            .store
+            .write_outside("theirs/late.arrow", arrow_file(&[rows(0..2)]));
+        world.store.write_outside("theirs/late.txt", "text");
+        back(world, &cache, "/kept/theirs", "theirs").await;
+        for (path, later) in [("new", None), ("theirs", Some("late")), ("deep/below/theirs", None)] {
+            assert_eq!(ids(&cache, &format!("/kept/{path}")).await, [5, 6], "{path}");
+            assert_eq!(stored_parts(world, path), 1, "{path}");
+            let mut stays: Vec<String> = match path {
+                "new" => Vec::new(),
+                _ => STAYS.map(str::to_owned).to_vec(),
+            };
+            stays.extend(
+                later
+                    .into_iter()
+                    .flat_map(|_| ["late.arrow".to_owned(), "late.txt".to_owned()]),
+            );
+            stays.sort();
+            assert_eq!(stored_of_others(world, path), stays, "{path}");
+        }
+        let status = cache.status().await.unwrap();
+        assert_eq!((status.conflicts, status.blocked), (Vec::new(), Vec::new()));
+        // What stayed shows, and the next overwrite takes away what it sees.
+        assert_eq!(get(&cache, "/kept/theirs/late.txt").await.unwrap(), b"text");
+        assert_eq!(
+            get(&cache, "/kept/theirs/notes.txt").await.unwrap(),
+            arrow_file(&[rows(0..2)])
+        );
+        overwrite(&cache, "/kept/theirs", rows(9..10)).await;
+        persisted(&cache).await;
+        assert_eq!(ids(&cache, "/kept/theirs").await, [9]);
+        assert!(!world.store.contents().contains_key("theirs/late.arrow"));
+        assert_eq!(stored_parts(world, "theirs"), 1);
+    });
+}
+
+#[test]
+fn an_overwrite_while_the_store_is_away_is_overwritten_and_appended_to_meanwhile() {
+    let mut world = World::new(55);
+    world.live(async |world| {
+        write_theirs(world, "theirs");
+        away(world);
+        let cache = world.open().await.unwrap();
+        overwrite(&cache, "/kept/theirs", rows(5..7)).await;
+        put(&cache, target("/kept/theirs"), &[rows(7..8)]).await.unwrap();
+        assert_eq!(ids(&cache, "/kept/theirs").await, [5, 6, 7]);
+        // Between the two somebody else wrote: that is overwritten too.
+        pause(world, 1000).await;
+        world
+            .store
+            .write_outside("theirs/between.arrow", arrow_file(&[rows(0..2)]));
+        pause(world, 1000).await;
+        for _ in 0..2 {
+            overwrite(&cache, "/kept/theirs", rows(1..2)).await;
+        }
+        put(&cache, target("/kept/theirs"), &[rows(2..4)]).await.unwrap();
+        assert_eq!(ids(&cache, "/kept/theirs").await, [1, 2, 3]);
+        back(world, &cache, "/kept/theirs", "theirs").await;
+        assert_eq!(ids(&cache, "/kept/theirs").await, [1, 2, 3]);
+        assert_eq!(stored_of_others(world, "theirs"), STAYS);
+        assert_eq!(stored_parts(world, "theirs"), 2);
+    });
+}
+
+#[test]
+fn an_overwrite_while_the_store_is_away_survives_a_power_cut_at_any_moment_of_its_return() {
+    for steps in 0..16 {
+        let mut world = World::new(56);
+        world.live(async |world| {
+            write_theirs(world, "theirs");
+            away(world);
+            let cache = world.open().await.unwrap();
+            overwrite(&cache, "/kept/theirs", rows(5..7)).await;
+        });
+        world.cut_power();
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            assert_eq!(ids(&cache, "/kept/theirs").await, [5, 6]);
+            put(&cache, target("/kept/theirs"), &[rows(7..8)]).await.unwrap();
+            world.store.set_away(None);
+            pause(world, 70 * steps).await;
+        });
+        world.cut_power();
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            loop {
+                assert_eq!(
+                    shows(&cache, "/kept/theirs").await.unwrap_or_default(),
+                    Vec::<String>::new()
+                );
+                let status = cache.status().await.unwrap();
+                if status.queued + status.uploading == 0 {
+                    break;
+                }
+                pause(world, 10).await;
+            }
+            assert_eq!(shows(&cache, "/kept/theirs").await, Some(Vec::new()));
+            assert_eq!(ids(&cache, "/kept/theirs").await, [5, 6, 7]);
+            assert_eq!(stored_of_others(world, "theirs"), STAYS, "{steps}");
+            assert_eq!(stored_parts(world, "theirs"), 2, "{steps}");
+        });
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_a_dataset_that_was_overwritten_unseen_is_a_conflict() {
+    for (how, left) in [(Resolve::KeepMine, None), (Resolve::KeepTheirs, Some("a file"))] {
+        let mut world = World::new(57);
+        world.live(async |world| {
+            world.store.write_outside("x", "a file");
+            away(world);
+            let cache = world.open().await.unwrap();
+            overwrite(&cache, "/kept/x", rows(5..7)).await;
+            world.store.set_away(None);
+            let waited = cache.wait_persisted(&at("/kept"), Duration::from_secs(60)).await;
+            assert_eq!(kind(waited), ErrorKind::Deadline);
+        });
+        world.cut_power();
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            pause(world, 10_000).await;
+            let conflicts = cache.status().await.unwrap().conflicts;
+            assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+            assert_eq!(conflicts[0].path, at("/kept/x"));
+            assert!(conflicts[0].reason.contains("a file"), "{conflicts:?}");
+            assert_eq!(world.store.contents()["x"], "a file");
+            assert_eq!(stored_parts(world, "x"), 1);
+            assert_eq!(ids(&cache, "/kept/x").await, [5, 6]);
+            cache.persist_resolve(&at("/kept/x"), how).await.unwrap();
+            persisted(&cache).await;
+            let file = world.store.contents().remove("x");
+            assert_eq!(file.as_deref(), left.map(str::as_bytes), "{how:?}");
+            assert_eq!(ids(&cache, "/kept/x").await, [5, 6], "{how:?}");
+            assert_eq!(cache.status().await.unwrap().conflicts, [], "{how:?}");
+        });
+    }
+}
+
+/// A store that answers, if only with a refusal, is asked as ever.
+#[test]
+fn an_overwrite_asks_a_store_that_answers() {
+    let mut world = World::new(58);
+    world.live(async |world| {
+        world.store.write_outside("file", "a file");
+        let cache = world.open().await.unwrap();
+        let refused = put(&cache, with_mode("/kept/file", WriteMode::Overwrite), &[rows(0..1)]).await;
+        assert_eq!(kind(refused), ErrorKind::Precondition);
+        world.store.set_away(Some(StoreError::Refused("403".into())));
+        let refused = put(&cache, with_mode("/kept/d", WriteMode::Overwrite), &[rows(0..1)]).await;
+        assert_eq!(kind(refused), ErrorKind::Unavailable);
+    });
+}
+
+#[test]
+fn files_written_where_a_dataset_was_overwritten_unseen_arrive_under_their_names() {
+    let mut world = World::new(59);
+    world.live(async |world| {
+        write_theirs(world, "theirs");
+        away(world);
+        let cache = world.open().await.unwrap();
+        let spec = SessionSpec {
+            mode: WriteMode::Overwrite,
+            ..SessionSpec::default()
+        };
+        let session = cache.begin(&at("/kept/theirs"), spec).await.unwrap();
+        put(&cache, into("/kept/theirs", &session), &[rows(5..7)])
+            .await
+            .unwrap();
+        let how = Publish {
+            success_file: true,
+            ..Publish::default()
+        };
+        cache.publish(&session, how).await.unwrap();
+        // A name that was overwritten, and names of which nothing is known.
+        put_file(&cache, "/kept/theirs/a.arrow", b"a new file").await.unwrap();
+        put_file(&cache, "/kept/p/q/file", b"content").await.unwrap();
+        world.store.set_away(None);
+        persisted(&cache).await;
+        let contents = world.store.contents();
+        assert_eq!(contents["theirs/a.arrow"], "a new file");
+        assert_eq!(contents["theirs/_SUCCESS"], "");
+        assert_eq!(contents["p/q/file"], "content");
+        assert!(!contents.contains_key("theirs/b.parquet"));
+        assert_eq!(cache.status().await.unwrap().conflicts, []);
+        assert_eq!(ids(&cache, "/kept/theirs").await, [5, 6]);
+    });
+}
+
+#[test]
+fn a_dataset_that_is_known_is_overwritten_while_the_store_is_away() {
+    let mut world = World::new(60);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for path in ["/kept/d", "/kept/evicted"] {
+            put(&cache, target(path), &[rows(0..2)]).await.unwrap();
+        }
+        persisted(&cache).await;
+        cache.free(&at("/kept/evicted")).await.unwrap();
+        write_theirs(world, "d");
+        pause(world, 60_000).await;
+        away(world);
+        overwrite(&cache, "/kept/d", rows(5..7)).await;
+        // An old version has to be read that only the store has.
+        let refused = put(&cache, with_mode("/kept/evicted", WriteMode::Overwrite), &[rows(0..1)]).await;
+        assert_eq!(kind(refused), ErrorKind::Unavailable);
+        let old = cache.dataset(&at("/kept/d"), At::Version(1)).await.unwrap();
+        assert_eq!(numbers(&read_plan(&cache, &old, 0).await), [0, 1]);
+        back(world, &cache, "/kept/d", "d").await;
+        assert_eq!(ids(&cache, "/kept/d").await, [5, 6]);
+        assert_eq!(stored_of_others(world, "d"), STAYS);
+        assert_eq!(stored_parts(world, "d"), 1);
+        assert_eq!(ids(&cache, "/kept/evicted").await, [0, 1]);
+    });
+}
+
+#[test]
+fn a_directory_that_was_overwritten_unseen_takes_along_what_it_kept_when_it_is_renamed() {
+    let mut world = World::new(61);
+    world.live(async |world| {
+        write_theirs(world, "theirs");
+        let cache = world.open().await.unwrap();
+        put_file(&cache, "/kept/z/file", b"goes").await.unwrap();
+        persisted(&cache).await;
+        away(world);
+        overwrite(&cache, "/kept/theirs", rows(5..7)).await;
+        // The name is free, which is known here.
+        cache.delete(&at("/kept/z"), true).await.unwrap();
+        cache
+            .rename(&at("/kept/theirs"), &at("/kept/z"), Rename::default())
+            .await
+            .unwrap();
+        assert_eq!(ids(&cache, "/kept/z").await, [5, 6]);
+        back(world, &cache, "/kept/z", "theirs").await;
+        assert_eq!(stored_of_others(world, "z"), STAYS);
+        assert_eq!((stored_parts(world, "z"), stored_parts(world, "theirs")), (1, 0));
+        assert_eq!(stored_of_others(world, "theirs"), Vec::<String>::new());
+        assert_eq!(ids(&cache, "/kept/z").await, [5, 6]);
+        assert_eq!(kind(cache.stat(&at("/kept/theirs")).await), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn a_dataset_that_is_emptied_while_the_store_is_away_stays_as_an_empty_directory() {
+    let mut world = World::new(62);
+    world.live(async |world| {
+        world.store.write_outside("d/a.arrow", arrow_file(&[rows(0..2)]));
+        away(world);
+        let cache = world.open().await.unwrap();
+        overwrite(&cache, "/kept/d", rows(0..2)).await;
+        let spec = SessionSpec {
+            mode: WriteMode::Overwrite,
+            ..SessionSpec::default()
+        };
+        let session = cache.begin(&at("/kept/d"), spec).await.unwrap();
+        cache.publish(&session, Publish::default()).await.unwrap();
+        assert_eq!(ids(&cache, "/kept/d").await, Vec::<i64>::new());
+        world.store.set_away(None);
+        persisted(&cache).await;
+        assert_eq!(world.store.contents().len(), 0);
+        assert_eq!(world.store.dirs(), ["d"]);
+        assert_eq!(ids(&cache, "/kept/d").await, Vec::<i64>::new());
     });
 }
 

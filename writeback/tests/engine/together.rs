@@ -6,6 +6,7 @@ use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, Ip
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use forebay_metastore::mem::{Call, Fault};
+use forebay_understore::StoreError;
 use forebay_writeback::{
     Cache, Error, ErrorKind,
     dataset::{
@@ -263,6 +264,36 @@ fn each_session_has_its_own_mode_and_an_overwrite_with_nothing_empties() {
         assert_eq!(numbers(cache, "/kept/t", At::Head).await.unwrap(), [0, 10, 11]);
         assert_eq!(numbers(cache, DAYS[2], At::Version(1)).await.unwrap(), [2]);
         cache.wait_persisted(&at("/kept"), MINUTE).await.unwrap();
+    });
+}
+
+#[test]
+fn several_datasets_are_overwritten_at_one_instant_while_the_store_is_away() {
+    let mut world = World::new(735);
+    world.live(async |world| {
+        for day in 1..=3 {
+            world.store.write_outside(&format!("t/day={day}/old.arrow"), "theirs");
+        }
+        world
+            .store
+            .set_away(Some(StoreError::Unavailable("503 slow down".into())));
+        let cache = world.open().await.unwrap();
+        let sessions = staged(&cache, DAYS, WriteMode::Overwrite).await;
+        assert_eq!(publish(&cache, &sessions).await.unwrap(), [1, 1, 1]);
+        assert_eq!(each(&cache).await, [Some(vec![0]), Some(vec![1]), Some(vec![2])]);
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        assert_eq!(each(&cache).await, [Some(vec![0]), Some(vec![1]), Some(vec![2])]);
+        world.store.set_away(None);
+        cache.wait_persisted(&at("/kept"), MINUTE).await.unwrap();
+        assert_eq!(numbers(&cache, "/kept/t", At::Head).await.unwrap(), [0, 1, 2]);
+        let stored = world.store.contents();
+        assert!(
+            stored.len() == 3 && stored.keys().all(|key| key.contains("/part-")),
+            "{stored:?}"
+        );
     });
 }
 

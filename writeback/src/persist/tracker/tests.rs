@@ -230,6 +230,46 @@ fn a_tree_that_is_to_go_holds_back_what_comes_under_it() {
 }
 
 #[test]
+fn a_directory_that_was_overwritten_lets_what_is_new_come_and_waits_for_what_is_older() {
+    let mut row = put(2, 1, &[(1, "d")]);
+    row.work.what = WorkKind::Clear;
+    row.work.places[0].kind = PlaceKind::Overwritten;
+    let mut tracker = tracker(&[put(1, 1, &[(1, "d/1")]), row, put(3, 3, &[(1, "d/3")])]);
+    [1, 3].into_iter().for_each(|seq| tracker.set_source(seq, None));
+    let below = |tracker: &Tracker| tracker.owner_below(2, &at(1, "d"), Below::Older);
+    assert_eq!(below(&tracker), None, "none of them is under way");
+    assert_eq!(tracker.next(NOW), Some(1));
+    assert_eq!(tracker.acquire(1, &at(1, "d/1")), Acquired::Yes);
+    assert_eq!(below(&tracker), Some(1));
+    tracker.finish(1, Outcome::Moved, NOW);
+    tracker.refresh(1, None, NOW);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(2), Some(3)));
+    assert_eq!(below(&tracker), None, "what comes later is not waited for");
+    tracker.set_source(3, Some(at(1, "d/old")));
+    assert_eq!(below(&tracker), Some(3), "it needs what lies there");
+}
+
+#[test]
+fn a_directory_from_which_something_was_moved_stays_until_what_was_overwritten_there_is_gone() {
+    let mut row = put(2, 1, &[(1, "d/e"), (1, "f")]);
+    row.work.what = WorkKind::Clear;
+    row.work
+        .places
+        .iter_mut()
+        .for_each(|place| place.kind = PlaceKind::Overwritten);
+    let mut tracker = tracker(&[row]);
+    for key in ["d", "d/e", "f"] {
+        assert_eq!(tracker.overwritten_from(1, &at(1, key)), Some(2), "{key}");
+    }
+    for at in [at(1, "d/e/x"), at(1, "d/"), at(1, "ff"), at(2, "d")] {
+        assert_eq!(tracker.overwritten_from(1, &at), None, "{at:?}");
+    }
+    assert_eq!(tracker.overwritten_from(2, &at(1, "d")), None, "its own");
+    tracker.refresh(2, None, NOW);
+    assert_eq!(tracker.overwritten_from(1, &at(1, "d")), None);
+}
+
+#[test]
 fn a_ring_of_waits_unwinds() {
     // 1 is to be written where 2 has its old place, and the other way round.
     let mut tracker = tracker(&[put(1, 1, &[(1, "a")]), put(2, 2, &[(1, "b")])]);
