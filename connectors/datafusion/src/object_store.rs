@@ -4,10 +4,16 @@
 //! named `a%2Fb`. Directories come and go as keys need them; empty ones show only as common prefixes. A write is visible whole when
 //! it returns, or not at all.
 //!
-//! It keeps nothing: attributes and tags are refused, and there are no object versions. A name that is not UTF-8 or has control
-//! characters cannot be a key; listings show it percent-encoded, but it cannot be read by that.
+//! It is a [`PaginatedListStore`](object_store::list::PaginatedListStore) and a [`MultipartStore`](object_store::multipart::MultipartStore)
+//! too, for those who go on by the token of a page or the id of an upload, in another process perhaps.
+//!
+//! It keeps nothing beside the bytes: attributes are refused and tags ignored, as the trait asks, and there are no object versions. An
+//! update on condition is refused as well, for a write knows no condition but the size and that nothing is there. A name that is not
+//! UTF-8 or has control characters cannot be a key; listings show it percent-encoded, but it cannot be read by that.
 
 mod multipart;
+mod pages;
+mod parts;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -61,14 +67,22 @@ impl ForebayStore {
     }
 
     fn entries(&self, prefix: Option<&Path>, recursive: bool) -> BoxStream<'static, Result<Entry>> {
-        let location = prefix.cloned().unwrap_or_default();
-        let listing = key(&location).and_then(|key| {
-            self.client
-                .list(&key, recursive, None)
-                .map_err(|e| failed(&location, e))
-        });
-        match listing {
+        match wire(prefix.unwrap_or(&Path::default())) {
+            Ok(dir) => self.entries_after(&dir, recursive, None),
             Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        }
+    }
+
+    /// What lies in a directory, or with `recursive` below it: by components, so that a directory comes right before what is in it.
+    fn entries_after(
+        &self,
+        dir: &WirePath,
+        recursive: bool,
+        after: Option<WirePath>,
+    ) -> BoxStream<'static, Result<Entry>> {
+        let location = location(dir);
+        match self.client.list(&dir.to_string(), recursive, after) {
+            Err(error) => futures::stream::iter([Err(failed(&location, error))]).boxed(),
             // A prefix under which nothing lies, or that is a file, has no objects.
             Ok(entries) => entries
                 .filter(|e| {

@@ -2,6 +2,7 @@
 //!
 //! Parts are in the order of `put_part`, and are sent by one task whether or not their futures are polled, so that awaiting them in
 //! any order cannot stand still. What waits is bounded by the caller, who holds a future for each part (`WriteMultipart` bounds them).
+//! It ends with its process; uploads that others can go on with are `parts`.
 
 use super::{ForebayStore, failed};
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
-//! The suite that object_store has for implementors, on `--features conformance`.
+//! The suite that object_store has for implementors, all of it.
 //!
-//! Left out: attributes and object versions, which are not offered, and the suites of optional traits that are not implemented.
+//! Two promises are optional there, and it passes when they are refused as the trait says: attributes (`put_get_attributes`) and updates
+//! on condition (`put_opts`).
 
 use super::support::Server;
 use crate::ForebayStore;
@@ -22,6 +23,7 @@ macro_rules! conforms {
 
 conforms! {
     put_get_delete_list,
+    put_get_attributes,
     get_opts,
     put_opts(false),
     stream_get,
@@ -33,6 +35,20 @@ conforms! {
     multipart_race_condition(true),
     multipart_out_of_order,
     list_with_offset_exclusivity,
+}
+
+#[tokio::test]
+async fn multipart() {
+    let server = Server::start(false);
+    let store = ForebayStore::new(server.client().await);
+    integration::multipart(&store, &store).await;
+}
+
+#[tokio::test]
+async fn list_paginated() {
+    let server = Server::start(false);
+    let store = ForebayStore::new(server.client().await);
+    integration::list_paginated(&store, &store).await;
 }
 
 #[tokio::test]

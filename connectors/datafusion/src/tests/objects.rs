@@ -5,7 +5,10 @@ use crate::ForebayStore;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
-    Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart,
+    Attribute, Attributes, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    WriteMultipart,
+    list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore},
+    multipart::MultipartStore,
     path::Path,
 };
 
@@ -85,6 +88,19 @@ async fn a_create_fails_where_something_is_and_an_update_is_not_offered() {
         store.put_opts(&path, "c".into(), update).await,
         Err(Error::NotImplemented { .. })
     ));
+}
+
+#[tokio::test]
+async fn attributes_are_refused_before_they_are_lost() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("typed");
+    let typed = Attributes::from_iter([(Attribute::ContentType, "text/plain")]);
+    let put = store.put_opts(&path, "x".into(), typed.clone().into()).await;
+    assert!(matches!(put, Err(Error::NotImplemented { .. })), "{put:?}");
+    let upload = store.put_multipart_opts(&path, typed.into()).await.map(drop);
+    assert!(matches!(upload, Err(Error::NotImplemented { .. })), "{upload:?}");
+    assert!(keys(&store, None).await.is_empty());
 }
 
 #[tokio::test]
@@ -239,4 +255,130 @@ async fn an_object_reaches_the_under_store_under_its_own_name() {
         .await
         .unwrap();
     assert_eq!(std::fs::read(server.lake().join("a/b")).unwrap(), b"lake");
+}
+
+#[tokio::test]
+async fn pages_go_on_where_the_last_one_ended() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let all = ["a/1", "a/2", "a.b", "ab/c/1", "ab/d", "b/x"];
+    for key in all {
+        store.put(&Path::from(key), "x".into()).await.unwrap();
+    }
+    let pages = async |prefix: &str, opts: PaginatedListOptions| {
+        let (mut opts, mut found) = (opts, Vec::new());
+        loop {
+            let PaginatedListResult { result, page_token } =
+                store.list_paginated(Some(prefix), opts.clone()).await.unwrap();
+            let objects = result.objects.into_iter().map(|meta| meta.location.to_string());
+            let prefixes = result.common_prefixes.into_iter().map(|prefix| format!("{prefix}/"));
+            let page: Vec<_> = objects.chain(prefixes).collect();
+            assert!(page.len() <= opts.max_keys.unwrap_or(1000), "{page:?}");
+            found.extend(page);
+            opts.page_token = page_token;
+            if opts.page_token.is_none() {
+                found.sort();
+                return found.join(" ");
+            }
+        }
+    };
+    for most in [1, 2, 5, 1000] {
+        let opts = PaginatedListOptions {
+            max_keys: Some(most),
+            ..PaginatedListOptions::default()
+        };
+        let folded = PaginatedListOptions {
+            delimiter: Some("/".into()),
+            ..opts.clone()
+        };
+        let behind = |offset: &str, opts: &PaginatedListOptions| PaginatedListOptions {
+            offset: Some(offset.to_owned()),
+            ..opts.clone()
+        };
+        for (prefix, opts, expected) in [
+            ("", &opts, "a.b a/1 a/2 ab/c/1 ab/d b/x"),
+            ("", &folded, "a.b a/ ab/ b/"),
+            ("a", &opts, "a.b a/1 a/2 ab/c/1 ab/d"),
+            ("a", &folded, "a.b a/ ab/"),
+            ("a.", &opts, "a.b"),
+            ("a.b", &opts, "a.b"),
+            ("ab/", &folded, "ab/c/ ab/d"),
+            ("ab/c", &folded, "ab/c/"),
+            ("ab/c", &opts, "ab/c/1"),
+            ("", &behind("a/1", &opts), "a/2 ab/c/1 ab/d b/x"),
+            ("", &behind("a/1", &folded), "a/ ab/ b/"),
+            ("", &behind("a0", &folded), "ab/ b/"),
+            ("c", &opts, ""),
+            ("b/x/", &opts, ""),
+            ("/", &opts, ""),
+        ] {
+            assert_eq!(pages(prefix, opts.clone()).await, expected, "{prefix:?} {opts:?}");
+        }
+    }
+    let other = PaginatedListOptions {
+        delimiter: Some(".".into()),
+        ..PaginatedListOptions::default()
+    };
+    assert!(matches!(
+        store.list_paginated(None, other).await,
+        Err(Error::NotImplemented { .. })
+    ));
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_elsewhere_by_its_id_and_after_a_crash_of_the_server() {
+    let mut server = Server::start(false);
+    let here = store(&server).await;
+    let path = Path::from("big/parts");
+    here.put(&path, "before".into()).await.unwrap();
+    let part = |k: u8, size: usize| PutPayload::from(vec![k; size]);
+    let id = here.create_multipart(&path).await.unwrap();
+    let last = here.put_part(&path, &id, 2, part(3, 7)).await.unwrap();
+    let dropped = here.put_part(&path, &id, 0, part(9, 10)).await.unwrap();
+    server.kill();
+    server.restart();
+    let there = store(&server).await;
+    let first = there.put_part(&path, &id, 0, part(1, 5_000_000)).await.unwrap();
+    let empty = there.put_part(&path, &id, 1, PutPayload::default()).await.unwrap();
+    assert_eq!(content(&there, "big/parts").await, "before");
+    assert_eq!(keys(&there, None).await, ["big/parts"]);
+    let listed = there.list_with_delimiter(Some(&Path::from("big"))).await.unwrap();
+    assert_eq!((listed.objects.len(), listed.common_prefixes.len()), (1, 0));
+
+    let made = there
+        .complete_multipart(&path, &id, vec![first, empty, last])
+        .await
+        .unwrap();
+    assert_eq!(there.head(&path).await.unwrap().e_tag, made.e_tag);
+    assert!(content(&there, "big/parts").await == [vec![1; 5_000_000], vec![3; 7]].concat());
+    // With the upload all its parts have ended, those too that it did not take.
+    let again = there.complete_multipart(&path, &id, vec![dropped]).await;
+    assert!(matches!(again, Err(Error::Precondition { .. })), "{again:?}");
+    assert_eq!(content(&there, "big/parts").await.len(), 5_000_007);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_aborted_leaves_nothing_but_what_was_there() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("given/up");
+    let id = store.create_multipart(&path).await.unwrap();
+    let mut parts = Vec::new();
+    for k in 0..3 {
+        parts.push(store.put_part(&path, &id, k, vec![1; 1000].into()).await.unwrap());
+    }
+    store.abort_multipart(&path, &id).await.unwrap();
+    assert!(keys(&store, None).await.is_empty());
+    for part in parts {
+        let late = store.complete_multipart(&path, &id, vec![part]).await;
+        assert!(matches!(late, Err(Error::Precondition { .. })), "{late:?}");
+    }
+    assert!(matches!(store.head(&path).await, Err(Error::NotFound { .. })));
+    // Nobody else's upload is taken for it.
+    let other = store.create_multipart(&path).await.unwrap();
+    let part = store.put_part(&path, &other, 0, "x".into()).await.unwrap();
+    let mixed = store.complete_multipart(&path, &id, vec![part.clone()]).await;
+    assert!(mixed.is_err(), "{mixed:?}");
+    store.complete_multipart(&path, &other, vec![part]).await.unwrap();
+    assert_eq!(content(&store, "given/up").await, "x");
 }
