@@ -3,7 +3,8 @@
 //! - [`ForebayStore`]: an `ObjectStore` over the files of a server; what DataFusion's own Parquet, CSV and Arrow readers and writers use
 //! - [`ForebayTable`]: a `TableProvider` over one dataset, with projection, filter and limit carried out by the server, and the rows it
 //!   has as a statistic; or an unbounded one that follows what is written
-//! - [`ForebayPartitioned`]: a directory of folders `key=value` as one table: its conditions choose folders, an insert splits rows by them
+//! - [`ForebayPartitioned`]: a directory of folders `key=value` as one table: its conditions choose folders, an insert splits rows by
+//!   them, an overwrite replaces all of it at one instant
 //! - [`ForebayCatalog`]: directories as schemas, datasets as tables, without a statement for each
 //! - [`ForebaySink`]: what `INSERT INTO` and `COPY … TO … STORED AS FOREBAY` write through: nothing is visible before the query
 //!   ends well, and everything at once then; meanwhile followers read batches as they are acknowledged
@@ -27,8 +28,10 @@ mod filter;
 mod folders;
 mod follow;
 mod format;
+mod listing;
 mod object_store;
 mod partitioned;
+mod replace;
 mod sink;
 mod split;
 mod table;

@@ -1,68 +1,49 @@
 //! A directory of folders `key=value` as one table: each folder is a dataset of its own, and its name gives columns.
 //!
 //! # Reading
-//! The folders are listed when a scan is planned, level by level; a condition on folder columns alone is tried on their values, and
-//! what it excludes is neither listed further nor asked for. Each folder is read at the version that is its head then. When all were
-//! asked they are listed once more: where every folder has the version still that will be read, there was a moment at which all had them,
-//! and the scan is of that instant. Where something was published meanwhile it is looked at again, [`LOOKS`] times in all.
+//! The folders are listed when a scan is planned ([`crate::listing`]); what a condition on folder columns alone excludes is neither listed
+//! further nor asked for. Each folder is read at the version that is its head then. When all were asked they are listed once more: where
+//! every folder has the version still that will be read, there was a moment at which all had them, and the scan is of that instant. Where
+//! something was published meanwhile it is looked at again, [`LOOKS`] times in all.
 //!
 //! # Writing
-//! See [`crate::split`].
+//! See [`crate::split`], and [`crate::replace`] for what an overwrite of the table does beside.
 
 use crate::{
     exec::{self, ForebayScan, Piece, Scanned, Slot},
     external, filter, folders,
+    listing::{Chosen, Folder, Listing, PARALLEL},
     sink::{Observer, Target},
     split::SplitSink,
     table::{nothing, pieces, total},
 };
-use arrow_array::{Array, RecordBatch, cast::AsArray};
 use arrow_schema::{FieldRef, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::{
     catalog::{Session, TableProvider},
-    common::{DFSchema, DataFusionError, Result, SchemaExt, plan_err, stats::Precision},
+    common::{DataFusionError, Result, SchemaExt, plan_err, stats::Precision},
     datasource::{TableType, sink::DataSinkExec},
-    logical_expr::{Expr, TableProviderFilterPushDown, dml::InsertOp, expr_rewriter::unnormalize_col},
+    logical_expr::{Expr, TableProviderFilterPushDown, dml::InsertOp},
     physical_plan::ExecutionPlan,
-    scalar::ScalarValue,
 };
-use forebay_client::{Client, EntryKind, ErrorKind, Info, Mode, Progress, ReadOptions, SessionOptions, WirePath};
+use forebay_client::{Client, ErrorKind, Info, Mode, Progress, ReadOptions, SessionOptions, WirePath};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Folders asked for at once.
-const PARALLEL: usize = 16;
 /// How often it is tried to see all folders at one instant. Where writers never pause, the last look is taken.
 const LOOKS: usize = 5;
-/// Folders that one scan may read.
-const FOLDERS_MAX: usize = 10_000;
-/// What names of data files end in, as the server takes it.
-const DATA: [&[u8]; 7] = [b"arrow", b"arrows", b"feather", b"ipc", b"parquet", b"parq", b"pq"];
 
 /// The datasets in folders `key=value` below a directory.
 #[derive(Clone, Debug)]
 pub struct ForebayPartitioned {
-    client: Client,
-    root: WirePath,
+    listing: Listing,
     /// The columns of the datasets.
     data: SchemaRef,
-    /// The columns of the folders, outermost first.
-    keys: Vec<FieldRef>,
-    /// Both, the folders' last.
+    /// Those and the columns of the folders, which come last.
     schema: SchemaRef,
     write: SessionOptions,
     observer: Option<Observer>,
-}
-
-/// A folder with the values that its name and those above give.
-#[derive(Clone, Debug)]
-pub(crate) struct Folder {
-    path: WirePath,
-    values: Vec<ScalarValue>,
-    /// Its head version when it was listed.
-    version: Option<u64>,
 }
 
 impl ForebayPartitioned {
@@ -80,12 +61,11 @@ impl ForebayPartitioned {
             return plan_err!("PARTITIONED BY: name each column once, and leave at least one that is none of folders");
         }
         let all: Vec<FieldRef> = data.iter().chain(&keys).cloned().collect();
+        let root = WirePath::parse(path).map_err(|e| external(e.into()))?;
         Ok(Self {
-            root: WirePath::parse(path).map_err(|e| external(e.into()))?,
+            listing: Listing { client, root, keys },
             data: Arc::new(Schema::new(data)),
             schema: Arc::new(Schema::new(all)),
-            keys,
-            client,
             write: SessionOptions::default(),
             observer: None,
         })
@@ -113,106 +93,12 @@ impl ForebayPartitioned {
 
     /// Where its folders are.
     pub fn path(&self) -> &WirePath {
-        &self.root
+        &self.listing.root
     }
 
     /// The columns of its folders, outermost first.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.iter().map(|key| key.name().as_str())
-    }
-
-    /// The folders that `filters` leave.
-    async fn folders(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<Folder>> {
-        let mut level = vec![Folder {
-            path: self.root.clone(),
-            values: Vec::new(),
-            version: None,
-        }];
-        for (depth, key) in self.keys.iter().enumerate() {
-            let below = stream::iter(level)
-                .map(|folder| self.below(folder, key))
-                .buffered(PARALLEL);
-            let below: Vec<Vec<Folder>> = below.try_collect().await?;
-            level = below.into_iter().flatten().collect();
-            for filter in filters.iter().filter(|filter| self.decided_at(filter) == Some(depth)) {
-                level = self.kept(state, level, depth, filter)?;
-            }
-            if level.len() > FOLDERS_MAX {
-                let (root, many) = (&self.root, level.len());
-                return plan_err!(
-                    "{root}: {many} folders, of which a query reads {FOLDERS_MAX} at most; name fewer by a condition on {}",
-                    key.name()
-                );
-            }
-        }
-        Ok(level)
-    }
-
-    /// The folders of `key` in a folder.
-    async fn below(&self, above: Folder, key: &FieldRef) -> Result<Vec<Folder>> {
-        let path = above.path.to_string();
-        let listing = self.client.list(&path, false, None).map_err(external)?;
-        let mut listing = std::pin::pin!(listing);
-        let mut found = Vec::new();
-        loop {
-            let entry = match listing.try_next().await {
-                Ok(Some(entry)) => entry,
-                Ok(None) => return Ok(found),
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
-                Err(error) => return Err(external(error)),
-            };
-            let name = entry.path.name().unwrap_or_default();
-            match entry.kind {
-                _ if name.starts_with(b"_") || name.starts_with(b".") => {}
-                EntryKind::Dir => {
-                    let value = folders::value(key, name).map_err(|e| e.context(format!("in {path}")))?;
-                    found.extend(value.map(|value| Folder {
-                        values: above.values.iter().cloned().chain([value]).collect(),
-                        path: entry.path.clone(),
-                        version: entry.version,
-                    }));
-                }
-                _ if is_data(name) => {
-                    return plan_err!(
-                        "{}: lies outside the folders {}=…, whose table this is",
-                        entry.path,
-                        key.name()
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// The level of folders at which a condition is decided; `None`: rows are needed.
-    fn decided_at(&self, filter: &Expr) -> Option<usize> {
-        let at = |name: &str| self.keys.iter().position(|key| key.name() == name);
-        let used: Option<Vec<usize>> = filter.column_refs().iter().map(|column| at(&column.name)).collect();
-        let decided = used?.into_iter().max()?;
-        (!filter.is_volatile()).then_some(decided)
-    }
-
-    /// The folders for which a condition is true.
-    fn kept(&self, state: &dyn Session, level: Vec<Folder>, depth: usize, filter: &Expr) -> Result<Vec<Folder>> {
-        if level.is_empty() {
-            return Ok(level);
-        }
-        let column = |at: usize| ScalarValue::iter_to_array(level.iter().map(|folder| folder.values[at].clone()));
-        let columns = (0..=depth).map(column).collect::<Result<Vec<_>>>()?;
-        let fields = self.keys[..=depth]
-            .iter()
-            .map(|key| key.as_ref().clone().with_nullable(true));
-        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let condition = unnormalize_col(filter.clone());
-        let condition = state.create_physical_expr(condition, &DFSchema::try_from(Arc::clone(&schema))?)?;
-        let values = RecordBatch::try_new(schema, columns)?;
-        let truth = condition.evaluate(&values)?.into_array(level.len())?;
-        let Some(truth) = truth.as_boolean_opt() else {
-            return plan_err!("{filter} is no condition");
-        };
-        let kept = level.into_iter().enumerate();
-        let kept = kept.filter(|(row, _)| truth.is_valid(*row) && truth.value(*row));
-        Ok(kept.map(|(_, folder)| folder).collect())
+        self.listing.keys.iter().map(|key| key.name().as_str())
     }
 
     /// What there is to read in the folders that `filters` leave, at one instant where that can be seen.
@@ -222,10 +108,11 @@ impl ForebayPartitioned {
         filters: &[Expr],
         read: &ReadOptions,
     ) -> Result<Vec<(Option<Info>, Folder)>> {
-        let mut found = self.folders(state, filters).await?;
+        let chosen = Chosen { state, filters };
+        let mut found = self.listing.folders(Some(chosen)).await?;
         for _ in 1..LOOKS {
             let infos = self.infos(found, read).await?;
-            let again = self.folders(state, filters).await?;
+            let again = self.listing.folders(Some(chosen)).await?;
             let seen = infos.iter().map(|(info, folder)| {
                 let version = info.as_ref().and_then(|info| info.note.version);
                 (&folder.path, version)
@@ -249,14 +136,14 @@ impl ForebayPartitioned {
     /// What there is to read in a folder; `None`: nothing.
     async fn info(&self, folder: &Folder, read: &ReadOptions) -> Result<Option<Info>> {
         let path = folder.path.to_string();
-        let error = match self.client.info(&path, read).await {
+        let error = match self.listing.client.info(&path, read).await {
             Ok(info) => return Ok(Some(info)),
             Err(error) => error,
         };
         let empty = match error.kind() {
             ErrorKind::NotFound => true,
             ErrorKind::Precondition => {
-                let listing = self.client.list(&path, false, None).map_err(external)?;
+                let listing = self.listing.client.list(&path, false, None).map_err(external)?;
                 std::pin::pin!(listing).try_next().await.map_err(external)?.is_none()
             }
             _ => false,
@@ -267,7 +154,7 @@ impl ForebayPartitioned {
     /// Where the columns of a scan come from, and what the datasets are asked for.
     fn slots(&self, schema: &Schema) -> (Vec<Slot>, Vec<String>) {
         let mut asked: Vec<String> = Vec::new();
-        let mut slot = |field: &FieldRef| match self.keys.iter().position(|key| key.name() == field.name()) {
+        let mut slot = |field: &FieldRef| match self.listing.position(field.name()) {
             Some(key) => Slot::Folder(key),
             None => {
                 asked.push(field.name().clone());
@@ -283,11 +170,6 @@ impl ForebayPartitioned {
     }
 }
 
-fn is_data(name: &[u8]) -> bool {
-    let extension = name.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
-    extension.len() < name.len() && DATA.contains(&&extension.to_ascii_lowercase()[..])
-}
-
 #[async_trait]
 impl TableProvider for ForebayPartitioned {
     fn schema(&self) -> SchemaRef {
@@ -301,10 +183,10 @@ impl TableProvider for ForebayPartitioned {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let of_rows = |filter: &Expr| {
             let used = filter.column_refs();
-            let ours = |name: &str| self.keys.iter().any(|key| key.name() == name);
+            let ours = |name: &str| self.listing.position(name).is_some();
             filter::to_sql(filter).is_some() && !used.iter().any(|column| ours(&column.name))
         };
-        let exact = |filter: &&Expr| match self.decided_at(filter).is_some() || of_rows(filter) {
+        let exact = |filter: &&Expr| match self.listing.decided_at(filter).is_some() || of_rows(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Unsupported,
         };
@@ -325,7 +207,7 @@ impl TableProvider for ForebayPartitioned {
         let (of_folders, of_rows): (Vec<Expr>, Vec<Expr>) = filters
             .iter()
             .cloned()
-            .partition(|filter| self.decided_at(filter).is_some());
+            .partition(|filter| self.listing.decided_at(filter).is_some());
         let (slots, columns) = self.slots(&schema);
         let read = ReadOptions {
             columns: Some(columns.clone()),
@@ -334,10 +216,13 @@ impl TableProvider for ForebayPartitioned {
             ..ReadOptions::default()
         };
         let infos = self.look(state, &of_folders, &read).await?;
-        let about = format!("path={}, folders={}", self.root, infos.len());
+        let about = format!("path={}, folders={}", self.listing.root, infos.len());
         let infos: Vec<(Info, Folder)> = infos.into_iter().filter_map(|(info, f)| Some((info?, f))).collect();
         let Some((first, _)) = infos.first() else {
-            return Ok(Arc::new(ForebayScan::new(self.client.clone(), nothing(schema, about))));
+            return Ok(Arc::new(ForebayScan::new(
+                self.listing.client.clone(),
+                nothing(schema, about),
+            )));
         };
         let is_part = read.filter.is_some() || read.limit.is_some();
         let sum = |of: fn(&Info) -> Option<u64>| {
@@ -358,7 +243,7 @@ impl TableProvider for ForebayPartitioned {
             bytes,
             about,
         };
-        Ok(Arc::new(ForebayScan::new(self.client.clone(), scanned)))
+        Ok(Arc::new(ForebayScan::new(self.listing.client.clone(), scanned)))
     }
 
     async fn insert_into(
@@ -368,25 +253,29 @@ impl TableProvider for ForebayPartitioned {
         insert_op: InsertOp,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.schema.logically_equivalent_names_and_types(&input.schema())?;
-        if insert_op != InsertOp::Append {
-            return plan_err!(
-                "{}: a table of folders takes INSERT INTO; overwrite a folder as a table of its own, or delete it",
-                self.root
-            );
+        let mode = match insert_op {
+            InsertOp::Append => Mode::Append,
+            InsertOp::Overwrite => Mode::Overwrite,
+            InsertOp::Replace => {
+                return plan_err!("tables of folders have no keys to replace rows by; INSERT INTO or INSERT OVERWRITE");
+            }
+        };
+        let keys: Vec<String> = self.keys().map(str::to_owned).collect();
+        let mut sink = SplitSink::new(self.target(mode), Arc::clone(&self.schema), &keys)?;
+        if mode == Mode::Overwrite {
+            sink = sink.replacing(self.listing.clone());
         }
-        let keys: Vec<String> = self.keys.iter().map(|key| key.name().clone()).collect();
-        let sink = SplitSink::new(self.target(), Arc::clone(&self.schema), &keys)?;
         Ok(Arc::new(DataSinkExec::new(input, Arc::new(sink), None)))
     }
 }
 
 impl ForebayPartitioned {
-    fn target(&self) -> Target {
+    fn target(&self, mode: Mode) -> Target {
         Target {
-            client: self.client.clone(),
-            path: self.root.to_string(),
+            client: self.listing.client.clone(),
+            path: self.listing.root.to_string(),
             options: SessionOptions {
-                mode: Some(Mode::Append),
+                mode: Some(mode),
                 ..self.write.clone()
             },
             observer: self.observer.clone(),

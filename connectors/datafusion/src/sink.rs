@@ -6,12 +6,12 @@ use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
-    common::Result,
+    common::{DataFusionError, Result},
     datasource::sink::DataSink,
     execution::{SendableRecordBatchStream, TaskContext},
     physical_plan::{DisplayAs, DisplayFormatType},
 };
-use forebay_client::{Client, Progress, SessionOptions, WriteOptions};
+use forebay_client::{Client, Progress, Session, SessionOptions, WriteOptions};
 use futures::StreamExt;
 use std::{fmt, sync::Arc};
 use tokio::sync::watch;
@@ -24,6 +24,17 @@ pub(crate) struct Target {
     pub(crate) options: SessionOptions,
     /// Told of every stream that opens.
     pub(crate) observer: Option<Observer>,
+}
+
+impl Target {
+    /// Begins a session at `path`, of this target's options. A query that is cancelled meanwhile leaves no session either: the task, for
+    /// which nobody waits then, still learns which one it is, and drops it.
+    pub(crate) async fn begin(&self, client: &Client, path: &str) -> Result<Session> {
+        let (client, path, options) = (client.clone(), path.to_owned(), self.options.clone());
+        let begun = tokio::spawn(async move { client.session(&path, options).await });
+        let begun = begun.await.map_err(|e| DataFusionError::ExecutionJoin(Box::new(e)))?;
+        begun.map_err(external)
+    }
 }
 
 /// Is given the acks of a write when it begins. See [`crate::ForebayTable::observed`].
@@ -76,12 +87,9 @@ impl DataSink for ForebaySink {
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
         let Target {
-            client,
-            path,
-            options,
-            observer,
+            client, path, observer, ..
         } = &self.target;
-        let session = client.session(path, options.clone()).await.map_err(external)?;
+        let session = self.target.begin(client, path).await?;
         let mut put = session.put(WriteOptions::default()).await.map_err(external)?;
         put.begin(Arc::clone(&self.schema)).map_err(external)?;
         if let Some(Observer(tell)) = observer {

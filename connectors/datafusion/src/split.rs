@@ -3,13 +3,16 @@
 //! # Consistency
 //! Each folder is a dataset with a session of its own. Rows are staged in all of them while the query runs, and only when it has ended
 //! well and every folder's rows are safe are the sessions published, all at one instant. So a query that fails or is cancelled, and a
-//! client that dies, leaves nothing, and readers see the rows of all folders or of none.
+//! client that dies, leaves nothing, and readers see the rows of all folders or of none. Where the table is replaced, folders that get no
+//! rows are emptied at the same instant ([`crate::replace`]).
 //!
 //! # Memory
 //! Rows of a folder are gathered to batches of [`BATCH_ROWS`] before they are sent; what waits is bounded by [`WAITING_BYTES`] in all.
 
 use crate::{
     external, folders,
+    listing::{Listing, PARALLEL},
+    replace::Replaced,
     sink::{Observer, Target},
 };
 use arrow_array::{ArrayRef, RecordBatch, UInt32Array};
@@ -27,7 +30,7 @@ use datafusion::{
     scalar::ScalarValue,
 };
 use forebay_client::{Client, Put, Session, Staged, WirePath, WriteOptions};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
@@ -38,7 +41,7 @@ use std::{
 const BATCH_ROWS: usize = 8192;
 /// Bytes of rows that wait for more of their folders, all together.
 const WAITING_BYTES: usize = 64 << 20;
-/// Folders that one statement writes: each has an open stream until the end, and so many a server publishes at one instant.
+/// Folders that one statement writes or empties: each has an open stream until the end, and so many a server publishes at one instant.
 const FOLDERS_MAX: usize = 1000;
 /// Streams over one connection, of which a server takes 256.
 const STREAMS: usize = 200;
@@ -55,6 +58,8 @@ pub(crate) struct SplitSink {
     keys: Vec<usize>,
     /// The schema of the datasets.
     stored: SchemaRef,
+    /// The table, where all of it is replaced.
+    replaced: Option<Replaced>,
 }
 
 impl SplitSink {
@@ -69,7 +74,30 @@ impl SplitSink {
             schema,
             data,
             keys,
+            replaced: None,
         })
+    }
+
+    /// Empties the other folders of the table.
+    #[must_use]
+    pub(crate) fn replacing(self, listing: Listing) -> Self {
+        let stored = Arc::clone(&self.stored);
+        Self {
+            replaced: Some(Replaced { listing, stored }),
+            ..self
+        }
+    }
+
+    /// Refuses to change more folders than can be published at one instant.
+    fn check_many(&self, many: usize) -> Result<()> {
+        let Target { path, .. } = &self.target;
+        if many > FOLDERS_MAX {
+            return exec_err!(
+                "{path}: the overwrite would write or empty {many} folders at one instant, and {FOLDERS_MAX} is the most; delete folders \
+                 that get no rows before it, or write the rows to another directory by several INSERT INTO and rename it"
+            );
+        }
+        Ok(())
     }
 
     fn key(&self, at: usize) -> &Field {
@@ -96,6 +124,9 @@ impl DataSink for SplitSink {
     }
 
     async fn write_all(&self, mut data: SendableRecordBatchStream, _context: &Arc<TaskContext>) -> Result<u64> {
+        if let Some(table) = &self.replaced {
+            self.check_many(table.filled().await?.len())?;
+        }
         let mut split = Split::new(self)?;
         let mut rows = 0;
         while let Some(batch) = data.next().await.transpose()? {
@@ -176,12 +207,12 @@ impl<'a> Split<'a> {
     /// The folder of a row.
     async fn open(&mut self, keys: &[ArrayRef], row: usize) -> Result<Folder> {
         let Target {
-            client,
-            path,
-            options,
-            observer,
+            client, path, observer, ..
         } = &self.sink.target;
         let many = self.folders.len();
+        if self.sink.replaced.is_some() {
+            self.sink.check_many(many + 1)?;
+        }
         if many >= FOLDERS_MAX {
             return exec_err!(
                 "{path}: rows of more than {FOLDERS_MAX} folders in one statement; insert them by several, with conditions on {}",
@@ -197,10 +228,7 @@ impl<'a> Split<'a> {
             let name = folders::name(self.sink.key(at).name(), &ScalarValue::try_from_array(column, row)?)?;
             path = path.join(&name).map_err(|e| external(e.into()))?;
         }
-        let session = client
-            .session(&path.to_string(), options.clone())
-            .await
-            .map_err(external)?;
+        let session = self.sink.target.begin(client, &path.to_string()).await?;
         let mut put = session.put(WriteOptions::default()).await.map_err(external)?;
         put.begin(Arc::clone(&self.sink.stored)).map_err(external)?;
         if let Some(Observer(tell)) = observer {
@@ -226,15 +254,22 @@ impl<'a> Split<'a> {
     /// Makes every folder safe, and then all of them visible.
     async fn publish(mut self) -> Result<()> {
         self.send_all().await?;
-        let path = &self.sink.target.path;
         let mut staged = BTreeMap::new();
         for Folder { path, session, put, .. } in self.folders.into_values() {
             put.finish().await.map_err(external)?;
-            staged.insert(path.to_string(), Staged::from(session));
+            staged.insert(path, session);
         }
-        let client = &self.sink.target.client;
-        let published = client.publish_together(staged.into_values().collect(), false).await;
-        let folders = published.map_err(external)?.len();
+        if let Some(table) = &self.sink.replaced {
+            let mut others = table.filled().await?;
+            others.retain(|folder| !staged.contains_key(&folder.path));
+            self.sink.check_many(staged.len() + others.len())?;
+            let emptied = stream::iter(others).map(|folder| table.empty(&self.sink.target, folder));
+            let emptied: Vec<_> = emptied.buffered(PARALLEL).try_collect().await?;
+            staged.extend(emptied);
+        }
+        let Target { client, path, .. } = &self.sink.target;
+        let staged = staged.into_values().map(Staged::from).collect();
+        let folders = client.publish_together(staged, false).await.map_err(external)?.len();
         tracing::debug!(path, folders, "published");
         Ok(())
     }

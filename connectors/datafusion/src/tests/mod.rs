@@ -3,8 +3,9 @@
 #[path = "../../../../flight-server/client/tests/support/mod.rs"]
 mod support;
 
-#[cfg(feature = "conformance")]
 mod conformance;
+mod lake;
 mod objects;
 mod partitioned;
 mod queries;
+mod replaced;

@@ -1,87 +1,9 @@
 //! Tables PARTITIONED BY: folders `key=value`, each a dataset.
 
-use super::support::Server;
-use crate::{ForebayPartitioned, register};
-use arrow_array::{Int32Array, Int64Array, RecordBatch, cast::AsArray, types::Int64Type};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use datafusion::{
-    assert_batches_eq,
-    catalog::streaming::StreamingTable,
-    execution::{SendableRecordBatchStream, TaskContext},
-    physical_plan::{displayable, stream::RecordBatchStreamAdapter, streaming::PartitionStream},
-    prelude::SessionContext,
-};
-use forebay_client::{Client, ErrorKind, FileOptions, ReadOptions};
-use futures::{StreamExt, TryStreamExt, stream};
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
-use tokio::sync::Notify;
-
-struct Lake {
-    ctx: SessionContext,
-    client: Client,
-    base: String,
-    _server: Server,
-}
-
-impl Lake {
-    async fn new() -> Self {
-        let server = Server::start(false);
-        let client = server.client().await;
-        let ctx = SessionContext::new();
-        register(&ctx, &client).unwrap();
-        Self {
-            ctx,
-            client,
-            base: server.flight.replace("grpc://", "forebay://"),
-            _server: server,
-        }
-    }
-
-    async fn run(&self, sql: &str) -> datafusion::error::Result<Vec<RecordBatch>> {
-        self.ctx.sql(sql).await?.collect().await
-    }
-
-    async fn sales(&self, columns: &str) {
-        let Self { base, .. } = self;
-        self.run(&format!(
-            "CREATE EXTERNAL TABLE sales {columns} STORED AS FOREBAY PARTITIONED BY (day, country) LOCATION '{base}/sales'"
-        ))
-        .await
-        .unwrap();
-    }
-
-    async fn filled(&self) {
-        self.sales("(id BIGINT NOT NULL, s VARCHAR, day INT, country VARCHAR)")
-            .await;
-        self.run("INSERT INTO sales VALUES (1, 'a', 1, 'de'), (2, 'b', 1, NULL), (3, 'c', 2, 'f/r=%'), (4, 'd', 1, 'de'), (5, NULL, 2, '')")
-            .await
-            .unwrap();
-    }
-
-    async fn ids(&self, sql: &str) -> Vec<i64> {
-        let batches = self.run(sql).await.unwrap();
-        let ids = batches.iter().map(|b| b.column(0).as_primitive::<Int64Type>());
-        ids.flat_map(|ids| ids.values().to_vec()).collect()
-    }
-
-    async fn plan(&self, sql: &str) -> String {
-        let plan = self.ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-        displayable(plan.as_ref()).indent(false).to_string()
-    }
-
-    /// Paths of what is published below the root, and which version each has.
-    async fn datasets(&self) -> Vec<(String, u64)> {
-        let entries = self.client.list("/", true, None).unwrap();
-        let published = entries.try_filter_map(async |entry| Ok(entry.version.map(|v| (entry.path.to_string(), v))));
-        published.try_collect().await.unwrap()
-    }
-}
+use super::lake::Lake;
+use arrow_array::RecordBatch;
+use datafusion::assert_batches_eq;
+use forebay_client::{ErrorKind, FileOptions, ReadOptions};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_insert_splits_rows_into_folders_whose_names_are_columns_again() {
@@ -219,57 +141,13 @@ async fn one_statement_writes_more_folders_than_a_connection_has_streams() {
     assert_eq!(lake.ids("SELECT count(*) FROM years").await, [10_000]);
 }
 
-/// Rows of two folders, then nothing until told.
-#[derive(Debug)]
-struct Held {
-    schema: SchemaRef,
-    go_on: Arc<Notify>,
-}
-
-impl PartitionStream for Held {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _ctx: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let (id, day) = (Int64Array::from(vec![1, 2, 3]), Int32Array::from(vec![1, 2, 3]));
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), vec![Arc::new(id), Arc::new(day)]);
-        let go_on = Arc::clone(&self.go_on);
-        let end = stream::once(async move { go_on.notified().await }).filter_map(async |()| None);
-        let batches = stream::iter([batch.map_err(Into::into)]).chain(end);
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches))
-    }
-}
-
 /// "readers see the rows of all folders or of none."
 #[tokio::test(flavor = "multi_thread")]
 async fn folders_are_published_at_one_instant_and_where_one_can_not_be_none_is() {
     let lake = Lake::new().await;
-    let schema = Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, true),
-        Field::new("day", DataType::Int32, true),
-    ]));
-    let opened = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&opened);
-    let table = ForebayPartitioned::create(lake.client.clone(), "/p", &schema, &["day".to_owned()])
-        .unwrap()
-        .observed(move |_| {
-            count.fetch_add(1, Ordering::SeqCst);
-        });
-    lake.ctx.register_table("p", Arc::new(table)).unwrap();
-    let go_on = Arc::new(Notify::new());
-    let held = Held {
-        schema: Arc::clone(&schema),
-        go_on: Arc::clone(&go_on),
-    };
-    let held = StreamingTable::try_new(schema, vec![Arc::new(held)]).unwrap();
-    lake.ctx.register_table("held", Arc::new(held)).unwrap();
-    let insert = lake.ctx.sql("INSERT INTO p SELECT * FROM held").await.unwrap();
-    let insert = tokio::spawn(insert.collect());
-    while opened.load(Ordering::SeqCst) < 3 {
-        assert!(!insert.is_finished(), "{:?}", insert.await);
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let held = lake.held().await;
+    let insert = lake.spawn("INSERT INTO p SELECT * FROM held").await;
+    held.opened(3, &insert).await;
     assert!(
         lake.datasets().await.is_empty(),
         "nothing is visible while it is written"
@@ -279,7 +157,7 @@ async fn folders_are_published_at_one_instant_and_where_one_can_not_be_none_is()
         .put_file("/p/day=2", "a file".into(), FileOptions::default())
         .await
         .unwrap();
-    go_on.notify_one();
+    held.go_on.notify_one();
     let error = insert.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("/p/day=2: a file is there"), "{error}");
     assert!(lake.datasets().await.is_empty());
@@ -343,10 +221,10 @@ async fn what_folders_can_not_be_is_refused() {
     }
     lake.filled().await;
     let error = lake
-        .run("INSERT OVERWRITE sales VALUES (1, 'a', 1, 'de')")
+        .run("REPLACE INTO sales VALUES (1, 'a', 1, 'de')")
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("takes INSERT INTO"), "{error}");
+    assert!(error.to_string().contains("no keys to replace rows by"), "{error}");
     client.mkdir("/sales/day=x", false).await.unwrap();
     let error = lake.run("SELECT * FROM sales").await.unwrap_err();
     assert!(
