@@ -821,11 +821,9 @@ fn dress(file: &File, write: &Write, token: Option<&str>) {
         let value = write.attributes.iter().find(|(key, _)| key == name);
         value.and_then(|(_, value)| i64::from_str_radix(value, radix).ok())
     };
-    let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
-    let is_of = |of: &Metadata| (of.uid(), of.gid()) == (owner(UID), owner(GID));
-    if !file.metadata().is_ok_and(|metadata| is_of(&metadata))
-        && let Err(e) = std::os::unix::fs::fchown(file, Some(owner(UID)), Some(owner(GID)))
-    {
+    // Who is not named may be whom the folder gives its files to.
+    let owner = |name| number(name, 10).and_then(|id| u32::try_from(id).ok());
+    if let Err(e) = std::os::unix::fs::fchown(file, owner(UID), owner(GID)) {
         refused("owner", e);
     }
     let mode = number(MODE, 8)
