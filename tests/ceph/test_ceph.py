@@ -141,7 +141,8 @@ def test_what_others_wrote_is_read_through(client, bucket):
 
 def test_attributes_follow_what_has_arrived_without_its_bytes(server, client, bucket, tmp_path):
     bucket.put("theirs", b"theirs")
-    contents = {"small": b"small", "large": LARGE}  # The larger one went in parts.
+    small = "a smäll +"
+    contents = {small: b"small", "large": LARGE}  # The larger one went in parts.
     for name, content in contents.items():
         client.put_file(f"/lake/{name}", content)
     wait(client)
@@ -151,11 +152,11 @@ def test_attributes_follow_what_has_arrived_without_its_bytes(server, client, bu
             hdfs.put(f"/lake/{name}", "SETPERMISSION", permission="604")
             hdfs.put(f"/lake/{name}", "SETTIMES", modificationtime=10**12)
         wait(client)
-        hdfs.put("/lake/small", "SETXATTR", **{"xattr.name": "user.colour", "xattr.value": "0x626c7565", "flag": "CREATE"})
+        hdfs.put(f"/lake/{small}", "SETXATTR", **{"xattr.name": "user.colour", "xattr.value": "0x626c7565", "flag": "CREATE"})
     wait(client)
     for name in contents:
         kept = bucket.head(name)["Metadata"]
-        assert (kept["mode"], kept["mtime"], kept.get("xattrs")) == ("604", str(10**15), "user.colour=blue" if name == "small" else None)
+        assert (kept["mode"], kept["mtime"], kept.get("xattrs")) == ("604", str(10**15), "user.colour=blue" if name == small else None)
         assert kept["forebay-token"] == before[name]["Metadata"]["forebay-token"]
     assert bucket.head("theirs")["Metadata"] == {}, "an object of others is not copied"
     client.act("free", path="/lake")
@@ -166,10 +167,10 @@ def test_attributes_follow_what_has_arrived_without_its_bytes(server, client, bu
             assert told["mode"] == client.act("stat", path=f"/lake/{name}")[0]["mode"] and told["mtime"].startswith("2001-09-09T01:46:40")
             assert other.file(f"/lake/{name}") == contents[name]
     # For us that is no change outside.
-    client.put_file("/lake/small", b"anew")
+    client.put_file(f"/lake/{small}", b"anew")
     client.act("delete", path="/lake/large")
     wait(client)
-    assert bucket.objects() == {"small": b"anew", "theirs": b"theirs"} and bucket.uploads() == []
+    assert bucket.objects() == {small: b"anew", "theirs": b"theirs"} and bucket.uploads() == []
 
 
 def test_modes_are_found_by_a_cache_that_begins_anew(server, client, bucket, tmp_path):
