@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# examples/follow/run.sh [--rows N] [--batch N] [--workers N] [--json FILE]
+# examples/follow/run.sh [--rows N] [--batch N] [--workers N] [--pause SECONDS] [--json FILE]
 #
 # A pipeline writes features with stock pyarrow, and a PyTorch trainer learns from them while they are written. README.md tells more.
 #   FOREBAY_BIN   the server, target/release/forebay unless given
@@ -15,10 +15,10 @@ case " $* " in *' -h '* | *' --help '*) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; e
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/forebay-follow-XXXXXX")
 mkdir "$home/lake"
-server='' writer=''
+server='' trainer=''
 end() {
   trap '' INT TERM
-  for process in $writer $server; do kill "$process" 2>/dev/null || true; done
+  for process in $trainer $server; do kill "$process" 2>/dev/null || true; done
   wait
   rm -rf --one-file-system "$home"
 }
@@ -36,11 +36,16 @@ FOREBAY_ADDR=$(sed -n 's/^forebay ready flight=\([^ ]*\).*/\1/p' "$home/ready")
 export FOREBAY_ADDR
 
 python=$top/.venv/bin/python
-"$python" "$here/write.py" "$@" >"$home/written" &
-writer=$!
-"$python" "$here/train.py" "$@"
-wait "$writer"
-writer=''
-cat "$home/written"
+# The trainer is there first: it takes longer to start than a short pipeline to write.
+"$python" "$here/train.py" "$@" >"$home/trained" &
+trainer=$!
+until grep -q '^waiting' "$home/trained"; do
+  kill -0 "$trainer" 2>/dev/null || { wait "$trainer"; exit 1; }
+  sleep 0.1
+done
+"$python" "$here/write.py" "$@"
+wait "$trainer"
+trainer=''
+cat "$home/trained"
 "$forebay" --addr "$FOREBAY_ADDR" persist /features --wait >/dev/null
 echo "the store has: $(ls "$home/lake/clicks")"

@@ -31,6 +31,7 @@ def main() -> None:
     told = options(__doc__)
     torch.manual_seed(1)
     model = torch.nn.Linear(4, 1)
+    print("waiting for the first batch", flush=True)
     live = IterableDataset(PATH, batch_size=told.batch, follow=True, wait=60)
     report = {"while it is written": epoch(model, DataLoader(live, batch_size=None, num_workers=told.workers))}
     published = IterableDataset(PATH, batch_size=told.batch, wait=60)

@@ -121,7 +121,8 @@ class TestFollowExample:
     def test_every_row_is_trained_on_twice_and_the_first_before_the_last_was_written(self, tmp_path):
         pytest.importorskip("torch")
         report = tmp_path / "report.json"
-        command = [ROOT / "examples/follow/run.sh", "--rows", "60000", "--batch", "500", "--json", report]
+        # Six seconds of writing, within which the loader's workers start however busy the machine is.
+        command = [ROOT / "examples/follow/run.sh", "--rows", "60000", "--batch", "500", "--pause", "0.05", "--json", report]
         run = subprocess.run(
             command, env={**os.environ, "FOREBAY_BIN": BINARY, "TMPDIR": str(tmp_path)}, capture_output=True, text=True, timeout=200
         )
