@@ -2,7 +2,7 @@
 # Runs every suite, goes on after a failed one, ends with one summary line. `make test` is this.
 #
 # The code is compiled and linted at once, while the setup fetches what the suites need. Away from a terminal a suite that has not ended
-# after FOREBAY_SUITE_SECONDS (default 1800) is ended and counts as failed, so that one that hangs does not hide what the others found.
+# after FOREBAY_SUITE_SECONDS (default 2400) is ended and counts as failed, so that one that hangs does not hide what the others found.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
@@ -71,7 +71,7 @@ suite setup sh -c 'tail --pid="$0" --lines=+1 --follow "$1/setup.log"; [ -e "$1/
 [ "$failed" = 0 ] || { summary; exit 1; }
 
 # From here on; how long a machine compiles nobody knows.
-[ -t 0 ] || bounded=(timeout --kill-after=30 "${FOREBAY_SUITE_SECONDS:-1800}")
+[ -t 0 ] || bounded=(timeout --kill-after=30 "${FOREBAY_SUITE_SECONDS:-2400}")
 suite rust cargo test --release --workspace --lib --bins --tests --no-fail-fast
 # Spark waits for its own processes half of the time, and these for theirs.
 beside spark "${pytest[@]}" tests/spark
