@@ -1,9 +1,9 @@
 //! Copies of persisted files on their way out.
 //!
 //! A copy leaves its row first: the row says from then on that the bytes are in the under-store; where the base shows the same
-//! by itself the row goes altogether. Only then are the bytes released. A row that is dirty again, or has work, keeps its copy, and so
-//! does one whose file is pinned at the name that it has by now. So does one whose attributes are on their way to the store: with them
-//! the object gets another validator, and until the row has that the bytes are to be had here alone.
+//! by itself the row goes altogether. Only then are the bytes released. A row that is dirty again keeps its copy, one that has work
+//! stays without it, and what is pinned at the name that it has by now keeps both. A copy whose attributes are on their way to the store
+//! stays too: with them the object gets another validator, and until the row has that the bytes are to be had here alone.
 
 use crate::{Result, cache::Inner, mounts::Mount, rows::Content};
 use forebay_namespace::{Ino, Inode, Kind};
@@ -166,13 +166,13 @@ impl Inner {
             self.segments.release(stream, &layout);
             return Ok(inode.size);
         }
-        let undressed = match work {
-            Some(seq) => match self.undressed(seq, &at).await? {
-                None => return Ok(0),
-                undressed => undressed,
-            },
-            None => None,
-        };
+        let mut undressed = None;
+        if let Some(seq) = work {
+            undressed = self.undressed(seq, &at).await?;
+            if undressed.is_none() {
+                return Ok(0);
+            }
+        }
         let (content, ctime) = (Content::Persisted { at, layout: None, work }.encode(), inode.ctime);
         planner
             .update(ino, |inode| (inode.content, inode.ctime) = (content, ctime))

@@ -70,9 +70,7 @@ impl Inner {
             Err(error) => Ok(later(job, error)),
         }
     }
-}
 
-impl Inner {
     /// That nothing of a content's attributes is on its way to `at` by its work, as a condition of a plan; `None`: something is.
     pub(crate) async fn undressed(&self, seq: u64, at: &StoreAt) -> Result<Option<Check>> {
         let Some(row) = self.persist.read_row(seq).await? else {
