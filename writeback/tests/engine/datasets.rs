@@ -123,6 +123,14 @@ async fn begin(cache: &Cache, path: &str) -> SessionId {
     cache.begin(&at(path), SessionSpec::default()).await.unwrap()
 }
 
+async fn begin_overwrite(cache: &Cache, path: &str) -> SessionId {
+    let spec = SessionSpec {
+        mode: WriteMode::Overwrite,
+        ..SessionSpec::default()
+    };
+    cache.begin(&at(path), spec).await.unwrap()
+}
+
 async fn open(cache: &Cache, target: PutTarget, first: &RecordBatch) -> Result<PartWriter, Error> {
     cache.put(target, schema_message(&first.schema())).await
 }
@@ -1317,11 +1325,7 @@ fn the_head_comes_first_unless_the_session_overwrites_or_is_named() {
         assert_eq!(whole.end().await, (vec![0, 1, 2], None));
         assert_eq!(own.end().await, (vec![2], None));
 
-        let spec = SessionSpec {
-            mode: WriteMode::Overwrite,
-            ..SessionSpec::default()
-        };
-        let session = cache.begin(&at("/d"), spec).await.unwrap();
+        let session = begin_overwrite(cache, "/d").await;
         let mut follower = Follower::start(cache, "/d", FollowSpec::default());
         put(cache, into("/d", &session), &[rows(9..10)]).await.unwrap();
         follower.wait_for(1).await;
@@ -1661,11 +1665,7 @@ fn what_is_appended_while_the_store_is_away_is_read_and_followed_and_arrives() {
             assert_eq!(ids(&cache, path).await, [5, 6], "{path}");
         }
         let session = begin(&cache, "/kept/live").await;
-        let mut follower = Follower::start(&cache, "/kept/live", FollowSpec::default());
-        put(&cache, into("/kept/live", &session), &[rows(1..2)]).await.unwrap();
-        follower.wait_for(1).await;
-        cache.publish(&session, Publish::default()).await.unwrap();
-        assert_eq!(follower.end().await, (vec![1], None));
+        is_followed(&cache, "/kept/live", session).await;
         // What has to know what is there waits for the store.
         let refused = put(&cache, with_mode("/kept/other", WriteMode::Create), &[rows(0..1)]).await;
         assert_eq!(kind(refused), ErrorKind::Unavailable);
@@ -1688,6 +1688,15 @@ fn what_is_appended_while_the_store_is_away_is_read_and_followed_and_arrives() {
 
 fn away(world: &World) {
     world.store.set_away(Some(StoreError::Unavailable("away".into())));
+}
+
+/// Who follows sees what is put into the session, and its end at the publish.
+async fn is_followed(cache: &Cache, path: &str, session: SessionId) {
+    let mut follower = Follower::start(cache, path, FollowSpec::default());
+    put(cache, into(path, &session), &[rows(1..2)]).await.unwrap();
+    follower.wait_for(1).await;
+    cache.publish(&session, Publish::default()).await.unwrap();
+    assert_eq!(follower.end().await, (vec![1], None));
 }
 
 async fn overwrite(cache: &Cache, path: &str, batch: RecordBatch) {
@@ -1802,16 +1811,8 @@ fn what_is_overwritten_while_the_store_is_away_is_all_there_is_and_the_old_files
             overwrite(&cache, path, rows(5..7)).await;
             assert_eq!(ids(&cache, path).await, [5, 6], "{path}");
         }
-        let spec = SessionSpec {
-            mode: WriteMode::Overwrite,
-            ..SessionSpec::default()
-        };
-        let session = cache.begin(&at("/kept/live"), spec).await.unwrap();
-        let mut follower = Follower::start(&cache, "/kept/live", FollowSpec::default());
-        put(&cache, into("/kept/live", &session), &[rows(1..2)]).await.unwrap();
-        follower.wait_for(1).await;
-        cache.publish(&session, Publish::default()).await.unwrap();
-        assert_eq!(follower.end().await, (vec![1], None));
+        let session = begin_overwrite(&cache, "/kept/live").await;
+        is_followed(&cache, "/kept/live", session).await;
         // Whether anything is there has to be known for this.
         let refused = put(&cache, with_mode("/kept/other", WriteMode::Create), &[rows(0..1)]).await;
         assert_eq!(kind(refused), ErrorKind::Unavailable);
@@ -1978,11 +1979,7 @@ fn files_written_where_a_dataset_was_overwritten_unseen_arrive_under_their_names
         write_theirs(world, "theirs");
         away(world);
         let cache = world.open().await.unwrap();
-        let spec = SessionSpec {
-            mode: WriteMode::Overwrite,
-            ..SessionSpec::default()
-        };
-        let session = cache.begin(&at("/kept/theirs"), spec).await.unwrap();
+        let session = begin_overwrite(&cache, "/kept/theirs").await;
         put(&cache, into("/kept/theirs", &session), &[rows(5..7)])
             .await
             .unwrap();
@@ -2067,11 +2064,7 @@ fn a_dataset_that_is_emptied_while_the_store_is_away_stays_as_an_empty_directory
         away(world);
         let cache = world.open().await.unwrap();
         overwrite(&cache, "/kept/d", rows(0..2)).await;
-        let spec = SessionSpec {
-            mode: WriteMode::Overwrite,
-            ..SessionSpec::default()
-        };
-        let session = cache.begin(&at("/kept/d"), spec).await.unwrap();
+        let session = begin_overwrite(&cache, "/kept/d").await;
         cache.publish(&session, Publish::default()).await.unwrap();
         assert_eq!(ids(&cache, "/kept/d").await, Vec::<i64>::new());
         world.store.set_away(None);
