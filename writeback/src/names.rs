@@ -35,7 +35,8 @@ pub struct Stat {
     pub cached_bytes: u64,
     /// Head version, when it is a dataset that Forebay published.
     pub version: Option<u64>,
-    /// Changes with the content of a file; `None` for a directory.
+    /// Of a file, unless it is `open`. No other content that the path ever leads to has the same; this content may get another one, when
+    /// nothing but the under-store has it any more.
     pub etag: Option<String>,
     /// Number of its row, which stays while the name's content is not written anew; without a row one with the highest bit set, made
     /// of its place in the under-store.
@@ -510,6 +511,11 @@ impl Inner {
             Kind::Symlink(target) => (target.len() as u64, Some(target.clone()), None),
             Kind::Special { format, rdev } => (0, None, Some((*format, *rdev))),
         };
+        // As `etag_of` has it, of a state that is known already.
+        let etag = match (&inode.kind, state) {
+            (Kind::File, State::Sealed | State::Persisted | State::Clean) => self.identity_of(node),
+            _ => None,
+        };
         Ok(Stat {
             path,
             kind: kind_of(&inode.kind),
@@ -519,7 +525,7 @@ impl Inner {
             state,
             cached_bytes,
             version: None,
-            etag: self.identity_of(node),
+            etag,
             id: ino.0,
             uid: inode.uid,
             gid: inode.gid,

@@ -259,6 +259,16 @@ pub struct FileWritten {
     pub level: crate::AckLevel,
     /// Bytes of the whole file then.
     pub size: u64,
+    /// The inode of the content; rows that were written before there was an `ino` end here.
+    pub ino: Option<u64>,
+}
+
+impl FileWritten {
+    /// From a token's row.
+    pub fn decode(result: &[u8]) -> Result<Self> {
+        let short = |_| decode(result).map(|(level, size)| Self { level, size, ino: None });
+        decode(result).or_else(short)
+    }
 }
 
 /// Longest token of a client, bytes.
@@ -636,5 +646,17 @@ mod tests {
             assert_eq!(part_noted(&key[..9]), None);
         }
         assert_eq!(part_noted(&[table::UPLOAD]), None);
+    }
+
+    #[test]
+    fn the_answer_under_a_token_reads_as_it_was_written_by_whatever_version() {
+        let level = crate::AckLevel::Local;
+        let (size, ino) = (70_000, Some(5));
+        let now = FileWritten { level, size, ino };
+        assert_eq!(FileWritten::decode(&encode(&now)).unwrap(), now);
+        let before = encode(&(level, size));
+        let ino = None;
+        assert_eq!(FileWritten::decode(&before).unwrap(), FileWritten { level, size, ino });
+        assert!(FileWritten::decode(&before[..before.len() - 1]).is_err());
     }
 }

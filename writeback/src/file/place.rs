@@ -13,6 +13,7 @@ use crate::{
 };
 use forebay_metastore::{Announced, Check, Key};
 use forebay_namespace::{Create, Ino, Node, NsError, Path, Plan, Replace};
+use forebay_segment::StreamId;
 use futures::poll;
 use std::{pin::pin, sync::Arc, task::Poll};
 
@@ -94,13 +95,14 @@ impl Inner {
         loop {
             match self.try_write(target, &sealed, std::mem::take(&mut announced)).await {
                 Ok(Tried::Done { replaced }) => {
-                    let size = sealed.len;
+                    let committed = Committed {
+                        level: target.level,
+                        size: sealed.len,
+                        etag: Some(sealed.stream().to_string()),
+                    };
                     self.written(sealed, replaced);
                     self.reach(forebay_runtime::crash_point!("committed-not-acked"))?;
-                    return Ok(Committed {
-                        level: target.level,
-                        size,
-                    });
+                    return Ok(committed);
                 }
                 Ok(Tried::Repeated(answer)) => return Ok(answer),
                 Ok(Tried::Moved) => {
@@ -153,6 +155,7 @@ impl Inner {
         let ino = Ino(sealed.stream().0);
         let planned = self.names.plan_create(path, create(how, sealed, ino)).await?;
         check_target(path, how, planned.replaced.as_ref())?;
+        self.check_etag_now(path, how, planned.replaced.as_ref()).await?;
         match ground {
             Ground::Any => {}
             Ground::Exactly { identity, .. } => {
@@ -194,6 +197,7 @@ impl Inner {
             FileWritten {
                 level: *level,
                 size: sealed.len,
+                ino: Some(ino.0),
             },
         );
         if let Some(note) = note {
@@ -216,6 +220,30 @@ impl Inner {
                 "{path}: was changed, removed or created through another door while it was written; open it again"
             ))),
         }
+    }
+
+    /// Precondition when a write on condition would meet another content than the one it names, or none.
+    pub(super) fn check_etag(&self, path: &Path, how: &WriteFile, there: Option<&Node>) -> Result<()> {
+        let Some(etag) = &how.if_etag else { return Ok(()) };
+        let now = match there {
+            Some(node) if self.has_etag(etag, node)? => return Ok(()),
+            Some(node) => match self.etag_of(node)? {
+                Some(now) => format!("has etag {now} now"),
+                None => "is a link, or a file that is being written".to_owned(),
+            },
+            None => "nothing is there".to_owned(),
+        };
+        Err(Error::precondition(format!(
+            "{path}: {now}, and the write is for etag {etag}; look at what is there, and write on its etag"
+        )))
+    }
+
+    /// The same in a plan, which takes a store that is away for one that has nothing there.
+    async fn check_etag_now(&self, path: &Path, how: &WriteFile, planned: Option<&Node>) -> Result<()> {
+        if how.if_etag.is_some() && planned.is_none() && self.look_before(path, how).await?.is_some() {
+            return Err(Error::lost());
+        }
+        self.check_etag(path, how, planned)
     }
 
     /// The new name of the file that an append follows, when its old name leads nowhere.
@@ -364,8 +392,9 @@ impl Inner {
             let check = Check::At(key.clone(), entry.version);
             return Ok(Token::New(key, check));
         }
-        let FileWritten { level, size } = rows::decode(&row.result)?;
-        Ok(Token::Known(Committed { level, size }))
+        let FileWritten { level, size, ino } = FileWritten::decode(&row.result)?;
+        let etag = ino.map(|ino| StreamId(ino, GENERATION).to_string());
+        Ok(Token::Known(Committed { level, size, etag }))
     }
 
     fn plan_token(&self, plan: &mut Plan, path: &Path, token: Token, answer: FileWritten) {

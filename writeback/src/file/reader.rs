@@ -223,13 +223,28 @@ impl Inner {
         let Node::Row { inode, .. } = node else {
             return Ok(!node.is_dir());
         };
-        if inode.kind != Kind::File {
-            return Ok(false);
+        Ok(identity_in_store(inode)?.is_some_and(|there| there == identity))
+    }
+
+    /// What tells the content of a file from all others that its name ever led to; `None`: no file, or one that is being written.
+    pub(crate) fn etag_of(&self, node: &Node) -> Result<Option<String>> {
+        match node {
+            Node::Row { inode, .. } if inode.kind != Kind::File => Ok(None),
+            Node::Row { inode, .. } if Content::decode(&inode.content)? == Content::Open => Ok(None),
+            _ => Ok(self.identity_of(node)),
         }
-        Ok(match Content::decode(&inode.content)? {
-            Content::Persisted { at, .. } => base_identity(at.mount, &at.key, &at.validator) == identity,
-            Content::Open | Content::Sealed { .. } => false,
-        })
+    }
+
+    /// Whether this is the etag of `node`, or was before what the under-store shows got a row of its own.
+    pub(super) fn has_etag(&self, etag: &str, node: &Node) -> Result<bool> {
+        let Some(now) = self.etag_of(node)? else {
+            return Ok(false);
+        };
+        let in_store = match node {
+            Node::Row { inode, .. } => identity_in_store(inode)?,
+            Node::Base { .. } => None,
+        };
+        Ok(now == etag || in_store.is_some_and(|there| there == etag))
     }
 
     fn store_reader(&self, name: &str, at: &StoreAt, inode: &Inode) -> Result<CleanReader> {
@@ -332,6 +347,17 @@ impl FileReader {
     pub fn identity(&self) -> String {
         self.identity.to_string()
     }
+}
+
+/// The identity that the content of a row has where the under-store shows it by itself.
+fn identity_in_store(inode: &Inode) -> Result<Option<String>> {
+    if inode.kind != Kind::File {
+        return Ok(None);
+    }
+    Ok(match Content::decode(&inode.content)? {
+        Content::Persisted { at, .. } => Some(base_identity(at.mount, &at.key, &at.validator)),
+        Content::Open | Content::Sealed { .. } => None,
+    })
 }
 
 fn base_identity(mount: u32, key: &str, validator: &str) -> String {

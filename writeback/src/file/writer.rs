@@ -41,6 +41,9 @@ pub struct WriteFile {
     pub mode: WriteMode,
     /// Must equal the present size (0 when the file is missing); Precondition otherwise.
     pub offset: Option<u64>,
+    /// Must be the etag of the file that is there ([`Stat::etag`](crate::names::Stat::etag)), when the write begins and in the transaction
+    /// that commits it; Precondition otherwise, also when there is none.
+    pub if_etag: Option<String>,
     /// Level of the commit; `None`: what the policies say.
     pub ack: Option<AckLevel>,
     /// Idempotency key: the same write again is answered from the first.
@@ -76,6 +79,9 @@ pub struct Committed {
     pub level: AckLevel,
     /// Bytes of the whole file.
     pub size: u64,
+    /// The etag that it has since, whatever was written there later. Not known of a write of an earlier version that is repeated by its
+    /// token.
+    pub etag: Option<String>,
 }
 
 /// A file being written; dropped without [`FileWriter::commit`] nothing becomes visible.
@@ -107,8 +113,8 @@ impl Cache {
     /// Begins to write a file. The token of an earlier, committed write answers [`FileWriter::repeated`].
     ///
     /// # Errors
-    /// Exists in mode create; Precondition for a directory, below a file, or when the size is not `offset` (the text names it);
-    /// Denied below a read-only mount.
+    /// Exists in mode create; Precondition for a directory, below a file, or when the size is not `offset` or the etag not `if_etag` (the
+    /// text names what is there); Denied below a read-only mount.
     pub async fn write_file(&self, path: &Path, how: WriteFile) -> Result<FileWriter> {
         let inner = &self.inner;
         inner.check_writable(path)?;
@@ -189,7 +195,8 @@ impl FileWriter {
     /// Makes it visible whole, at the level. Once begun it goes on to its end, also when the caller does not wait for it.
     ///
     /// # Errors
-    /// Precondition when an append's offset is not the size any more; Exists in mode create when another was faster;
+    /// Precondition when an append's offset is not the size any more, or `if_etag` not the etag; Exists in mode create when another was
+    /// faster;
     /// Deadline: outcome unknown, ask with the token.
     pub async fn commit(self) -> Result<Committed> {
         let Writing { content, target, .. } = match self.state {
@@ -240,6 +247,7 @@ impl Inner {
                 return Err(Error::not_found(format!("{path}: not found")));
             }
             check_target(path, how, before.as_ref())?;
+            self.check_etag(path, how, before.as_ref())?;
             self.check_share(path, least_added(how, before.as_ref())).await?;
             let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, how.size_hint);
             if how.mode != WriteMode::Append {
@@ -261,8 +269,8 @@ impl Inner {
     }
 
     /// What is at `path` before the write. A store that is away holds back only a write that needs to know.
-    async fn look_before(&self, path: &Path, how: &WriteFile) -> Result<Option<Node>> {
-        let must_know = how.mode == WriteMode::Append || how.offset.is_some();
+    pub(super) async fn look_before(&self, path: &Path, how: &WriteFile) -> Result<Option<Node>> {
+        let must_know = how.mode == WriteMode::Append || how.offset.is_some() || how.if_etag.is_some();
         match self.names.resolve(path).await {
             Ok(Some(node)) if must_know => self.revalidate(path, node).await,
             Ok(found) => Ok(found),
