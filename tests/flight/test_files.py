@@ -8,7 +8,7 @@ import uuid
 import pyarrow as pa
 import pytest
 
-from tests.harness import descriptor
+from tests.harness import descriptor, flight_data, ipc_messages
 
 BODY = bytes(range(256)) * 9000
 
@@ -99,6 +99,86 @@ def test_delete_recursively(client, path):
     assert client.action("delete", {"path": path})[0] == "FAILED_PRECONDITION"
     client.act("delete", path=path, recursive=True)
     assert not client.exists(path)
+
+
+class TestOnCondition:
+    """An overwrite for the etag of what somebody looked at."""
+
+    def etag(self, client, path):
+        return client.act("stat", path=path)[0]["etag"]
+
+    def put(self, client, path, content, **keys):
+        """How the call ended, and its text."""
+        batch = pa.record_batch([pa.array([content], pa.large_binary())], names=["data"])
+        where = descriptor(path, **{"kind": "file", "mode": "overwrite"} | keys)
+        messages = [flight_data(h, b, None if k else where) for k, (h, b) in enumerate(ipc_messages([batch]))]
+        code, _, text = client.call("DoPut", *messages)
+        return code, text
+
+    def test_it_goes_through_where_that_is_there(self, client, path):
+        client.put_file(path, b"one")
+        seen = self.etag(client, path)
+        assert self.put(client, path, b"two", if_etag=seen)[0] == "OK" and client.file(path) == b"two"
+        now = self.etag(client, path)
+        [listed] = [entry for entry in client.act("list", path="/n") if entry["path"] == path]
+        assert listed["etag"] == now != seen
+        code, text = self.put(client, path, b"three", if_etag=seen)
+        assert code == "FAILED_PRECONDITION" and path in text and now in text
+        assert client.file(path) == b"two" and self.etag(client, path) == now
+        code, text = self.put(client, path + "-none", b"x", if_etag=now)
+        assert code == "FAILED_PRECONDITION" and "nothing" in text and not client.exists(path + "-none")
+
+    def test_an_etag_is_of_the_content_and_of_nothing_else(self, server, client, path):
+        client.put_file(path, b"one")
+        seen, mtime = self.etag(client, path), client.act("stat", path=path)[0]["mtime"]
+        client.put_file(path, b"two")
+        touch = urllib.request.Request(f"{server.http}/webhdfs/v1{path}?op=SETTIMES&modificationtime=1000", method="PUT")
+        urllib.request.urlopen(touch)
+        now = self.etag(client, path)
+        assert now != seen and client.act("stat", path=path)[0]["mtime"] != mtime
+        assert self.put(client, path, b"x", if_etag=seen)[0] == "FAILED_PRECONDITION"
+        client.put_file(path, b"one")
+        urllib.request.urlopen(touch)
+        assert self.etag(client, path) != now, "the same time and the same size"
+
+    def test_of_many_at_once_one_wins(self, server, client, path):
+        client.put_file(path, b"before")
+        seen, ends = self.etag(client, path), []
+
+        def write(n):
+            with server.client() as own:
+                ends.append((n, self.put(own, path, b"%d" % n, if_etag=seen)[0]))
+
+        threads = [threading.Thread(target=write, args=[n]) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        [winner] = [n for n, end in ends if end == "OK"]
+        assert sorted(end for _, end in ends) == ["FAILED_PRECONDITION"] * 7 + ["OK"] and client.file(path) == b"%d" % winner
+
+    def test_a_repetition_by_its_token_has_the_first_outcome(self, client, path):
+        client.put_file(path, b"one")
+        seen = self.etag(client, path)
+        assert [self.put(client, path, b"two", if_etag=seen, token="t")[0] for _ in range(2)] == ["OK"] * 2
+        assert self.put(client, path, b"two", if_etag=seen, token="u")[0] == "FAILED_PRECONDITION"
+
+    def test_of_a_file_that_lies_in_the_under_store_alone(self, client, lake):
+        (lake / "theirs").write_bytes(b"theirs")
+        seen = self.etag(client, "/kept/theirs")
+        (lake / "theirs").write_bytes(b"theirs, later")
+        assert self.put(client, "/kept/theirs", b"ours", if_etag=seen)[0] == "FAILED_PRECONDITION"
+        assert client.file("/kept/theirs") == b"theirs, later"
+        assert self.put(client, "/kept/theirs", b"ours", if_etag=self.etag(client, "/kept/theirs"))[0] == "OK"
+        client.act("wait_persisted", path="/kept/theirs", timeout="60s")
+        assert (lake / "theirs").read_bytes() == b"ours"
+
+    @pytest.mark.parametrize("keys", [
+        {"kind": "dataset"}, {"mode": "append"}, {"mode": "create"}, {"if_etag": ""}, {"if_etag": "x" * 5000}, {"if_etag": 5},
+    ], ids=str)
+    def test_it_is_for_files_that_are_overwritten(self, client, path, keys):
+        code, text = self.put(client, path, b"x", **{"if_etag": "5.1"} | keys)
+        assert code == "INVALID_ARGUMENT" and ("if_etag" in text or "string" in text) and not client.exists(path)
 
 
 class TestPersist:

@@ -111,6 +111,7 @@ fn options(put: &Put) -> FileOptions {
         offset: *offset,
         ack: *ack,
         token: token.clone(),
+        ..FileOptions::default()
     }
 }
 

@@ -323,6 +323,20 @@ class TestActions:
         assert [e["path"] for e in client.list(path, page=3)] == [f"{path}/{k}" for k in range(7)]
 
 
+class TestOnCondition:
+    @pytest.mark.parametrize("size", [1, 9 << 20], ids=["small", "in pieces"])
+    def test_an_overwrite_for_an_etag_meets_that_content_or_none(self, client, path, size):
+        client.write_bytes(path, b"one")
+        seen = client.stat(path)["etag"]
+        client.write_bytes(path, b"2" * size, if_etag=seen)
+        assert client.read_bytes(path) == b"2" * size and client.stat(path)["etag"] != seen
+        with pytest.raises(forebay.FailedPrecondition, match=client.stat(path)["etag"]):
+            client.write_bytes(path, b"3" * size, if_etag=seen)
+        with pytest.raises(forebay.FailedPrecondition):
+            client.write_bytes(path + "-none", b"3" * size, if_etag=seen)
+        assert client.read_bytes(path) == b"2" * size and not client.exists(path + "-none")
+
+
 class TestErrors:
     @pytest.mark.parametrize(("kind", "builtin", "ask"), [
         (forebay.NotFound, FileNotFoundError, lambda c, p: c.read(p)),

@@ -110,6 +110,9 @@ pub struct FileOptions {
     pub mode: Mode,
     /// For mode append: must equal the size, so that a repeated append is refused.
     pub offset: Option<u64>,
+    /// For mode overwrite: must be the etag of the file that is there, which `stat`, `list` and the write that made it tell. Else, and where
+    /// there is none, the write ends with [`ErrorKind::Precondition`](crate::ErrorKind::Precondition) and nothing has changed.
+    pub if_etag: Option<String>,
     /// The ack level.
     pub ack: Option<AckLevel>,
     /// Idempotency key of the unit; one is made when left out.
@@ -121,6 +124,7 @@ impl Default for FileOptions {
         Self {
             mode: Mode::Overwrite,
             offset: None,
+            if_etag: None,
             ack: None,
             token: None,
         }
@@ -132,6 +136,7 @@ impl FileOptions {
         let Self {
             mode,
             offset,
+            if_etag,
             ack,
             token,
         } = self.clone();
@@ -140,6 +145,7 @@ impl FileOptions {
             kind: PathKind::File,
             mode: Some(mode),
             offset,
+            if_etag,
             ack,
             token,
             ..WriteCommand::new(path)

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use forebay_protocol::{
     command::{Compression, WriteCommand},
     frame,
-    info::{PutNote, TRAILER_LEVEL, TRAILER_SESSION, TRAILER_VERSION},
+    info::{PutNote, TRAILER_ETAG, TRAILER_LEVEL, TRAILER_SESSION, TRAILER_VERSION},
     level::AckLevel,
     path::WirePath,
 };
@@ -100,6 +100,8 @@ pub struct PutDone {
     pub session: Option<String>,
     /// The level it was committed at.
     pub level: Option<AckLevel>,
+    /// The etag of the file that it made, whoever has written there since.
+    pub etag: Option<String>,
 }
 
 impl Client {
@@ -351,6 +353,7 @@ fn done(batches: u64, maps: &[&HeaderMap]) -> PutDone {
         version: note(TRAILER_VERSION).and_then(|v| v.parse().ok()),
         session: note(TRAILER_SESSION).map(str::to_owned),
         level: note(TRAILER_LEVEL).and_then(|v| v.parse().ok()),
+        etag: note(TRAILER_ETAG).map(str::to_owned),
     }
 }
 
@@ -387,11 +390,13 @@ mod tests {
         headers.insert(TRAILER_SESSION, "abc".parse().unwrap());
         trailers.insert(TRAILER_VERSION, "7".parse().unwrap());
         trailers.insert(TRAILER_LEVEL, "local".parse().unwrap());
+        trailers.insert(TRAILER_ETAG, "5.1".parse().unwrap());
         let expected = PutDone {
             batches: 3,
             version: Some(7),
             session: Some("abc".into()),
             level: Some(AckLevel::Local),
+            etag: Some("5.1".into()),
         };
         assert_eq!(done(3, &[&headers, &trailers]), expected);
     }

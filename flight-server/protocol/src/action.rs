@@ -500,7 +500,8 @@ pub struct Entry {
     /// The head version of a dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// Changes with the content of a file.
+    /// Of a file that is not being written. No other content that the path ever leads to has the same; this content may get another one,
+    /// when nothing but the under-store has it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     /// How much of it the cache holds; told by `stat`.

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of an idempotency token.
 pub const TOKEN_BYTES_MAX: usize = 256;
+/// Most bytes of an etag.
+pub const ETAG_BYTES_MAX: usize = 4096;
 /// Most bytes of a job's or session's name.
 pub const NAME_BYTES_MAX: usize = 256;
 /// Most bytes of a filter.
@@ -104,6 +106,8 @@ pub struct WriteCommand {
     pub token: Option<String>,
     /// For files: must equal the size.
     pub offset: Option<u64>,
+    /// For files that are overwritten: must be the etag of what is there.
+    pub if_etag: Option<String>,
 }
 
 /// A command to read.
@@ -149,6 +153,7 @@ impl WriteCommand {
             ack: None,
             token: None,
             offset: None,
+            if_etag: None,
         }
     }
 
@@ -179,6 +184,7 @@ impl WriteCommand {
             ack: keys.ack,
             token: keys.token,
             offset: keys.offset,
+            if_etag: keys.if_etag,
         };
         command.check()?;
         Ok(command)
@@ -197,6 +203,7 @@ impl WriteCommand {
             ack,
             token,
             offset,
+            if_etag,
         } = self.clone();
         let kind = Some(kind);
         Keys {
@@ -209,6 +216,7 @@ impl WriteCommand {
             ack,
             token,
             offset,
+            if_etag,
             ..Keys::new(path)
         }
         .to_descriptor()
@@ -232,6 +240,12 @@ impl WriteCommand {
         if file && self.offset.is_some() && self.mode.unwrap_or_default() != Mode::Append {
             return Err(Invalid::new("`offset` goes with mode append only"));
         }
+        if self.if_etag.is_some() && !(file && self.mode == Some(Mode::Overwrite)) {
+            return Err(Invalid::new(
+                "`if_etag` goes with kind file and mode overwrite only; to write where nothing is, take mode create",
+            ));
+        }
+        at_most("if_etag", self.if_etag.as_deref(), ETAG_BYTES_MAX)?;
         at_most("token", self.token.as_deref(), TOKEN_BYTES_MAX)?;
         at_most("session", self.session.as_deref(), NAME_BYTES_MAX)?;
         at_most("job", self.task.as_ref().map(|t| t.job.as_str()), NAME_BYTES_MAX)
@@ -269,6 +283,7 @@ impl ReadCommand {
                 ("compression", keys.compression.is_some()),
                 ("ack", keys.ack.is_some()),
                 ("token", keys.token.is_some()),
+                ("if_etag", keys.if_etag.is_some()),
             ],
         )?;
         let command = Self {
@@ -384,6 +399,8 @@ struct Keys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    if_etag: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     follow: Option<bool>,
@@ -414,6 +431,7 @@ impl Keys {
             ack: None,
             token: None,
             offset: None,
+            if_etag: None,
             version: None,
             follow: None,
             wait: None,
@@ -517,6 +535,45 @@ mod tests {
             file
         );
         assert_eq!(WriteCommand::from_descriptor(&file.to_descriptor()).unwrap(), file);
+        let on_condition = WriteCommand {
+            kind: PathKind::File,
+            mode: Some(Mode::Overwrite),
+            if_etag: Some("5.1".into()),
+            ..WriteCommand::new(path("/f"))
+        };
+        let json = r#"{"path":"/f","kind":"file","mode":"overwrite","if_etag":"5.1"}"#;
+        assert_eq!(WriteCommand::from_descriptor(&cmd(json)).unwrap(), on_condition);
+        assert_eq!(
+            WriteCommand::from_descriptor(&on_condition.to_descriptor()).unwrap(),
+            on_condition
+        );
+    }
+
+    #[test]
+    fn an_etag_is_a_condition_to_overwrite_a_file_and_nothing_else() {
+        for keys in [
+            r#""if_etag":"5.1""#,
+            r#""if_etag":"5.1","mode":"overwrite""#,
+            r#""if_etag":"5.1","kind":"file""#,
+            r#""if_etag":"5.1","kind":"file","mode":"append""#,
+            r#""if_etag":"5.1","kind":"file","mode":"create""#,
+        ] {
+            let refused = WriteCommand::from_descriptor(&cmd(&format!(r#"{{"path":"/f",{keys}}}"#))).unwrap_err();
+            assert!(
+                refused.0.contains("`if_etag`") && refused.0.contains("overwrite"),
+                "{keys}: {refused}"
+            );
+        }
+        let sized = |bytes: usize| WriteCommand {
+            kind: PathKind::File,
+            mode: Some(Mode::Overwrite),
+            if_etag: Some("e".repeat(bytes)),
+            ..WriteCommand::new(path("/f"))
+        };
+        let read_back = |bytes| WriteCommand::from_descriptor(&sized(bytes).to_descriptor());
+        assert!(read_back(0).is_err() && read_back(ETAG_BYTES_MAX + 1).is_err());
+        assert!(read_back(1).is_ok() && read_back(ETAG_BYTES_MAX).is_ok());
+        assert!(ReadCommand::from_descriptor(&cmd(r#"{"path":"/f","kind":"file","if_etag":"5.1"}"#)).is_err());
     }
 
     #[test]

@@ -9,6 +9,8 @@ pub const TRAILER_VERSION: &str = "forebay-version";
 pub const TRAILER_SESSION: &str = "forebay-session";
 /// Trailer of a DoPut: the level it was committed at.
 pub const TRAILER_LEVEL: &str = "forebay-level";
+/// Trailer of a DoPut that committed a file: its etag.
+pub const TRAILER_ETAG: &str = "forebay-etag";
 /// Trailer of an error whose outcome is unknown: the idempotency token to ask with.
 pub const TRAILER_TOKEN: &str = "forebay-token";
 /// Trailer of RESOURCE_EXHAUSTED and UNAVAILABLE: how long to wait, milliseconds.

@@ -127,8 +127,6 @@ pub(super) fn entry(stat: &Stat) -> Result<Entry, Status> {
         // A pipe or device is a name without content for those who can not open it.
         StatKind::Symlink | StatKind::Special => EntryKind::Symlink,
     };
-    // Content changes only with a new modification time; the size settles what lies within its grain.
-    let etag = (kind == EntryKind::File).then(|| format!("{:x}-{:x}", stat.mtime.0, stat.size));
     Ok(Entry {
         path: wire_path(&stat.path)?,
         kind,
@@ -137,7 +135,7 @@ pub(super) fn entry(stat: &Stat) -> Result<Entry, Status> {
         mode: stat.mode,
         state: state(stat.state).to_owned(),
         version: stat.version,
-        etag,
+        etag: stat.etag.clone(),
         cached_bytes: Some(stat.cached_bytes),
     })
 }

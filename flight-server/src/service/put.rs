@@ -22,7 +22,7 @@ use acks::{Acks, Stable};
 use forebay_protocol::{
     command::{Compression, PathKind, WriteCommand},
     frame::FlightMessage,
-    info::{TRAILER_LEVEL, TRAILER_SESSION, TRAILER_TOKEN, TRAILER_VERSION},
+    info::{TRAILER_ETAG, TRAILER_LEVEL, TRAILER_SESSION, TRAILER_TOKEN, TRAILER_VERSION},
 };
 use forebay_writeback::{
     dataset::{IpcMessage, PutTarget, SessionId, SessionSpec},
@@ -130,6 +130,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
         ack,
         token,
         offset,
+        if_etag,
     } = command;
     let path = engine::path(&path)?;
     if path.is_root() {
@@ -143,6 +144,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
         let how = WriteFile {
             mode,
             offset,
+            if_etag,
             ack: Some(level),
             token,
             ..WriteFile::default()
@@ -281,10 +283,13 @@ impl Answers {
         if let Some(version) = done.version {
             map.insert(TRAILER_VERSION, HeaderValue::from(version));
         }
+        if let Some(etag) = &done.etag {
+            map.insert(TRAILER_ETAG, header(etag));
+        }
         map
     }
 }
 
 fn header(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).expect("names of levels are plain text")
+    HeaderValue::from_str(text).expect("names of levels and of contents that were written here are plain text")
 }

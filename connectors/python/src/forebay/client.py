@@ -375,9 +375,17 @@ class Client:
         """The bytes of a file, or `length` bytes from `offset` on; short only at the end of the file."""
         return self.connection.repeat(lambda: read_bytes(self.connection, path, offset, length))
 
-    def write_bytes(self, path: str, content: Any, mode: str = "overwrite", *, ack: str | None = None) -> None:
-        """Writes a whole file; mode as for `put`."""
-        with FileWriter(self.connection, path, mode, ack=ack) as file:
+    def write_bytes(
+        self, path: str, content: Any, mode: str = "overwrite", *, if_etag: str | None = None, ack: str | None = None
+    ) -> None:
+        """Writes a whole file; mode as for `put`.
+
+        With `if_etag` it overwrites the file that has this etag, which `stat` and `list` tell, and no other.
+
+        Raises:
+            FailedPrecondition: the file has another etag by now, or is not there; nothing has changed.
+        """
+        with FileWriter(self.connection, path, mode, if_etag=if_etag, ack=ack) as file:
             file.write(content)
 
     def stat(self, path: str) -> dict[str, Any]:

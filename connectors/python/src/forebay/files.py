@@ -64,7 +64,7 @@ class FileReader(io.RawIOBase):
         entry: dict[str, Any] = stat(path)
         if entry["kind"] == "dir":
             raise IsADirectoryError(f"{path} is a directory; list it, or read it as a dataset")
-        self.size, self._etag = int(entry["size"]), entry.get("etag")
+        self.size, self._facts = int(entry["size"]), _facts(entry)
         self._at = 0
         self._stream: Iterator[pa.Buffer] | None = None
         self._piece, self._stream_at = memoryview(b""), 0
@@ -143,7 +143,7 @@ class FileReader(io.RawIOBase):
         stream = pieces(self._connection, self.path, self._at, max(wanted + _RANGE_BYTES_MIN, self._range))
         first = next(stream, None)
         # After the stream has begun: then what it gives is what `stat` speaks of.
-        if first is None or self._etag != self._stat(self.path).get("etag"):
+        if first is None or self._facts != _facts(self._stat(self.path)):
             stream.close()  # type: ignore[attr-defined]
             raise FailedPrecondition(f"{self.path} was changed while it was read; open it anew")
         self._stream, self._piece, self._stream_at = stream, _bytes_of(first), self._at
@@ -152,6 +152,11 @@ class FileReader(io.RawIOBase):
         stream, self._stream, self._piece = self._stream, None, memoryview(b"")
         if stream is not None:
             stream.close()  # type: ignore[attr-defined]
+
+
+def _facts(entry: dict[str, Any]) -> tuple[str, int]:
+    """What a file has while it is the same. Its etag may be another one, once only the under-store has it."""
+    return entry["mtime"], entry["size"]
 
 
 class FileWriter(io.RawIOBase):
@@ -164,6 +169,7 @@ class FileWriter(io.RawIOBase):
         path: the file; its parents are made.
         mode: `"overwrite"`, `"append"` or `"create"`.
         offset: for append: the size that the file has, so that a repetition is refused.
+        if_etag: for overwrite: the etag that the file has. Where it has another one, or is not there, it ends with `FailedPrecondition`.
         ack: the level; None: the server's default.
         token: idempotency key; one is made when left out.
         autocommit: False: `close()` leaves it to `commit()` or `discard()`.
@@ -176,13 +182,15 @@ class FileWriter(io.RawIOBase):
         mode: str = "overwrite",
         *,
         offset: int | None = None,
+        if_etag: str | None = None,
         ack: str | None = None,
         token: str | None = None,
         autocommit: bool = True,
     ) -> None:
         super().__init__()
         self._connection, self.path = connection, path
-        self._keys = {"kind": "file", "mode": mode, "offset": offset, "ack": ack, "token": token or uuid.uuid4().hex}
+        keys = {"offset": offset, "if_etag": if_etag, "ack": ack, "token": token or uuid.uuid4().hex}
+        self._keys = {"kind": "file", "mode": mode} | keys
         self._waiting, self._sent, self._begin = bytearray(), 0, offset or 0
         self._put: PutStream | None = None
         self._ended, self._autocommit = False, autocommit

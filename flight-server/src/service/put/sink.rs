@@ -27,6 +27,8 @@ pub(super) enum Sink {
 pub(super) struct Done {
     pub(super) version: Option<u64>,
     pub(super) level: AckLevel,
+    /// Of a file.
+    pub(super) etag: Option<String>,
 }
 
 impl Sink {
@@ -92,6 +94,7 @@ impl Sink {
                 Ok(Done {
                     version: done.version,
                     level: done.level,
+                    etag: None,
                 })
             }
             Self::File { writer, .. } => {
@@ -99,6 +102,7 @@ impl Sink {
                 Ok(Done {
                     version: None,
                     level: done.level,
+                    etag: done.etag,
                 })
             }
         }
