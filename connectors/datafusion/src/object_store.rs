@@ -7,9 +7,12 @@
 //! It is a [`PaginatedListStore`](object_store::list::PaginatedListStore) and a [`MultipartStore`](object_store::multipart::MultipartStore)
 //! too, for those who go on by the token of a page or the id of an upload, in another process perhaps.
 //!
-//! It keeps nothing beside the bytes: attributes are refused and tags ignored, as the trait asks, and there are no object versions. An
-//! update on condition is refused as well, for a write knows no condition but the size and that nothing is there. A name that is not
-//! UTF-8 or has control characters cannot be a key; listings show it percent-encoded, but it cannot be read by that.
+//! An update on condition is decided by the server, in the transaction that makes the object: of those that are for one etag a single one
+//! goes through. An object that only the under-store has any more may have another etag than before; an update for the old one is
+//! refused then, as if it had changed.
+//!
+//! It keeps nothing beside the bytes: attributes are refused and tags ignored, as the trait asks, and there are no object versions. A name
+//! that is not UTF-8 or has control characters cannot be a key; listings show it percent-encoded, but it cannot be read by that.
 
 mod multipart;
 mod pages;
@@ -18,13 +21,15 @@ mod parts;
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::DateTime;
-use forebay_client::{Client, Entry, EntryKind, Error, ErrorKind, FileOptions, Mode, WirePath, action::Rename};
+use forebay_client::{
+    Client, Entry, EntryKind, Error, ErrorKind, FileOptions, Mode, PutDone, WirePath, action::Rename,
+};
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use multipart::Upload;
 use object_store::{
     Attributes, CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    RenameTargetMode, Result,
+    RenameTargetMode, Result, UpdateVersion,
     path::{Path, PathPart},
 };
 use std::{fmt, ops::Range};
@@ -55,15 +60,6 @@ impl ForebayStore {
                 Error::new(ErrorKind::NotFound, "a directory is no object"),
             )),
         }
-    }
-
-    /// What a write that has just ended made.
-    async fn written(&self, location: &Path) -> Result<PutResult> {
-        let meta = self.meta(location).await?;
-        Ok(PutResult {
-            e_tag: meta.e_tag,
-            version: None,
-        })
     }
 
     fn entries(&self, prefix: Option<&Path>, recursive: bool) -> BoxStream<'static, Result<Entry>> {
@@ -121,23 +117,26 @@ impl fmt::Display for ForebayStore {
 #[async_trait]
 impl ObjectStore for ForebayStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        let mode = match opts.mode {
-            PutMode::Overwrite => Mode::Overwrite,
-            PutMode::Create => Mode::Create,
-            PutMode::Update(_) => return Err(not_offered("conditional update of an object")),
+        let (mode, if_etag) = match opts.mode {
+            PutMode::Overwrite => (Mode::Overwrite, None),
+            PutMode::Create => (Mode::Create, None),
+            PutMode::Update(UpdateVersion { version: Some(_), .. }) => return Err(not_offered("object versions")),
+            PutMode::Update(UpdateVersion { e_tag: Some(tag), .. }) => (Mode::Overwrite, Some(tag)),
+            PutMode::Update(_) => {
+                let text = "an update is for an e_tag, and has none";
+                return Err(failed(location, Error::new(ErrorKind::Invalid, text)));
+            }
         };
         refuse_attributes(&opts.attributes)?;
         // One token for all attempts: what is repeated after a lost answer is written once.
         let options = FileOptions {
             mode,
+            if_etag,
             ..FileOptions::default()
         };
         let content = Bytes::from(payload);
-        self.client
-            .put_file(&key(location)?, content, options)
-            .await
-            .map_err(|e| failed(location, e))?;
-        self.written(location).await
+        let put = self.client.put_file(&key(location)?, content, options).await;
+        put.map(written).map_err(|e| failed(location, e))
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -147,7 +146,7 @@ impl ObjectStore for ForebayStore {
             .write_file(&key(location)?, FileOptions::default())
             .await
             .map_err(|e| failed(location, e))?;
-        Ok(Box::new(Upload::new(self.clone(), location.clone(), put)))
+        Ok(Box::new(Upload::new(location.clone(), put)))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -264,6 +263,14 @@ fn location(path: &WirePath) -> Path {
         .ok()
         .and_then(|text| Path::parse(text).ok());
     raw.unwrap_or_else(|| path.components().map(PathPart::from).collect())
+}
+
+/// What a write made, whoever has written there since.
+fn written(put: PutDone) -> PutResult {
+    PutResult {
+        e_tag: put.etag,
+        version: None,
+    }
 }
 
 fn meta_of(location: Path, entry: &Entry) -> Result<ObjectMeta> {

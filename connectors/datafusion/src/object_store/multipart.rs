@@ -4,9 +4,9 @@
 //! any order cannot stand still. What waits is bounded by the caller, who holds a future for each part (`WriteMultipart` bounds them).
 //! It ends with its process; uploads that others can go on with are `parts`.
 
-use super::{ForebayStore, failed};
+use super::{failed, written};
 use async_trait::async_trait;
-use forebay_client::{Error, ErrorKind, FilePut, Result as ClientResult};
+use forebay_client::{Error, ErrorKind, FilePut, PutDone, Result as ClientResult};
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart, path::Path};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -16,10 +16,9 @@ use tokio::{
 /// An upload under way. Dropped without `complete` it leaves nothing.
 #[derive(Debug)]
 pub(super) struct Upload {
-    store: ForebayStore,
     location: Path,
     parts: Option<mpsc::UnboundedSender<Message>>,
-    task: Option<JoinHandle<ClientResult<()>>>,
+    task: Option<JoinHandle<ClientResult<PutDone>>>,
 }
 
 enum Message {
@@ -28,12 +27,11 @@ enum Message {
 }
 
 impl Upload {
-    pub(super) fn new(store: ForebayStore, location: Path, put: FilePut) -> Self {
+    pub(super) fn new(location: Path, put: FilePut) -> Self {
         let (parts, waiting) = mpsc::unbounded_channel();
         // `complete` and `abort` wait for it; without either it ends when the sender is dropped, and gives the file up.
         let task = tokio::spawn(send(put, waiting));
         Self {
-            store,
             location,
             parts: Some(parts),
             task: Some(task),
@@ -41,7 +39,7 @@ impl Upload {
     }
 
     /// How the sending ended.
-    async fn join(&mut self) -> ClientResult<()> {
+    async fn join(&mut self) -> ClientResult<PutDone> {
         match self.task.take() {
             Some(task) => task
                 .await
@@ -73,8 +71,7 @@ impl MultipartUpload for Upload {
         if let Some(parts) = self.parts.take() {
             let _ = parts.send(Message::Complete);
         }
-        self.join().await.map_err(|e| failed(&self.location, e))?;
-        self.store.written(&self.location).await
+        self.join().await.map(written).map_err(|e| failed(&self.location, e))
     }
 
     async fn abort(&mut self) -> Result<()> {
@@ -86,7 +83,7 @@ impl MultipartUpload for Upload {
 }
 
 /// Sends parts in order; finishes the file only when told to.
-async fn send(mut put: FilePut, mut waiting: mpsc::UnboundedReceiver<Message>) -> ClientResult<()> {
+async fn send(mut put: FilePut, mut waiting: mpsc::UnboundedReceiver<Message>) -> ClientResult<PutDone> {
     while let Some(message) = waiting.recv().await {
         match message {
             Message::Part(payload, sent) => {
@@ -95,7 +92,7 @@ async fn send(mut put: FilePut, mut waiting: mpsc::UnboundedReceiver<Message>) -
                 }
                 let _ = sent.send(());
             }
-            Message::Complete => return put.finish().await.map(drop),
+            Message::Complete => return put.finish().await,
         }
     }
     put.abort().await;

@@ -8,14 +8,14 @@
 //! A part that is neither completed nor aborted is dropped [`PART_KEPT`] after it was put, as a session without a writer is. The copy is
 //! the price of any order; `multipart` sends each byte once.
 
-use super::{ForebayStore, failed, key, wire};
+use super::{ForebayStore, failed, key, wire, written};
 use arrow_array::{LargeBinaryArray, RecordBatch, cast::AsArray};
 use arrow_schema::{DataType, Field, Schema};
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_client::{
-    Error, ErrorKind, FileOptions, FilePut, ReadOptions, Result as ClientResult, Session, SessionOptions, WirePath,
-    WriteOptions,
+    Error, ErrorKind, FileOptions, FilePut, PutDone, ReadOptions, Result as ClientResult, Session, SessionOptions,
+    WirePath, WriteOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
@@ -50,12 +50,12 @@ impl MultipartStore for ForebayStore {
     async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Result<PutResult> {
         let place = place(path, id)?;
         let joined = self.join(&place, &parts, &key(path)?).await;
-        joined.map_err(|e| failed(path, e))?;
+        let made = joined.map_err(|e| failed(path, e))?;
         self.end_of(&parts).await;
         if let Err(error) = self.end(&place, id).await {
             tracing::debug!(%path, %error, "parts of a complete upload are left to their timeout");
         }
-        self.written(path).await
+        Ok(written(made))
     }
 
     async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Result<()> {
@@ -85,12 +85,12 @@ impl ForebayStore {
     }
 
     /// Writes the object: the parts, one behind the other.
-    async fn join(&self, place: &WirePath, parts: &[PartId], object: &str) -> ClientResult<()> {
+    async fn join(&self, place: &WirePath, parts: &[PartId], object: &str) -> ClientResult<PutDone> {
         let mut object = self.client.write_file(object, FileOptions::default()).await?;
         for part in parts {
             self.copy_part(place, part, &mut object).await?;
         }
-        object.finish().await.map(drop)
+        object.finish().await
     }
 
     async fn copy_part(&self, place: &WirePath, part: &PartId, object: &mut FilePut) -> ClientResult<()> {

@@ -1,7 +1,6 @@
 //! The suite that object_store has for implementors, all of it.
 //!
-//! Two promises are optional there, and it passes when they are refused as the trait says: attributes (`put_get_attributes`) and updates
-//! on condition (`put_opts`).
+//! Attributes are optional there, and `put_get_attributes` passes when they are refused as the trait says.
 
 use super::support::Server;
 use crate::ForebayStore;
@@ -25,7 +24,7 @@ conforms! {
     put_get_delete_list,
     put_get_attributes,
     get_opts,
-    put_opts(false),
+    put_opts(true),
     stream_get,
     list_uses_directories_correctly,
     list_with_delimiter,

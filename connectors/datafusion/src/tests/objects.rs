@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{
     Attribute, Attributes, Error, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    WriteMultipart,
+    UpdateVersion, WriteMultipart,
     list::{PaginatedListOptions, PaginatedListResult, PaginatedListStore},
     multipart::MultipartStore,
     path::Path,
@@ -75,7 +75,7 @@ async fn objects_are_put_read_in_ranges_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_create_fails_where_something_is_and_an_update_is_not_offered() {
+async fn a_create_fails_where_something_is_and_an_update_where_something_else_is() {
     let server = Server::start(false);
     let store = store(&server).await;
     let path = Path::from("once");
@@ -84,10 +84,48 @@ async fn a_create_fails_where_something_is_and_an_update_is_not_offered() {
     assert!(matches!(again, Err(Error::AlreadyExists { .. })), "{again:?}");
     assert_eq!(content(&store, "once").await, "a");
     let update = PutOptions::from(PutMode::Update(made.into()));
-    assert!(matches!(
-        store.put_opts(&path, "c".into(), update).await,
-        Err(Error::NotImplemented { .. })
-    ));
+    let updated = store.put_opts(&path, "c".into(), update.clone()).await.unwrap();
+    assert_eq!(store.head(&path).await.unwrap().e_tag, updated.e_tag);
+    let late = store.put_opts(&path, "d".into(), update.clone()).await;
+    assert!(matches!(late, Err(Error::Precondition { .. })), "{late:?}");
+    let none = store.put_opts(&Path::from("none"), "d".into(), update).await;
+    assert!(matches!(none, Err(Error::Precondition { .. })), "{none:?}");
+    assert_eq!(content(&store, "once").await, "c");
+    for (e_tag, version) in [(None, None), (updated.e_tag, Some("1".to_owned()))] {
+        let update = PutOptions::from(PutMode::Update(UpdateVersion { e_tag, version }));
+        assert!(store.put_opts(&path, "e".into(), update).await.is_err());
+    }
+    assert_eq!(
+        (keys(&store, None).await, content(&store, "once").await),
+        (vec!["once".into()], "c".into())
+    );
+}
+
+#[tokio::test]
+async fn what_a_put_tells_is_the_etag_of_its_own_content() {
+    let server = Server::start(false);
+    let store = store(&server).await;
+    let path = Path::from("contended");
+    let puts = (0..16_u8).map(|n| {
+        let (store, path) = (&store, &path);
+        async move { (n, store.put(path, vec![n].into()).await.unwrap().e_tag.unwrap()) }
+    });
+    let made = futures::future::join_all(puts).await;
+    let (last, now) = (
+        content(&store, "contended").await,
+        store.head(&path).await.unwrap().e_tag.unwrap(),
+    );
+    let of_last: Vec<u8> = made
+        .into_iter()
+        .filter(|(_, tag)| *tag == now)
+        .map(|(n, _)| n)
+        .collect();
+    assert_eq!(of_last, last, "the others were told of contents that are gone");
+
+    let mut upload = store.put_multipart(&path).await.unwrap();
+    upload.put_part("parts".into()).await.unwrap();
+    let made = upload.complete().await.unwrap();
+    assert_eq!(store.head(&path).await.unwrap().e_tag, made.e_tag);
 }
 
 #[tokio::test]
