@@ -14,6 +14,9 @@ const XATTR_NAME_MAX: usize = 255;
 /// Bytes of all extended attributes of one name: they lie in its row.
 const XATTRS_BYTES_MAX: usize = 32 << 10;
 
+/// What the names of those begin with that users set.
+const USER: &[u8] = b"user.";
+
 /// A change of attributes; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SetAttributes {
@@ -47,18 +50,50 @@ impl SetAttributes {
     }
 
     fn check(&self, path: &Path) -> Result<()> {
-        match self
-            .xattrs
-            .keys()
-            .find(|name| name.is_empty() || name.len() > XATTR_NAME_MAX)
-        {
-            Some(name) => Err(Error::invalid(format!(
-                "{path}: an extended attribute with a name of {} bytes; 1 to {XATTR_NAME_MAX} are allowed",
-                name.len()
-            ))),
-            None => Ok(()),
-        }
+        check_names(path, self.xattrs.keys())
     }
+}
+
+fn check_names<'n>(path: &Path, mut names: impl Iterator<Item = &'n Vec<u8>>) -> Result<()> {
+    match names.find(|name| name.is_empty() || name.len() > XATTR_NAME_MAX) {
+        Some(name) => Err(Error::invalid(format!(
+            "{path}: an extended attribute with a name of {} bytes; 1 to {XATTR_NAME_MAX} are allowed",
+            name.len()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a name can have these, which a write brings: Invalid or Full.
+pub(crate) fn check_user_xattrs(path: &Path, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<()> {
+    check_names(path, xattrs.keys())?;
+    if let Some(name) = xattrs.keys().find(|name| !name.starts_with(USER)) {
+        let name = String::from_utf8_lossy(name);
+        return Err(Error::invalid(format!(
+            "{path}: a write brings extended attributes called user.…, and not {name}"
+        )));
+    }
+    check_bytes(path, bytes_of(xattrs))
+}
+
+/// Gives a file these and no others of their kind.
+pub(crate) fn replace_user_xattrs(inode: &mut Inode, xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    inode.xattrs.retain(|name, _| !name.starts_with(USER));
+    inode.xattrs.extend(xattrs.clone());
+}
+
+pub(crate) fn bytes_of(xattrs: &BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
+    xattrs.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+/// Full when so many bytes of them do not fit into a row.
+pub(crate) fn check_bytes(path: &Path, bytes: usize) -> Result<()> {
+    if bytes > XATTRS_BYTES_MAX {
+        return Err(Error::full(format!(
+            "{path}: {bytes} bytes of extended attributes; {XATTRS_BYTES_MAX} fit into its row"
+        )));
+    }
+    Ok(())
 }
 
 impl Cache {
@@ -75,11 +110,21 @@ impl Cache {
 
     /// The extended attributes of what is at `path`. NotFound.
     pub async fn xattrs(&self, path: &Path) -> Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-        match self.inner.look(path).await? {
-            Some(Node::Row { inode, .. }) => Ok(inode.xattrs),
-            Some(Node::Base { entry, .. }) => Ok(entry.xattrs()),
-            None => Err(Error::not_found(format!("{path}: not found"))),
-        }
+        Ok(xattrs_of(&self.inner.must_find(path).await?))
+    }
+
+    /// What is at `path`, with its extended attributes. NotFound.
+    pub async fn stat_with_xattrs(&self, path: &Path) -> Result<(Stat, BTreeMap<Vec<u8>, Vec<u8>>)> {
+        let node = self.inner.must_find(path).await?;
+        let xattrs = xattrs_of(&node);
+        Ok((self.inner.stat_of_one(path, node).await?, xattrs))
+    }
+}
+
+fn xattrs_of(node: &Node) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    match node {
+        Node::Row { inode, .. } => inode.xattrs.clone(),
+        Node::Base { entry, .. } => entry.xattrs(),
     }
 }
 
@@ -103,17 +148,7 @@ impl Inner {
         let mut planner = self.names.planner();
         let (ino, before) = planner.adopt(path).await?;
         let updated = planner.update(ino, |inode| change.apply(inode)).await?;
-        let bytes: usize = updated
-            .inode
-            .xattrs
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if bytes > XATTRS_BYTES_MAX {
-            return Err(Error::full(format!(
-                "{path}: {bytes} bytes of extended attributes; {XATTRS_BYTES_MAX} fit into its row"
-            )));
-        }
+        check_bytes(path, bytes_of(&updated.inode.xattrs))?;
         let mut plan = planner.finish()?;
         let follows = self.plan_to_follow(&mut plan, path, &before, updated).await?;
         self.commit(plan).await?;

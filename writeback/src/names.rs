@@ -149,10 +149,8 @@ impl Make {
 impl Cache {
     /// What is at `path`. NotFound when nothing is.
     pub async fn stat(&self, path: &Path) -> Result<Stat> {
-        let node = self.inner.look(path).await?;
-        let node = node.ok_or_else(|| Error::not_found(format!("{path}: not found")))?;
-        let mut stats = self.inner.stats_of(vec![(path.clone(), node)]).await?;
-        Ok(stats.pop().expect("one answer for one node"))
+        let node = self.inner.must_find(path).await?;
+        self.inner.stat_of_one(path, node).await
     }
 
     /// The entries under directory `path`, one page at a time behind the stream: memory stays bounded. Its first item is an
@@ -209,6 +207,12 @@ impl Inner {
             Some(node) => self.revalidate(path, node).await,
             None => Ok(None),
         }
+    }
+
+    /// The same where something has to be: NotFound.
+    pub(crate) async fn must_find(&self, path: &Path) -> Result<Node> {
+        let node = self.look(path).await?;
+        node.ok_or_else(|| Error::not_found(format!("{path}: not found")))
     }
 
     /// Denied below a read-only mount, Precondition below one that is about to go.
@@ -467,6 +471,11 @@ impl Inner {
             self.dataset_gone(gone);
         }
         self.persist.wake();
+    }
+
+    pub(crate) async fn stat_of_one(&self, path: &Path, node: Node) -> Result<Stat> {
+        let mut stats = self.stats_of(vec![(path.clone(), node)]).await?;
+        Ok(stats.pop().expect("one answer for one node"))
     }
 
     /// What doors show of these nodes. One read for all head versions.

@@ -6,13 +6,14 @@
 use super::{Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode, copy};
 use crate::{
     AckLevel, Error, ErrorKind, Mismatch, Result,
+    attributes::{bytes_of, check_bytes, replace_user_xattrs},
     cache::Inner,
     changes::Change,
     policy::Amount,
     rows::{self, Content, FileWritten, TokenRow},
 };
 use forebay_metastore::{Announced, Check, Key};
-use forebay_namespace::{Create, Ino, Node, NsError, Path, Plan, Replace};
+use forebay_namespace::{Create, Ino, Inode, Node, NsError, Path, Plan, Replace};
 use forebay_segment::StreamId;
 use futures::poll;
 use std::{pin::pin, sync::Arc, task::Poll};
@@ -178,18 +179,16 @@ impl Inner {
             crc: sealed.crc,
         }
         .encode();
+        let mut xattrs_bytes = 0;
         plan.amend(ino, |inode| {
             inode.content = content;
-            if let Some(old) = &planned.replaced {
-                inode.inherit(old);
-                inode.mode = how.mode_bits.unwrap_or(inode.mode);
-            }
-            if let Some((uid, gid)) = how.owner {
-                (inode.uid, inode.gid) = (uid, gid);
-            }
-            inode.mtime = how.mtime.unwrap_or(inode.mtime);
-            inode.ctime = how.ctime.unwrap_or(inode.ctime);
+            dress(inode, how, planned.replaced.as_ref());
+            xattrs_bytes = bytes_of(&inode.xattrs);
         })?;
+        // What is only inherited has been taken before.
+        if how.user_xattrs.is_some() {
+            check_bytes(path, xattrs_bytes)?;
+        }
         self.plan_token(
             &mut plan,
             path,
@@ -317,6 +316,22 @@ pub(super) fn create(how: &WriteFile, sealed: &SealedContent, ino: Ino) -> Creat
         ino: Some(ino),
         ..Create::default()
     }
+}
+
+/// Gives the row of a new content what it takes over, and what the write says of it.
+fn dress(inode: &mut Inode, how: &WriteFile, replaced: Option<&Node>) {
+    if let Some(old) = replaced {
+        inode.inherit(old);
+        inode.mode = how.mode_bits.unwrap_or(inode.mode);
+    }
+    if let Some((uid, gid)) = how.owner {
+        (inode.uid, inode.gid) = (uid, gid);
+    }
+    if let Some(xattrs) = &how.user_xattrs {
+        replace_user_xattrs(inode, xattrs);
+    }
+    inode.mtime = how.mtime.unwrap_or(inode.mtime);
+    inode.ctime = how.ctime.unwrap_or(inode.ctime);
 }
 
 /// Whether the write may meet what is there.

@@ -8,12 +8,12 @@ use super::{
     ContentWriter,
     place::{GENERATION, Ground, Target, Token, check_target, copy_ground, with_token},
 };
-use crate::{AckLevel, Cache, Error, ErrorKind, Result, cache::Inner, policy::Amount};
+use crate::{AckLevel, Cache, Error, ErrorKind, Result, attributes::check_user_xattrs, cache::Inner, policy::Amount};
 use bytes::Bytes;
 use forebay_namespace::{Node, NsError, Path};
 use forebay_runtime::clock::Timestamp;
 use forebay_segment::{Stable, StableWatch};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Longest wait of a write at level `persisted` before its outcome counts as unknown.
@@ -54,6 +54,9 @@ pub struct WriteFile {
     pub mode_bits: Option<u32>,
     /// User and group; default what a file that is replaced has, else 0.
     pub owner: Option<(u32, u32)>,
+    /// Extended attributes, all of whose names begin with `user.`: the file has these of that kind and no others. `None`: what a file that is
+    /// replaced has.
+    pub user_xattrs: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Last content change; default now.
     pub mtime: Option<Timestamp>,
     /// Last change of any kind; default now.
@@ -114,12 +117,15 @@ impl Cache {
     ///
     /// # Errors
     /// Exists in mode create; Precondition for a directory, below a file, or when the size is not `offset` or the etag not `if_etag` (the
-    /// text names what is there); Denied below a read-only mount.
+    /// text names what is there); Denied below a read-only mount; Invalid or Full for extended attributes that no name can have.
     pub async fn write_file(&self, path: &Path, how: WriteFile) -> Result<FileWriter> {
         let inner = &self.inner;
         inner.check_writable(path)?;
         let level = inner.level_of(path, how.ack);
         inner.check_level(path, level)?;
+        if let Some(xattrs) = &how.user_xattrs {
+            check_user_xattrs(path, xattrs)?;
+        }
         if let Token::Known(answer) = inner.file_token(path, how.token.as_deref()).await? {
             return Ok(FileWriter::repeat(answer));
         }

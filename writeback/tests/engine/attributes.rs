@@ -1,6 +1,7 @@
 //! Attributes that are set when the content is in the store already: they follow, once, whatever is cut off, and nobody's object suffers.
 
-use crate::support::{KEPT, World, at, get, put};
+use crate::support::{KEPT, World, at, get, mode, put, write};
+use bytes::Bytes;
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::{
     Found, StoreError, UnderStore,
@@ -8,6 +9,7 @@ use forebay_understore::{
 };
 use forebay_writeback::{
     Cache, ErrorKind, SetAttributes,
+    file::{WriteFile, WriteMode},
     names::{Rename, State},
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -243,5 +245,94 @@ fn attributes_where_no_store_is_mounted_ask_none() {
         cache.set_attributes(&at("/elsewhere"), dressed()).await.unwrap();
         assert_eq!(cache.stat(&at("/elsewhere")).await.unwrap().mode, 0o640);
         assert_eq!(world.store.calls(Call::SetAttributes), 0);
+    });
+}
+
+/// An overwrite that brings these.
+fn with(xattrs: &[(&str, &str)]) -> WriteFile {
+    WriteFile {
+        user_xattrs: Some(named(xattrs)),
+        ..mode(WriteMode::Overwrite)
+    }
+}
+
+fn named(xattrs: &[(&str, &str)]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let bytes = |(name, value): &(&str, &str)| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+    xattrs.iter().map(bytes).collect()
+}
+
+#[test]
+fn those_that_a_write_brings_are_there_with_its_content_and_no_others_of_users() {
+    let mut world = World::new(12);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/f", b"one").await.unwrap();
+        let set = SetAttributes {
+            xattrs: BTreeMap::from([
+                (b"user.colour".to_vec(), Some(b"blue".to_vec())),
+                (b"security.kept".to_vec(), Some(b"s".to_vec())),
+            ]),
+            ..SetAttributes::default()
+        };
+        cache.set_attributes(&at("/kept/f"), set).await.unwrap();
+        let of = async |path: &str| cache.stat_with_xattrs(&at(path)).await.unwrap().1;
+        let mut writer = cache
+            .write_file(&at("/kept/f"), with(&[("user.kind", "a")]))
+            .await
+            .unwrap();
+        writer.append(vec![Bytes::from_static(b"two")]).await.unwrap();
+        let before = named(&[("security.kept", "s"), ("user.colour", "blue")]);
+        assert_eq!(of("/kept/f").await, before);
+        writer.commit().await.unwrap();
+        let after = named(&[("security.kept", "s"), ("user.kind", "a")]);
+        assert_eq!(of("/kept/f").await, after);
+        // Who brings none leaves them, and who brings nothing but none takes them away.
+        put(&cache, "/kept/f", b"three").await.unwrap();
+        assert_eq!(of("/kept/f").await, after);
+        write(&cache, "/kept/f", b"four", with(&[])).await.unwrap();
+        assert_eq!(of("/kept/f").await, named(&[("security.kept", "s")]));
+        write(&cache, "/kept/new/g", b"five", with(&[("user.kind", "b")]))
+            .await
+            .unwrap();
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        cache.wait_persisted(&at(KEPT), MINUTE).await.unwrap();
+        assert_eq!(value(&stored(world, "new/g").await, "xattrs"), Some("user.kind=b"));
+        assert_eq!(value(&stored(world, "f").await, "xattrs"), None);
+        assert_eq!(world.store.calls(Call::SetAttributes), 0, "they go with the bytes");
+        let (stat, xattrs) = cache.stat_with_xattrs(&at("/kept/new/g")).await.unwrap();
+        assert_eq!((stat.size, xattrs), (4, named(&[("user.kind", "b")])));
+    });
+}
+
+#[test]
+fn those_that_no_name_can_have_refuse_the_write() {
+    let mut world = World::new(13);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/local/f", b"one").await.unwrap();
+        let (long, large) = (format!("user.{}", "n".repeat(300)), "v".repeat(40_000));
+        for (xattrs, kind) in [
+            ([("", "v")], ErrorKind::Invalid),
+            ([(long.as_str(), "v")], ErrorKind::Invalid),
+            ([("security.x", "v")], ErrorKind::Invalid),
+            ([("user.x", large.as_str())], ErrorKind::Full),
+        ] {
+            let error = write(&cache, "/local/f", b"two", with(&xattrs)).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+        // With those of others there is no room for as many.
+        let set = SetAttributes {
+            xattrs: BTreeMap::from([(b"security.x".to_vec(), Some(vec![0; 20_000]))]),
+            ..SetAttributes::default()
+        };
+        cache.set_attributes(&at("/local/f"), set).await.unwrap();
+        let half = "v".repeat(20_000);
+        let error = write(&cache, "/local/f", b"two", with(&[("user.x", &half)])).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Full);
+        assert_eq!(get(&cache, "/local/f").await.unwrap(), b"one");
+        assert_eq!(cache.status().await.unwrap().dirty_bytes, 3);
     });
 }
