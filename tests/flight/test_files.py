@@ -1,5 +1,7 @@
 """Files and names over Flight: write, read, append, truncate, list, rename, delete, persist."""
 
+import json
+import os
 import threading
 import time
 import urllib.request
@@ -179,6 +181,46 @@ class TestOnCondition:
     def test_it_is_for_files_that_are_overwritten(self, client, path, keys):
         code, text = self.put(client, path, b"x", **{"if_etag": "5.1"} | keys)
         assert code == "INVALID_ARGUMENT" and ("if_etag" in text or "string" in text) and not client.exists(path)
+
+
+class TestAttributes:
+    """What is kept of a file beside its bytes, in one commit with them."""
+
+    TYPED = {"content-type": "text/html", "farbe": "blau, ü"}
+
+    def of(self, client, path):
+        return client.act("stat", path=path)[0].get("attributes", {})
+
+    def test_they_come_with_the_content_and_go_with_the_next(self, client, path):
+        client.put_file(path, b"one", attributes=self.TYPED)
+        assert self.of(client, path) == self.TYPED
+        client.put_file(path, b"two", mode="append")
+        client.put_file(path, b"three")
+        assert self.of(client, path) == self.TYPED, "who says nothing of them leaves them"
+        client.put_file(path, b"four", attributes={"farbe": "rot"})
+        assert self.of(client, path) == {"farbe": "rot"}
+        client.put_file(path, b"five", attributes={})
+        assert self.of(client, path) == {}
+        client.put_file(path + "-new", b"six", mode="create", attributes=self.TYPED)
+        assert self.of(client, path + "-new") == self.TYPED
+
+    def test_they_are_the_extended_attributes_of_other_doors_and_of_the_lake(self, server, client, lake):
+        client.put_file("/kept/typed", b"x", attributes=self.TYPED)
+        asked = f"{server.http}/webhdfs/v1/kept/typed?op=GETXATTRS&xattr.name=user.farbe&encoding=text"
+        [told] = json.load(urllib.request.urlopen(asked))["XAttrs"]
+        assert told == {"name": "user.farbe", "value": '"blau, ü"'}
+        client.act("wait_persisted", path="/kept/typed", timeout="60s")
+        assert os.getxattr(lake / "typed", "user.content-type") == b"text/html"
+        client.act("free", path="/kept/typed")
+        assert self.of(client, "/kept/typed") == self.TYPED and client.file("/kept/typed") == b"x"
+
+    @pytest.mark.parametrize("keys", [
+        {"kind": "dataset"}, {"mode": "append"}, {"attributes": {"": "x"}}, {"attributes": {"forebay.state": "clean"}},
+        {"attributes": {"a": "x" * 40_000}}, {"attributes": {"a": 5}}, {"attributes": ["a"]},
+    ], ids=lambda keys: str(keys)[:50])
+    def test_what_cannot_be_kept_is_refused(self, client, path, keys):
+        code, _ = TestOnCondition().put(client, path, b"x", **{"attributes": self.TYPED} | keys)
+        assert code == "INVALID_ARGUMENT" and not client.exists(path)
 
 
 class TestPersist:

@@ -7,7 +7,7 @@ use forebay_protocol::{
     resume::ResumeToken,
     span::Span,
 };
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// How to connect.
 #[derive(Clone)]
@@ -113,6 +113,9 @@ pub struct FileOptions {
     /// For mode overwrite: must be the etag of the file that is there, which `stat`, `list` and the write that made it tell. Else, and where
     /// there is none, the write ends with [`ErrorKind::Precondition`](crate::ErrorKind::Precondition) and nothing has changed.
     pub if_etag: Option<String>,
+    /// For modes overwrite and create: the extended attributes `user.NAME` of the file, by NAME, and no others of that kind. `None`: those
+    /// of what is there stay. `stat` tells them.
+    pub attributes: Option<BTreeMap<String, String>>,
     /// The ack level.
     pub ack: Option<AckLevel>,
     /// Idempotency key of the unit; one is made when left out.
@@ -125,6 +128,7 @@ impl Default for FileOptions {
             mode: Mode::Overwrite,
             offset: None,
             if_etag: None,
+            attributes: None,
             ack: None,
             token: None,
         }
@@ -137,6 +141,7 @@ impl FileOptions {
             mode,
             offset,
             if_etag,
+            attributes,
             ack,
             token,
         } = self.clone();
@@ -146,6 +151,7 @@ impl FileOptions {
             mode: Some(mode),
             offset,
             if_etag,
+            attributes,
             ack,
             token,
             ..WriteCommand::new(path)

@@ -12,6 +12,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// One line of ListActions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,7 @@ macro_rules! actions {
 actions! {
     "mkdir" Mkdir(Mkdir) "{path, parents} makes a directory, with `parents` also those above it"
     "list" List(List) "{path, recursive, after, limit} one result per entry in the order of their paths: {path, kind, size, mtime, mode, state, version, etag}; `after` is the last path already seen"
-    "stat" Stat(At) "{path} one entry, like those of list, with cached_bytes"
+    "stat" Stat(At) "{path} one entry, like those of list, with cached_bytes and attributes (extended ones, `user.NAME` by NAME)"
     "rename" Rename(Rename) "{from, to, replace, parents} renames a file or directory in one step; `replace` also over a file or an empty directory"
     "delete" Delete(Delete) "{path, recursive} deletes a file, an empty directory, or with `recursive` a whole tree"
     "truncate" Truncate(Truncate) "{path, size} cuts a file or extends it with zeros"
@@ -507,6 +508,9 @@ pub struct Entry {
     /// How much of it the cache holds; told by `stat`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_bytes: Option<u64>,
+    /// Extended attributes `user.NAME` whose names and values are UTF-8; told by `stat`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Result of `begin`.

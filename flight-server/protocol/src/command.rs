@@ -7,6 +7,7 @@ use crate::{Invalid, level::AckLevel, path::WirePath, resume::ResumeToken, span:
 use arrow_flight::{FlightDescriptor, flight_descriptor::DescriptorType};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Most bytes of a CMD.
 pub const COMMAND_BYTES_MAX: usize = 1 << 20;
@@ -14,6 +15,10 @@ pub const COMMAND_BYTES_MAX: usize = 1 << 20;
 pub const TOKEN_BYTES_MAX: usize = 256;
 /// Most bytes of an etag.
 pub const ETAG_BYTES_MAX: usize = 4096;
+/// Most bytes of the name of an attribute of a file.
+pub const ATTRIBUTE_NAME_BYTES_MAX: usize = 250;
+/// Most bytes of all attributes of a file, names and values.
+pub const ATTRIBUTES_BYTES_MAX: usize = 30 << 10;
 /// Most bytes of a job's or session's name.
 pub const NAME_BYTES_MAX: usize = 256;
 /// Most bytes of a filter.
@@ -108,6 +113,9 @@ pub struct WriteCommand {
     pub offset: Option<u64>,
     /// For files that are overwritten: must be the etag of what is there.
     pub if_etag: Option<String>,
+    /// For files that are made or overwritten: the extended attributes `user.NAME` that the file has then, and no others of that kind.
+    /// `None`: those of what is there.
+    pub attributes: Option<BTreeMap<String, String>>,
 }
 
 /// A command to read.
@@ -154,6 +162,7 @@ impl WriteCommand {
             token: None,
             offset: None,
             if_etag: None,
+            attributes: None,
         }
     }
 
@@ -185,6 +194,7 @@ impl WriteCommand {
             token: keys.token,
             offset: keys.offset,
             if_etag: keys.if_etag,
+            attributes: keys.attributes,
         };
         command.check()?;
         Ok(command)
@@ -204,6 +214,7 @@ impl WriteCommand {
             token,
             offset,
             if_etag,
+            attributes,
         } = self.clone();
         let kind = Some(kind);
         Keys {
@@ -217,6 +228,7 @@ impl WriteCommand {
             token,
             offset,
             if_etag,
+            attributes,
             ..Keys::new(path)
         }
         .to_descriptor()
@@ -244,6 +256,14 @@ impl WriteCommand {
             return Err(Invalid::new(
                 "`if_etag` goes with kind file and mode overwrite only; to write where nothing is, take mode create",
             ));
+        }
+        if let Some(attributes) = &self.attributes {
+            if !file || self.mode.unwrap_or_default() == Mode::Append {
+                return Err(Invalid::new(
+                    "`attributes` goes with kind file and mode overwrite or create; what is appended to keeps what it has",
+                ));
+            }
+            check_attributes(attributes)?;
         }
         at_most("if_etag", self.if_etag.as_deref(), ETAG_BYTES_MAX)?;
         at_most("token", self.token.as_deref(), TOKEN_BYTES_MAX)?;
@@ -284,6 +304,7 @@ impl ReadCommand {
                 ("ack", keys.ack.is_some()),
                 ("token", keys.token.is_some()),
                 ("if_etag", keys.if_etag.is_some()),
+                ("attributes", keys.attributes.is_some()),
             ],
         )?;
         let command = Self {
@@ -367,6 +388,26 @@ impl ReadCommand {
     }
 }
 
+/// What is called `user.forebay.…` is told by the server.
+fn check_attributes(attributes: &BTreeMap<String, String>) -> Result<(), Invalid> {
+    for name in attributes.keys() {
+        let room = 1..=ATTRIBUTE_NAME_BYTES_MAX;
+        if !room.contains(&name.len()) || name.contains('\0') || name.starts_with("forebay.") {
+            let shown: String = name.chars().take(60).collect();
+            return Err(Invalid(format!(
+                "`attributes`: {shown:?} is no name for one; take 1 to {ATTRIBUTE_NAME_BYTES_MAX} bytes without NUL that do not begin with `forebay.`"
+            )));
+        }
+    }
+    let bytes: usize = attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > ATTRIBUTES_BYTES_MAX {
+        return Err(Invalid(format!(
+            "`attributes` has {bytes} bytes; at most {ATTRIBUTES_BYTES_MAX} are kept of a file"
+        )));
+    }
+    Ok(())
+}
+
 fn at_most(key: &str, value: Option<&str>, most: usize) -> Result<(), Invalid> {
     match value {
         Some("") if key != "job" => Err(Invalid(format!("`{key}` is empty; leave it out instead"))),
@@ -401,6 +442,8 @@ struct Keys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     if_etag: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    attributes: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     follow: Option<bool>,
@@ -432,6 +475,7 @@ impl Keys {
             token: None,
             offset: None,
             if_etag: None,
+            attributes: None,
             version: None,
             follow: None,
             wait: None,
@@ -574,6 +618,46 @@ mod tests {
         assert!(read_back(0).is_err() && read_back(ETAG_BYTES_MAX + 1).is_err());
         assert!(read_back(1).is_ok() && read_back(ETAG_BYTES_MAX).is_ok());
         assert!(ReadCommand::from_descriptor(&cmd(r#"{"path":"/f","kind":"file","if_etag":"5.1"}"#)).is_err());
+    }
+
+    #[test]
+    fn attributes_are_of_a_file_that_is_made_or_overwritten() {
+        let with = |mode, attributes: &[(&str, String)]| WriteCommand {
+            kind: PathKind::File,
+            mode,
+            attributes: Some(attributes.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect()),
+            ..WriteCommand::new(path("/f"))
+        };
+        for mode in [Mode::Overwrite, Mode::Create] {
+            for attributes in [&[][..], &[("content-type", "text/html".into()), ("ü", String::new())]] {
+                let command = with(Some(mode), attributes);
+                let read = WriteCommand::from_descriptor(&command.to_descriptor()).unwrap();
+                assert_eq!(read, command);
+            }
+        }
+        let json = r#"{"path":"/f","kind":"file","mode":"create","attributes":{"content-type":"text/html"}}"#;
+        let command = with(Some(Mode::Create), &[("content-type", "text/html".into())]);
+        assert_eq!(WriteCommand::from_descriptor(&cmd(json)).unwrap(), command);
+        let long = "n".repeat(ATTRIBUTE_NAME_BYTES_MAX + 1);
+        let refused = [
+            with(None, &[]),
+            with(Some(Mode::Append), &[]),
+            WriteCommand {
+                kind: PathKind::Dataset,
+                ..with(Some(Mode::Overwrite), &[])
+            },
+            with(Some(Mode::Overwrite), &[("", "x".into())]),
+            with(Some(Mode::Overwrite), &[(&long, "x".into())]),
+            with(Some(Mode::Overwrite), &[("a\0b", "x".into())]),
+            with(Some(Mode::Overwrite), &[("forebay.state", "clean".into())]),
+            with(Some(Mode::Overwrite), &[("a", "x".repeat(ATTRIBUTES_BYTES_MAX))]),
+        ];
+        for command in refused {
+            let error = WriteCommand::from_descriptor(&command.to_descriptor()).unwrap_err();
+            assert!(error.0.contains("`attributes`"), "{error}");
+        }
+        let json = r#"{"path":"/f","kind":"file","attributes":{}}"#;
+        assert!(ReadCommand::from_descriptor(&cmd(json)).is_err());
     }
 
     #[test]

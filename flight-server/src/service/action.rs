@@ -62,12 +62,12 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
         }
         Request::List(body) => entries(&door, &by, body),
         Request::Stat(body) => {
-            let stat = door
-                .cache
-                .stat(&readable(&by, &body.path)?)
-                .await
-                .map_err(error::engine)?;
-            one(&engine::entry(&stat)?)
+            let path = readable(&by, &body.path)?;
+            let (stat, xattrs) = door.cache.stat_with_xattrs(&path).await.map_err(error::engine)?;
+            one(&action::Entry {
+                attributes: engine::attributes(xattrs),
+                ..engine::entry(&stat)?
+            })
         }
         Request::Rename(body) => {
             let (from, to) = (writable(&by, &body.from)?, writable(&by, &body.to)?);

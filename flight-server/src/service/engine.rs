@@ -16,6 +16,7 @@ use forebay_writeback::{
     file::WriteMode,
     names::{Stat, StatKind, State as FileState},
 };
+use std::collections::BTreeMap;
 use tonic::{Code, Status};
 
 pub(super) fn path(wire: &WirePath) -> Result<Path, Status> {
@@ -137,7 +138,26 @@ pub(super) fn entry(stat: &Stat) -> Result<Entry, Status> {
         version: stat.version,
         etag: stat.etag.clone(),
         cached_bytes: Some(stat.cached_bytes),
+        attributes: BTreeMap::new(),
     })
+}
+
+/// What the extended attributes of users are called before the name that is told.
+const USER: &str = "user.";
+
+/// Attributes of a file, as the engine has them.
+pub(super) fn xattrs(attributes: BTreeMap<String, String>) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let named = |(name, value): (String, String)| (format!("{USER}{name}").into_bytes(), value.into_bytes());
+    attributes.into_iter().map(named).collect()
+}
+
+/// The attributes that can be told.
+pub(super) fn attributes(xattrs: BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<String, String> {
+    let told = |(name, value): (Vec<u8>, Vec<u8>)| {
+        let name = String::from_utf8(name).ok()?;
+        Some((name.strip_prefix(USER)?.to_owned(), String::from_utf8(value).ok()?))
+    };
+    xattrs.into_iter().filter_map(told).collect()
 }
 
 #[cfg(test)]

@@ -131,6 +131,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
         token,
         offset,
         if_etag,
+        attributes,
     } = command;
     let path = engine::path(&path)?;
     if path.is_root() {
@@ -147,6 +148,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
             if_etag,
             ack: Some(level),
             token,
+            user_xattrs: attributes.map(engine::xattrs),
             ..WriteFile::default()
         };
         let writer = door.cache.write_file(&path, how).await.map_err(error::engine)?;

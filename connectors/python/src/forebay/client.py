@@ -389,7 +389,8 @@ class Client:
             file.write(content)
 
     def stat(self, path: str) -> dict[str, Any]:
-        """One entry: `path`, `kind` (`file`, `dir`, `symlink`), `size` in bytes, `mtime` (RFC 3339), `mode`, `state`, `etag`, `version`.
+        """One entry: `path`, `kind` (`file`, `dir`, `symlink`), `size` in bytes, `mtime` (RFC 3339), `mode`, `state`, `etag`, `version`,
+        `attributes` (extended ones, `user.NAME` by NAME, where there are any).
 
         Raises:
             NotFound: there is nothing.
