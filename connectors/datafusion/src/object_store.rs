@@ -11,9 +11,11 @@
 //! goes through. An object that only the under-store has any more may have another etag than before; an update for the old one is
 //! refused then, as if it had changed.
 //!
-//! It keeps nothing beside the bytes: attributes are refused and tags ignored, as the trait asks, and there are no object versions. A name
-//! that is not UTF-8 or has control characters cannot be a key; listings show it percent-encoded, but it cannot be read by that.
+//! Attributes are extended attributes of the file, which come and go with its content; a storage class is refused, as the trait asks. Tags
+//! are ignored, and there are no object versions. A name that is not UTF-8 or has control characters cannot be a key; listings show it
+//! percent-encoded, but it cannot be read by that.
 
+mod attributes;
 mod multipart;
 mod pages;
 mod parts;
@@ -27,9 +29,9 @@ use forebay_client::{
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use multipart::Upload;
 use object_store::{
-    Attributes, CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload,
-    ObjectMeta, ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    RenameTargetMode, Result, UpdateVersion,
+    CopyMode, CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, RenameTargetMode,
+    Result, UpdateVersion,
     path::{Path, PathPart},
 };
 use std::{fmt, ops::Range};
@@ -50,11 +52,12 @@ impl ForebayStore {
         Self { client }
     }
 
-    async fn meta(&self, location: &Path) -> Result<ObjectMeta> {
+    /// The file that an object is.
+    async fn entry(&self, location: &Path) -> Result<Entry> {
         let key = key(location)?;
         let entry = self.client.stat(&key).await.map_err(|e| failed(location, e))?;
         match entry.kind {
-            EntryKind::File => meta_of(location.clone(), &entry),
+            EntryKind::File => Ok(entry),
             _ => Err(failed(
                 location,
                 Error::new(ErrorKind::NotFound, "a directory is no object"),
@@ -93,10 +96,11 @@ impl ForebayStore {
     async fn copy_content(&self, from: &Path, to: &Path, mode: Mode) -> Result<()> {
         let read = |e| failed(from, e);
         let write = |e| failed(to, e);
-        self.meta(from).await?;
+        let entry = self.entry(from).await?;
         let mut source = self.client.read_file(&key(from)?, None).await.map_err(read)?;
         let options = FileOptions {
             mode,
+            attributes: Some(entry.attributes),
             ..FileOptions::default()
         };
         let mut target = self.client.write_file(&key(to)?, options).await.map_err(write)?;
@@ -127,11 +131,12 @@ impl ObjectStore for ForebayStore {
                 return Err(failed(location, Error::new(ErrorKind::Invalid, text)));
             }
         };
-        refuse_attributes(&opts.attributes)?;
+        let attributes = attributes::of_file(location, &opts.attributes)?;
         // One token for all attempts: what is repeated after a lost answer is written once.
         let options = FileOptions {
             mode,
             if_etag,
+            attributes: Some(attributes),
             ..FileOptions::default()
         };
         let content = Bytes::from(payload);
@@ -140,10 +145,13 @@ impl ObjectStore for ForebayStore {
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        refuse_attributes(&opts.attributes)?;
+        let options = FileOptions {
+            attributes: Some(attributes::of_file(location, &opts.attributes)?),
+            ..FileOptions::default()
+        };
         let put = self
             .client
-            .write_file(&key(location)?, FileOptions::default())
+            .write_file(&key(location)?, options)
             .await
             .map_err(|e| failed(location, e))?;
         Ok(Box::new(Upload::new(location.clone(), put)))
@@ -153,7 +161,8 @@ impl ObjectStore for ForebayStore {
         if options.version.is_some() {
             return Err(not_offered("object versions"));
         }
-        let meta = self.meta(location).await?;
+        let entry = self.entry(location).await?;
+        let meta = meta_of(location.clone(), &entry)?;
         options.check_preconditions(&meta)?;
         let range = range_of(options.range.as_ref(), meta.size)?;
         let payload = if options.head || range.is_empty() {
@@ -174,7 +183,7 @@ impl ObjectStore for ForebayStore {
             payload,
             meta,
             range,
-            attributes: Attributes::default(),
+            attributes: attributes::of_object(&entry.attributes),
         })
     }
 
@@ -230,7 +239,7 @@ impl ObjectStore for ForebayStore {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         let replace = matches!(options.target_mode, RenameTargetMode::Overwrite);
-        self.meta(from).await?;
+        self.entry(from).await?;
         let rename = Rename {
             from: wire(from)?,
             to: wire(to)?,
@@ -300,14 +309,6 @@ fn range_of(asked: Option<&GetRange>, size: u64) -> Result<Range<u64>> {
             store: NAME,
             source: Box::new(e),
         }),
-    }
-}
-
-fn refuse_attributes(attributes: &Attributes) -> Result<()> {
-    if attributes.is_empty() {
-        Ok(())
-    } else {
-        Err(not_offered("attributes of an object"))
     }
 }
 

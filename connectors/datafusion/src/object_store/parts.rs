@@ -23,7 +23,7 @@ use object_store::{
     multipart::{MultipartStore, PartId},
     path::Path,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// How long a part waits for the completion.
 const PART_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -86,7 +86,11 @@ impl ForebayStore {
 
     /// Writes the object: the parts, one behind the other.
     async fn join(&self, place: &WirePath, parts: &[PartId], object: &str) -> ClientResult<PutDone> {
-        let mut object = self.client.write_file(object, FileOptions::default()).await?;
+        let options = FileOptions {
+            attributes: Some(BTreeMap::new()),
+            ..FileOptions::default()
+        };
+        let mut object = self.client.write_file(object, options).await?;
         for part in parts {
             self.copy_part(place, part, &mut object).await?;
         }

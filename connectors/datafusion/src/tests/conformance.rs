@@ -1,6 +1,4 @@
 //! The suite that object_store has for implementors, all of it.
-//!
-//! Attributes are optional there, and `put_get_attributes` passes when they are refused as the trait says.
 
 use super::support::Server;
 use crate::ForebayStore;

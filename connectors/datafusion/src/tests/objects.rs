@@ -129,16 +129,39 @@ async fn what_a_put_tells_is_the_etag_of_its_own_content() {
 }
 
 #[tokio::test]
-async fn attributes_are_refused_before_they_are_lost() {
-    let server = Server::start(false);
+async fn attributes_come_and_go_with_the_content() {
+    let server = Server::start(true);
     let store = store(&server).await;
-    let path = Path::from("typed");
-    let typed = Attributes::from_iter([(Attribute::ContentType, "text/plain")]);
-    let put = store.put_opts(&path, "x".into(), typed.clone().into()).await;
-    assert!(matches!(put, Err(Error::NotImplemented { .. })), "{put:?}");
-    let upload = store.put_multipart_opts(&path, typed.into()).await.map(drop);
-    assert!(matches!(upload, Err(Error::NotImplemented { .. })), "{upload:?}");
-    assert!(keys(&store, None).await.is_empty());
+    let path = Path::from("lake/typed");
+    let typed = Attributes::from_iter([
+        (Attribute::ContentType, "text/html; charset=utf-8"),
+        (Attribute::Metadata("colour".into()), "dark  blue"),
+    ]);
+    let of = async |path: &str| store.get(&Path::from(path)).await.unwrap().attributes;
+    store.put_opts(&path, "x".into(), typed.clone().into()).await.unwrap();
+    assert_eq!(of("lake/typed").await, typed);
+    // They go with the object, into the under-store too.
+    store.copy(&path, &Path::from("lake/copy")).await.unwrap();
+    store.rename(&path, &Path::from("lake/moved")).await.unwrap();
+    let client = server.client().await;
+    let wait = std::time::Duration::from_secs(30);
+    client.wait_persisted("/lake", wait).await.unwrap();
+    client.free("/lake").await.unwrap();
+    assert_eq!(
+        (of("lake/copy").await, of("lake/moved").await),
+        (typed.clone(), typed.clone())
+    );
+    // Whatever is written next has its own, or none.
+    let mut upload = store.put_multipart_opts(&path, typed.clone().into()).await.unwrap();
+    upload.put_part("y".into()).await.unwrap();
+    upload.complete().await.unwrap();
+    assert_eq!(of("lake/typed").await, typed);
+    store.put(&path, "z".into()).await.unwrap();
+    assert_eq!(of("lake/typed").await, Attributes::default());
+    let class = Attributes::from_iter([(Attribute::StorageClass, "cold")]);
+    let refused = store.put_opts(&path, "x".into(), class.into()).await;
+    assert!(matches!(refused, Err(Error::NotImplemented { .. })), "{refused:?}");
+    assert_eq!(content(&store, "lake/typed").await, "z");
 }
 
 #[tokio::test]
