@@ -1,5 +1,6 @@
 """The file system: names, streams, ranges, transactions, URLs; and what opens it: pandas, Polars, DuckDB, Dask, Hugging Face datasets."""
 
+import errno
 import os
 import pickle
 
@@ -70,6 +71,9 @@ class TestNames:
             fs.mkdir(f"{path}/no/parent", create_parents=False)
         with pytest.raises(forebay.FailedPrecondition):
             fs.rmdir(f"{path}/x")
+        with pytest.raises(OSError) as full:
+            fs.rmdir(f"{path}/x")
+        assert full.value.errno == errno.ENOTEMPTY
         fs.rmdir(f"{path}/x/y")
         assert fs.ls(f"{path}/x") == []
 
@@ -103,6 +107,40 @@ class TestNames:
         with fsspec.open(f"{base}/{name}", "wb") as file:
             file.write(b"1")
         assert fs.ls(path, detail=False) == [f"{path}/{name}"] and fs.cat_file(f"{path}/{name}") == b"1"
+
+
+class TestWhatIsThereInstead:
+    """Programs ask the built-in exceptions, as they do of any other file system."""
+
+    def test_a_path_that_leads_through_a_file(self, fs, client, tree):
+        under = f"{tree}/a/x"
+        assert not fs.exists(under) and not fs.isdir(under) and not fs.isfile(under) and not client.exists(under)
+        assert fs.find(under) == [] == fs.glob(f"{tree}/a/*")
+        for does in (fs.info, fs.ls, fs.cat_file, fs.mkdir, fs.rmdir, fs.size, lambda p: fs.pipe_file(p, b"1"), lambda p: fs.open(p, "rb")):
+            with pytest.raises(NotADirectoryError):
+                does(under)
+        with pytest.raises(NotADirectoryError):
+            fs.makedirs(f"{under}/y", exist_ok=True)
+
+    def test_a_directory_where_a_file_is_needed(self, fs, tree):
+        folder = f"{tree}/b"
+        for does in (fs.cat_file, fs.rm_file, lambda p: fs.open(p, "rb"), lambda p: fs.pipe_file(p, b"1")):
+            with pytest.raises(IsADirectoryError):
+                does(folder)
+        for mode in ("wb", "ab"):
+            with pytest.raises(IsADirectoryError):
+                fs.open(folder, mode).close()
+        with pytest.raises(IsADirectoryError), fs.open(folder, "wb") as file:
+            file.write(BODY)
+        with pytest.raises(FileExistsError):
+            fs.open(folder, "xb")
+
+    def test_a_file_where_a_directory_is_needed(self, fs, tree):
+        for does in (fs.mkdir, fs.makedirs, lambda p: fs.makedirs(p, exist_ok=True)):
+            with pytest.raises(FileExistsError):
+                does(f"{tree}/a")
+        with pytest.raises(NotADirectoryError):
+            fs.rmdir(f"{tree}/a")
 
 
 class TestStreams:

@@ -431,6 +431,33 @@ class TestMap:
         assert [int(dataset[k]["id"]) for k in (*range(20), 3)] == [*range(20), 3]
         assert 0 < dataset._cached <= 5 << 20 and len(dataset._cache) == 4
 
+    @pytest.mark.parametrize("size", [1, 7, 130, 300, ROWS, ROWS + 5])
+    def test_batches_by_number(self, server, parts, size):
+        dataset = MapDataset(url(server, parts), ["id", "s"], size)
+        assert len(dataset) == -(-ROWS // size)
+        items = [dataset[k] for k in range(len(dataset))]
+        assert [item["id"].tolist() for item in items] == [list(range(k, min(k + size, ROWS))) for k in range(0, ROWS, size)]
+        assert [s for item in items for s in item["s"]] == [f"row {k}" for k in range(ROWS)]
+        assert dataset[-1]["id"].tolist() == items[-1]["id"].tolist()
+        for wrong in (len(dataset), -len(dataset) - 1):
+            with pytest.raises(IndexError, match=f"{len(dataset)} batches of {size} rows"):
+                dataset[wrong]
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_shuffled_batches(self, server, parts, workers):
+        dataset = MapDataset(url(server, parts), columns=["id"], batch_size=64)
+        found = [item["id"].tolist() for item in DataLoader(dataset, batch_size=None, shuffle=True, num_workers=workers)]
+        assert sorted(map(len, found)) == [ROWS % 64] + [64] * (ROWS // 64)
+        assert sorted(sum(found, [])) == list(range(ROWS)) and sum(found, []) != list(range(ROWS))
+
+    def test_a_batch_size_of_nothing(self, server, parts):
+        for wrong in (0, -1):
+            with pytest.raises(forebay.InvalidArgument, match="at least 1"):
+                MapDataset(url(server, parts), batch_size=wrong)
+        state = MapDataset(url(server, parts), batch_size=8).state_dict()
+        with pytest.raises(forebay.FailedPrecondition, match="batch_size"):
+            MapDataset(url(server, parts)).load_state_dict(state)
+
     def test_state_is_its_version(self, server, client, parts):
         dataset = MapDataset(url(server, parts))
         client.put(parts, pa.table({"id": [-1], "s": ["late"]}))

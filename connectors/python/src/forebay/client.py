@@ -13,7 +13,7 @@ import pyarrow.flight as fl
 from .address import Address, Options
 from .commands import Task, span, task
 from .connection import Connection
-from .errors import AlreadyExists, InvalidArgument, NotFound
+from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotADirectory, NotFound
 from .files import FileReader, FileWriter, open_file, read_bytes, text_stream
 from .following import Follow
 from .reading import BYTES_AHEAD, PARALLEL, Scan, read_table
@@ -394,15 +394,19 @@ class Client:
 
         Raises:
             NotFound: there is nothing.
+            NotADirectory: the path leads through a file.
         """
-        [entry] = self.act("stat", path=path)
+        try:
+            [entry] = self.act("stat", path=path)
+        except FailedPrecondition as error:
+            raise NotADirectory(str(error)) from error  # the one state that a look can meet
         return entry
 
     def exists(self, path: str) -> bool:
         """Whether there is something."""
         try:
             self.stat(path)
-        except NotFound:
+        except (NotFound, NotADirectory):
             return False
         return True
 

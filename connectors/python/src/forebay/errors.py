@@ -8,6 +8,7 @@ This module owns the way from pyarrow's exceptions to ours. It does not retry; `
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Mapping, Sequence
 
@@ -50,6 +51,22 @@ class FailedPrecondition(ForebayError):
     """What is there is not in the state that the request needs: another schema, a session that ended, a directory that is not empty."""
 
     code = "FAILED_PRECONDITION"
+
+
+class NotADirectory(FailedPrecondition, NotADirectoryError):
+    """The path leads through a file."""
+
+
+class IsADirectory(FailedPrecondition, IsADirectoryError):
+    """There is a directory where a file is needed."""
+
+
+class NotEmpty(FailedPrecondition, OSError):
+    """The directory has entries; `errno` is `ENOTEMPTY`."""
+
+    def __init__(self, *text: object) -> None:
+        super().__init__(*text)
+        self.errno = errno.ENOTEMPTY
 
 
 class Aborted(ForebayError):

@@ -14,7 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from .connection import Connection
-from .errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from .errors import FailedPrecondition, ForebayError, InvalidArgument, IsADirectory, NotADirectory, NotFound, Unavailable
 from .reading import EndpointStream, Plan
 from .writing import PutStream, unknown_outcome
 
@@ -63,7 +63,7 @@ class FileReader(io.RawIOBase):
         self._connection, self.path, self._stat = connection, path, stat
         entry: dict[str, Any] = stat(path)
         if entry["kind"] == "dir":
-            raise IsADirectoryError(f"{path} is a directory; list it, or read it as a dataset")
+            raise IsADirectory(f"{path} is a directory; list it, or read it as a dataset")
         self.size, self._facts = int(entry["size"]), _facts(entry)
         self._at = 0
         self._stream: Iterator[pa.Buffer] | None = None
@@ -173,6 +173,7 @@ class FileWriter(io.RawIOBase):
         ack: the level; None: the server's default.
         token: idempotency key; one is made when left out.
         autocommit: False: `close()` leaves it to `commit()` or `discard()`.
+        stat: what `stat` says of a path; with it `IsADirectory` and `NotADirectory` are told apart from other preconditions.
     """
 
     def __init__(
@@ -186,9 +187,10 @@ class FileWriter(io.RawIOBase):
         ack: str | None = None,
         token: str | None = None,
         autocommit: bool = True,
+        stat: Any = None,
     ) -> None:
         super().__init__()
-        self._connection, self.path = connection, path
+        self._connection, self.path, self._stat = connection, path, stat
         keys = {"offset": offset, "if_etag": if_etag, "ack": ack, "token": token or uuid.uuid4().hex}
         self._keys = {"kind": "file", "mode": mode} | keys
         self._waiting, self._sent, self._begin = bytearray(), 0, offset or 0
@@ -233,6 +235,12 @@ class FileWriter(io.RawIOBase):
         if self._ended:
             return
         self._ended = True
+        try:
+            self._commit()
+        except FailedPrecondition as error:
+            raise self._reason(error) from None
+
+    def _commit(self) -> None:
         if self._put is None:
             content = bytes(self._waiting)
             self._connection.repeat(lambda: self._put_all(content))
@@ -259,15 +267,21 @@ class FileWriter(io.RawIOBase):
             self.discard()
 
     def _send(self, piece: memoryview) -> None:
-        if self._put is None:
-            self._put = PutStream(self._connection, self.path, _SCHEMA, self._keys)
         try:
+            if self._put is None:
+                self._put = PutStream(self._connection, self.path, _SCHEMA, self._keys)
             self._put.write(_batch(piece))
-        except BaseException:
+        except BaseException as error:
             self._ended = True
-            self._put.give_up()
+            if self._put is not None:
+                self._put.give_up()
+            if isinstance(error, FailedPrecondition):
+                raise self._reason(error) from None
             raise
         self._sent += len(piece)
+
+    def _reason(self, error: ForebayError) -> ForebayError:
+        return error if self._stat is None else reason(error, self.path, self._stat)
 
     def _put_all(self, content: bytes) -> None:
         with PutStream(self._connection, self.path, _SCHEMA, self._keys) as put:
@@ -283,6 +297,16 @@ def _batch(piece: memoryview) -> pa.RecordBatch:
     return pa.record_batch([column], schema=_SCHEMA)
 
 
+def reason(error: ForebayError, path: str, stat: Any) -> ForebayError:
+    """The exception that file systems raise, where what is at `path` explains why a file there was refused; else `error`."""
+    try:
+        return IsADirectory(str(error)) if stat(path)["kind"] == "dir" else error
+    except NotADirectory:
+        return NotADirectory(str(error))
+    except ForebayError:
+        return error
+
+
 def open_file(
     connection: Connection, path: str, mode: str, stat: Any, *, ack: str | None = None, autocommit: bool = True
 ) -> FileReader | FileWriter:
@@ -291,15 +315,15 @@ def open_file(
         case "r":
             return FileReader(connection, path, stat)
         case "w":
-            return FileWriter(connection, path, "overwrite", ack=ack, autocommit=autocommit)
+            return FileWriter(connection, path, "overwrite", ack=ack, autocommit=autocommit, stat=stat)
         case "x":
-            return FileWriter(connection, path, "create", ack=ack, autocommit=autocommit)
+            return FileWriter(connection, path, "create", ack=ack, autocommit=autocommit, stat=stat)
         case "a":
             try:
                 size = stat(path)["size"]
             except NotFound:
                 size = 0
-            return FileWriter(connection, path, "append", offset=size, ack=ack, autocommit=autocommit)
+            return FileWriter(connection, path, "append", offset=size, ack=ack, autocommit=autocommit, stat=stat)
     raise InvalidArgument(f"mode {mode!r} is none of rb, wb, ab, xb; a file is changed in the middle through a mount")
 
 

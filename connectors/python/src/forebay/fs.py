@@ -19,8 +19,8 @@ from fsspec.utils import stringify_path
 
 from .address import Address
 from .client import connect
-from .errors import AlreadyExists, FailedPrecondition, NotFound
-from .files import FileReader, FileWriter, open_file, text_stream
+from .errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotADirectory, NotEmpty, NotFound
+from .files import FileReader, FileWriter, open_file, reason, text_stream
 
 _KINDS = {"file": "file", "dir": "directory", "symlink": "link"}
 _PARALLEL = 8
@@ -41,7 +41,8 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
     Raises:
         forebay.ForebayError: each of its kinds is also the built-in exception that file systems raise: `FileNotFoundError`,
-            `FileExistsError`, `PermissionError` and so on.
+            `FileExistsError`, `NotADirectoryError`, `IsADirectoryError`, `PermissionError` and so on; a directory that is not empty is an
+            `OSError` with `ENOTEMPTY`.
     """
 
     protocol = ("forebay", "forebay+tls")
@@ -119,7 +120,7 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """What is at `path`, and under it."""
         try:
             entry = _entry(self.client.stat(path))
-        except NotFound:
+        except (NotFound, NotADirectory):
             return
         yield entry
         if entry["type"] == "directory":
@@ -146,21 +147,36 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]
     def mkdir(self, path: str, create_parents: bool = True, **_: Any) -> None:
         path = self._strip_protocol(path)
         if create_parents and (parent := self._parent(path)) != path:
-            self.client.act("mkdir", path=parent, parents=True)
-        self.client.act("mkdir", path=path)
+            try:
+                self._make(parent, parents=True)
+            except AlreadyExists as error:
+                raise NotADirectory(str(error)) from None
+        self._make(path)
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         path = self._strip_protocol(path)
         if exist_ok:
-            self.client.act("mkdir", path=path, parents=True)
+            self._make(path, parents=True)
         else:
             self.mkdir(path)
+
+    def _make(self, path: str, **how: bool) -> None:
+        try:
+            self.client.act("mkdir", path=path, **how)
+        except (FailedPrecondition, AlreadyExists) as error:
+            # A file is there, or above it.
+            raise (AlreadyExists if self.exists(path) else NotADirectory)(str(error)) from None
 
     def rmdir(self, path: str) -> None:
         path = self._strip_protocol(path)
         if not self.isdir(path):
             raise NotADirectoryError(f"{path} is no directory")
-        self.client.act("delete", path=path)
+        try:
+            self.client.act("delete", path=path)
+        except FailedPrecondition as error:
+            if next(iter(self.client.list(path, page=1)), None) is None:
+                raise
+            raise NotEmpty(str(error)) from None
 
     def rm_file(self, path: str) -> None:
         path = self._strip_protocol(path)
@@ -254,7 +270,10 @@ class ForebayFileSystem(AbstractFileSystem):  # type: ignore[misc]
             size = self.size(path)
             start, end = (at if at is None or at >= 0 else max(0, size + at) for at in (start, end))
         offset = start or 0
-        return self.client.read_bytes(path, offset, None if end is None else max(0, end - offset))
+        try:
+            return self.client.read_bytes(path, offset, None if end is None else max(0, end - offset))
+        except (FailedPrecondition, InvalidArgument) as error:
+            raise reason(error, path, self.client.stat) from None
 
     def cat_ranges(self, paths: Any, starts: Any, ends: Any, max_gap: int | None = None, on_error: str = "return", **_: Any) -> list[Any]:
         """Ranges of files, several at once. `max_gap` is not needed: ranges are asked for as they are."""

@@ -1,4 +1,4 @@
-"""`MapDataset`: rows by number, for samplers that shuffle.
+"""`MapDataset`: rows by number, or batches of them, for samplers that shuffle.
 
 A row comes in the batch that has it, so batches are kept, the least lately used given up first. Shuffling over everything wants
 `cache_bytes` above what a rank reads, or small batches; where neither is to be had, read with `IterableDataset` and shuffle in a buffer.
@@ -17,18 +17,22 @@ import torch.utils.data
 
 from ..address import split_url
 from ..client import connect
-from ..errors import FailedPrecondition
+from ..errors import FailedPrecondition, InvalidArgument
 from ..reading import EndpointStream, Plan
 from . import tensors
+from .batches import exactly
 from .place import in_worker
 
 
 class MapDataset(torch.utils.data.Dataset):  # type: ignore[misc]
-    """The rows of a version by number; an item is a dict of column to tensor. Ranks are the sampler's business: `DistributedSampler`.
+    """The rows of a version by number, or batches of them; an item is a dict of column to tensor. Ranks are the sampler's business:
+    `DistributedSampler`.
 
     Args:
         url: `"forebay://host:port/features/day=1"`, or a bare path on the server of `FOREBAY_ADDR`.
         columns: names; None: all.
+        batch_size: rows in an item, of which the last has what is left: item k begins with row `k * batch_size`. With `DataLoader` give it
+            `batch_size=None`. None: an item is one row.
         version: a published version; None: the newest when this is made.
         filter: SQL expression; the rows that it leaves are read into memory when the first is wanted.
         cache_bytes: bytes of batches that are kept, in each process; 1 GiB unless given.
@@ -36,62 +40,83 @@ class MapDataset(torch.utils.data.Dataset):  # type: ignore[misc]
 
     Raises:
         NotFound: there is no such dataset or version.
-        IndexError: no such row.
-        InvalidArgument: a null that no tensor can hold.
+        IndexError: no such item.
+        InvalidArgument: a null that no tensor can hold; a `batch_size` below 1.
     """
 
     def __init__(
         self,
         url: str,
         columns: Sequence[str] | None = None,
+        batch_size: int | None = None,
         *,
         version: int | None = None,
         filter: str | None = None,
         cache_bytes: int = 1 << 30,
         **connection: Any,
     ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise InvalidArgument(f"batch_size is {batch_size}; it is at least 1, or None for rows")
         server, self.path = split_url(url)
         self.client = connect(server, **connection)
         self.columns, self.filter, self.cache_bytes = None if columns is None else list(columns), filter, cache_bytes
+        self.batch_size = batch_size
         self._settle(version)
 
     def __len__(self) -> int:
-        """Rows."""
-        return self._ends[-1] if self._ends else 0
+        """Items: rows, or batches of them."""
+        return -(-self._rows() // (self.batch_size or 1))
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return self.__getitems__([row])[0]
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        return self.__getitems__([item])[0]
 
-    def __getitems__(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows; PyTorch asks so for a whole batch. Each batch that has some of them is read once."""
+    def __getitems__(self, items: Sequence[int]) -> list[dict[str, Any]]:
+        """Several items; PyTorch asks so for a whole batch. Each stored batch that has some of their rows is read once."""
         count = len(self)
-        wanted = [int(row) + count if row < 0 else int(row) for row in rows]
-        if wrong := [row for row in wanted if not 0 <= row < count]:
-            raise IndexError(f"{self.path} has {count} rows, and no row {wrong[0]}")
+        wanted = [int(item) + count if item < 0 else int(item) for item in items]
+        if wrong := [item for item in wanted if not 0 <= item < count]:
+            kind = "rows" if self.batch_size is None else f"batches of {self.batch_size} rows"
+            raise IndexError(f"{self.path} has {count} {kind}, and none with the number {wrong[0]}")
+        size, rows = self.batch_size or 1, self._rows()
         found: dict[int, dict[str, Any]] = {}
-        for batch, group in itertools.groupby(sorted(set(wanted)), lambda row: bisect.bisect_right(self._ends, row)):
-            content, begin = self._batch(batch), self._ends[batch - 1] if batch else 0
-            for row in group:
-                one = tensors.columns(content.slice(row - begin, 1))
-                found[row] = next(tensors.rows(one, 1, in_worker()))
-        return [found[row] for row in wanted]
+        for item in sorted(set(wanted)):  # so that one kept batch is enough to read each once
+            [batch] = exactly(self._slices(item * size, min(item * size + size, rows)), size)
+            converted = tensors.columns(batch)
+            if self.batch_size is None:
+                found[item] = next(tensors.rows(converted, 1, in_worker()))
+            else:
+                found[item] = tensors.owned(converted) if in_worker() else converted
+        return [found[item] for item in wanted]
 
     def state_dict(self) -> dict[str, Any]:
         """Which rows the numbers mean. Where a sampler stands is the sampler's to say."""
-        return {"path": self.path, "version": self.version}
+        size = {} if self.batch_size is None else {"batch_size": self.batch_size}
+        return {"path": self.path, "version": self.version, **size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to the version that `state` was of.
 
         Raises:
-            FailedPrecondition: the state is of another dataset.
+            FailedPrecondition: the state is of another dataset, or counts in batches of another size.
         """
-        if state.get("path") != self.path:
-            raise FailedPrecondition(f"this state is of {state.get('path')!r}; the dataset is {self.path!r}")
+        of, here = (state.get("path"), state.get("batch_size")), (self.path, self.batch_size)
+        if of != here:
+            raise FailedPrecondition(f"this state is of (path, batch_size) = {of}; the dataset is of {here}")
         if state["version"] != self.version:
             self._settle(state["version"])
 
     # ---- batches
+
+    def _rows(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def _slices(self, start: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Rows `start` to `end`, a piece of each batch that has some."""
+        while start < end:
+            number = bisect.bisect_right(self._ends, start)
+            begin, stop = self._ends[number - 1] if number else 0, min(end, self._ends[number])
+            yield self._batch(number).slice(start - begin, stop - start)
+            start = stop
 
     def _settle(self, version: int | None) -> None:
         plan = self._plan(columns=[], version=version)
