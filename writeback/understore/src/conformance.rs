@@ -5,6 +5,7 @@
 use crate::{
     Expect, Found, PartId, StoreError, UnderStore, UnderStoreRef, Validator, Write,
     attributes::{MODE, MTIME, XATTRS},
+    local::{HIDDEN, is_hidden},
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -28,6 +29,7 @@ pub async fn run(store: UnderStoreRef) {
     );
     clear(store).await;
     what_was_put_is_found_and_read(store, capabilities.metadata).await;
+    a_peek_is_a_head(store).await;
     attributes_change_and_the_bytes_stay(store).await;
     expectations_hold(store).await;
     a_read_never_mixes_versions(store).await;
@@ -37,6 +39,7 @@ pub async fn run(store: UnderStoreRef) {
     directories_come_and_go(store).await;
     an_object_does_not_hide_a_directory_of_its_name(store).await;
     odd_names_and_bad_keys(store).await;
+    at_keys_of_ours_there_is_nothing(store).await;
     absence_is_not_an_error_where_it_is_fine(store).await;
     clear(store).await;
     assert_eq!(
@@ -102,6 +105,34 @@ async fn clear(store: &dyn UnderStore) {
     }
     for folder in seen.iter().rev() {
         store.remove_dir(folder).await.expect("remove_dir");
+    }
+}
+
+/// What `peek` says is what `head` says; the bytes that come with it are the object's, and all of them.
+async fn a_peek_is_a_head(store: &dyn UnderStore) {
+    let mut wanted = write("peeked/small", 5, "its-token", Expect::Absent);
+    wanted.attributes = vec![(MODE.into(), "640".into())];
+    let bytes = Bytes::from_static(b"bytes");
+    store.put(&wanted, vec![bytes.clone()]).await.expect("put");
+    put(store, "peeked/empty", b"", Expect::Absent).await.expect("put");
+    for (name, bytes_max, whole) in [
+        ("peeked/small", 4, &b""[..]),
+        ("peeked/small", 5, b"bytes"),
+        ("peeked/small", 1 << 18, b"bytes"),
+        ("peeked/empty", 5, b""),
+        ("peeked", 5, b""),
+        ("peeked/nothing", 5, b""),
+        ("nothing", 5, b""),
+    ] {
+        let head = store.head(&key(name)).await.expect("head");
+        let peeked = store.peek(&key(name), bytes_max).await.expect("peek");
+        let (found, bytes) = peeked.map(|peeked| (peeked.found, peeked.bytes)).unzip();
+        assert_eq!(found, head, "{name}");
+        if let Some(bytes) = bytes.flatten() {
+            assert_eq!(bytes, whole, "{name} of at most {bytes_max}");
+            let size = head.map(|head| head.size);
+            assert_eq!(size, Some(bytes.len() as u64), "{name} of at most {bytes_max}");
+        }
     }
 }
 
@@ -469,6 +500,44 @@ async fn odd_names_and_bad_keys(store: &dyn UnderStore) {
             "make_dir of {bad}"
         );
     }
+}
+
+/// What keeps the store's own things at the root of a mount is a name like any other below it.
+async fn at_keys_of_ours_there_is_nothing(store: &dyn UnderStore) {
+    for ours in [HIDDEN, ".forebay-tmp/below", ".forebay-probe", ".forebay-probe-x/below"] {
+        assert_eq!(store.head(ours).await.expect(ours), None, "head of {ours}");
+        assert_eq!(store.peek(ours, 5).await.expect(ours), None, "peek of {ours}");
+        let rows: Vec<_> = store.list(ours, None).try_collect().await.expect(ours);
+        assert_eq!(rows, [], "list of {ours}");
+        let wanted = Write {
+            key: ours.into(),
+            ..write("", 1, "t", Expect::Absent)
+        };
+        let put = store.put(&wanted, vec![Bytes::from_static(b"1")]).await;
+        assert!(matches!(put, Err(StoreError::Refused(_))), "put of {ours}: {put:?}");
+        let started = store.start(&wanted).await;
+        assert!(
+            matches!(started, Err(StoreError::Refused(_))),
+            "start of {ours}: {started:?}"
+        );
+        let made = store.make_dir(ours).await;
+        assert!(
+            matches!(made, Err(StoreError::Refused(_))),
+            "make_dir of {ours}: {made:?}"
+        );
+        let deleted = store.delete(ours, &Expect::Any).await;
+        assert!(
+            matches!(deleted, Err(StoreError::Refused(_))),
+            "delete of {ours}: {deleted:?}"
+        );
+        store.remove_dir(ours).await.expect(ours);
+    }
+    let root: Vec<_> = store.list("", None).try_collect().await.expect("list");
+    assert!(root.iter().all(|row| !is_hidden(&row.name)), "{root:?}");
+    let name = format!("deep/{HIDDEN}");
+    put(store, &name, b"1", Expect::Absent).await.expect("put");
+    assert!(store.head(&key(&name)).await.expect("head").is_some());
+    assert_eq!(names(store, "deep", None).await, [HIDDEN]);
 }
 
 async fn absence_is_not_an_error_where_it_is_fine(store: &dyn UnderStore) {

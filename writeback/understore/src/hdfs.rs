@@ -56,7 +56,9 @@ use crate::{
     Write,
     address::{self, HdfsAddress},
     attributes::{GID, MODE, MTIME, UID},
-    join, parent_and_name,
+    join,
+    local::visible,
+    parent_and_name,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -285,12 +287,16 @@ impl UnderStore for Hdfs {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        self.shared.head(checked(key)?).await
+        match visible(key)? {
+            Some(key) => self.shared.head(key).await,
+            None => Ok(None),
+        }
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let listing = match checked(key) {
-            Ok(key) => Listing::new(Arc::clone(&self.shared), key, after),
+        let listing = match visible(key) {
+            Ok(None) => return futures::stream::empty().boxed(),
+            Ok(Some(key)) => Listing::new(Arc::clone(&self.shared), key, after),
             Err(error) => return futures::stream::iter([Err(error)]).boxed(),
         };
         let chunks = futures::stream::unfold(Some(listing), |listing| async {
@@ -362,7 +368,10 @@ impl UnderStore for Hdfs {
     }
 
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
-        self.shared.remove_dir(checked(key)?).await
+        match visible(key)? {
+            Some(key) => self.shared.remove_dir(key).await,
+            None => Ok(()),
+        }
     }
 }
 

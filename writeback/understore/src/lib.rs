@@ -53,6 +53,21 @@ pub struct Found {
     pub is_dir: bool,
 }
 
+/// What is at a key, perhaps with its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// What it is.
+    pub found: Found,
+    /// All bytes of a small object.
+    pub bytes: Option<Bytes>,
+}
+
+impl From<Found> for Peeked {
+    fn from(found: Found) -> Self {
+        Self { found, bytes: None }
+    }
+}
+
 /// One name of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -151,8 +166,14 @@ pub trait UnderStore: Debug + Send + Sync {
     fn read_only(&self) -> bool;
     /// Finds out what the store honours. Leaves nothing behind.
     async fn probe(&self) -> Result<Capabilities, StoreError>;
-    /// What is at `key`: an object, a directory (also one that only exists by what lies under it), or None.
+    /// What is at `key`: an object, a directory (also one that only exists by what lies under it), or None. At a key that is ours there
+    /// is nothing for anybody: `head`, `peek`, `list` and `remove_dir` say so, and what would write or delete is `Refused`.
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError>;
+    /// The same, and with it the bytes of an object of at most `bytes_max` where the store tells both in one answer.
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        let _ = bytes_max;
+        Ok(self.head(key).await?.map(Peeked::from))
+    }
     /// The names directly in directory `key` greater than `after`, in byte order, as they arrive. On an object store one name may be
     /// an object and a directory: it comes twice then, the object first, so that whoever clears up sees both.
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>>;

@@ -5,8 +5,8 @@
 //! request, however many pages it takes; a store that answers a call by several requests of its own (HDFS) pays for one.
 
 use crate::{
-    Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UnderStoreRef, UploadId, Validator,
-    Write,
+    Capabilities, Expect, Found, Listed, PartId, Peeked, StoreError, StoreKey, UnderStore, UnderStoreRef, UploadId,
+    Validator, Write,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -121,6 +121,15 @@ impl UnderStore for Limited {
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
         self.pay(0).await;
         self.inner.head(key).await
+    }
+
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        self.pay(0).await;
+        // Bytes that nobody asked for are not worth waiting for.
+        match self.buckets.bytes.is_some() {
+            true => Ok(self.inner.head(key).await?.map(Peeked::from)),
+            false => self.inner.peek(key, bytes_max).await,
+        }
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {

@@ -5,8 +5,8 @@
 //! `user.forebay.token` where the file system has such; elsewhere only size and mtime tell what is ours.
 //! The validator is mtime, size and inode: a rewrite in place changes the first, a replacement the last.
 //!
-//! Symbolic links below the folder are neither shown nor followed, so nothing outside can be reached. Names that are not UTF-8
-//! are not shown. `Expect::Absent` is atomic; `Expect::Match` is checked just before the rename (or unlink), with a window of
+//! Symbolic links below the folder are neither shown nor followed, so nothing outside can be reached; what is to be written under the
+//! name of one, or of a pipe or device, is refused. Names that are not UTF-8 are not shown. `Expect::Absent` is atomic; `Expect::Match` is checked just before the rename (or unlink), with a window of
 //! microseconds in which another writer would be overwritten.
 
 mod sys;
@@ -17,7 +17,7 @@ use crate::{
     Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
     attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs, encode_xattrs, travels},
     check_key,
-    objects::fresh_id,
+    objects::{PROBE, fresh_id},
     parent_and_name,
 };
 use async_trait::async_trait;
@@ -27,11 +27,11 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
-    fs::{self, File, FileTimes, Metadata, OpenOptions},
+    fs::{self, File, FileTimes, FileType, Metadata, OpenOptions},
     io::{self, Write as _},
     ops::Range,
     os::fd::AsRawFd,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -99,14 +99,17 @@ impl UnderStore for Local {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        let key = checked(key)?;
+        let Some(key) = visible(key)?.map(str::to_owned) else {
+            return Ok(None);
+        };
         self.blocking(move |folder| folder.head(&key)).await
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
-        let pass = match checked(key) {
-            Ok(key) => Pass {
-                key,
+        let pass = match visible(key) {
+            Ok(None) => return futures::stream::empty().boxed(),
+            Ok(Some(key)) => Pass {
+                key: key.to_owned(),
                 names: VecDeque::new(),
                 after: after.map(str::to_owned),
                 more: true,
@@ -200,7 +203,9 @@ impl UnderStore for Local {
     }
 
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
-        let key = checked(key)?;
+        let Some(key) = visible(key)?.map(str::to_owned) else {
+            return Ok(());
+        };
         self.blocking(move |folder| folder.remove_dir(&key)).await
     }
 }
@@ -211,13 +216,26 @@ fn checked(key: &str) -> Result<String, StoreError> {
     Ok(key.to_owned())
 }
 
-/// Whether `key` may be one and does not lie in the hidden folder.
+/// Whether a key has a name of ours at the mount's root, or lies below one. Nothing is there for others, whatever is, in every store.
+pub(crate) fn is_hidden(key: &str) -> bool {
+    let name = key.split('/').next().unwrap_or_default();
+    name == HIDDEN || name.starts_with(PROBE)
+}
+
+/// Whether `key` may be one and is not ours: something can be put there, or taken away.
 pub(crate) fn check_visible(key: &str) -> Result<(), StoreError> {
-    check_key(key)?;
-    if key.split('/').next() == Some(HIDDEN) {
-        return Err(StoreError::Refused(format!("{key}: {HIDDEN} is Forebay's own")));
+    match visible(key)? {
+        Some(_) => Ok(()),
+        None => Err(StoreError::Refused(format!(
+            "{key}: {HIDDEN} and names that begin with {PROBE} are Forebay's own at the root of a mount; use another name"
+        ))),
     }
-    Ok(())
+}
+
+/// The key, when it may be one; `None`: it is ours, and nothing is there.
+pub(crate) fn visible(key: &str) -> Result<Option<&str>, StoreError> {
+    check_key(key)?;
+    Ok((!is_hidden(key)).then_some(key))
 }
 
 /// The file name in the hidden folder that an upload id is; it came from outside this process's memory.
@@ -249,6 +267,17 @@ fn error(key: &str, doing: &str, error: &io::Error) -> StoreError {
             | libc::EFBIG,
         ) => StoreError::Refused(text),
         _ => StoreError::Unavailable(text),
+    }
+}
+
+/// What something is that is neither file nor folder.
+fn kind_not_shown(of: FileType) -> Option<&'static str> {
+    match () {
+        () if of.is_file() || of.is_dir() => None,
+        () if of.is_symlink() => Some("a symbolic link"),
+        () if of.is_fifo() => Some("a pipe"),
+        () if of.is_socket() => Some("a socket"),
+        () => Some("a device"),
     }
 }
 
@@ -419,8 +448,11 @@ impl Folder {
     }
 
     fn list_some(&self, mut pass: Pass) -> Result<(Vec<Listed>, Option<Pass>), StoreError> {
-        let folder =
-            sys::open_folder_below(&self.root()?, &pass.key).map_err(|e| error(&pass.key, "open folder", &e))?;
+        let folder = sys::open_folder_below(&self.root()?, &pass.key).map_err(|e| match e.raw_os_error() {
+            // A file or a symbolic link has the name, or one on the way there: no folder is there, as `head` says too.
+            Some(libc::ENOTDIR | libc::ELOOP) => StoreError::NotFound(pass.key.clone()),
+            _ => error(&pass.key, "open folder", &e),
+        })?;
         if pass.names.is_empty() {
             if !pass.more {
                 return Ok((Vec::new(), None));
@@ -587,6 +619,18 @@ impl Folder {
             .map_err(|e| error(key, "sync", &e))
     }
 
+    /// `Refused` where something that is not shown has the name of a file or folder to come: nothing that we do takes it out of the way.
+    fn refuse_other(&self, folder: &File, name: &str, key: &str) -> Result<(), StoreError> {
+        let there = fs::symlink_metadata(sys::path_in(folder, name)).ok();
+        match there.and_then(|metadata| kind_not_shown(metadata.file_type())) {
+            Some(kind) => Err(StoreError::Refused(format!(
+                "{key}: {name:?} is {kind} in {}, not a file or folder; remove or rename it there",
+                self.path.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     fn expect(&self, key: &str, expect: &Expect) -> Result<(), StoreError> {
         let there = match expect {
             Expect::Any => return Ok(()),
@@ -597,6 +641,12 @@ impl Folder {
             (Expect::Match(_), None) => false,
             _ => there.is_none(),
         };
+        if *expect == Expect::Absent
+            && holds
+            && let Ok((folder, name)) = self.parent(key)
+        {
+            self.refuse_other(&folder, name, key)?;
+        }
         if holds {
             Ok(())
         } else {
@@ -669,7 +719,10 @@ impl Folder {
                     folder.sync_all().map_err(|e| error(key, "sync the folder of", &e))?;
                     sys::open_folder_below(&folder, name).map_err(|e| error(key, "open folder", &e))?
                 }
-                Err(e) => return Err(error(key, "make folder", &e)),
+                Err(e) => {
+                    self.refuse_other(&folder, name, key)?;
+                    return Err(error(key, "make folder", &e));
+                }
             };
         }
         Ok(folder)
@@ -756,7 +809,7 @@ fn names_after(folder: &File, key: &str, after: Option<&str>) -> Result<(VecDequ
         let Ok(name) = entry.file_name().into_string() else {
             continue;
         };
-        let hidden = key.is_empty() && name == HIDDEN;
+        let hidden = key.is_empty() && is_hidden(&name);
         if hidden || after.is_some_and(|after| name.as_str() <= after) {
             continue;
         }

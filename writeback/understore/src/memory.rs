@@ -3,8 +3,8 @@
 //! It owns no clock and no randomness of its own: given the same seed and the same calls it gives the same answers.
 
 use crate::{
-    Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
-    check_key,
+    Capabilities, Expect, Found, Listed, PartId, Peeked, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
+    check_key, local::check_visible,
 };
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -284,7 +284,18 @@ impl Memory {
         key: &str,
         effect: impl FnOnce(&mut State, i64) -> Result<T, StoreError> + Send,
     ) -> Result<T, StoreError> {
-        check_key(key)?;
+        match call {
+            Call::Put
+            | Call::Start
+            | Call::Part
+            | Call::Complete
+            | Call::SetAttributes
+            | Call::Delete
+            | Call::MakeDir => {
+                check_visible(key)?;
+            }
+            _ => check_key(key)?,
+        }
         if let Some(weather) = &self.weather {
             weather
                 .clock
@@ -564,6 +575,18 @@ impl UnderStore for Memory {
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
         self.call(Call::Head, key, |state, _| Ok(state.find(key))).await
+    }
+
+    /// One call, and with it the faults, of `Head`.
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        let peek = |state: &mut State, _: i64| {
+            let small = |found: &Found| !found.is_dir && found.size <= bytes_max;
+            Ok(state.find(key).map(|found| Peeked {
+                bytes: small(&found).then(|| state.objects[key].bytes.clone()),
+                found,
+            }))
+        };
+        self.call(Call::Head, key, peek).await
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {

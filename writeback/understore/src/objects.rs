@@ -1,7 +1,8 @@
 //! An object store as an under-store: one object per file, under its own name, over any flat space of keys ([`Bucket`]).
 //!
 //! Our token, POSIX attributes and mtime travel as user metadata. A directory exists by what lies under it; an empty one is a
-//! zero-byte key that ends in `/`. Names that begin with [`PROBE`], and the folder [`HIDDEN`], are ours and shown in no listing.
+//! zero-byte key that ends in `/`. At the mount's root, names that begin with [`PROBE`] and the folder of what is staged are ours:
+//! nothing is there for others.
 //!
 //! Conditions: what a store honours is found by trying ([`UnderStore::probe`]), never from its name or version. Every write asks
 //! `HEAD` first, and the bucket sends the condition too where the probe saw it work. Where it did not, whoever writes the key between
@@ -16,10 +17,11 @@ pub(crate) mod staging;
 
 use self::listing::Listing;
 use crate::{
-    Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UploadId, Validator, Write, address,
+    Capabilities, Expect, Found, Listed, PartId, Peeked, StoreError, StoreKey, UnderStore, UploadId, Validator, Write,
+    address,
     attributes::XATTRS,
     check_key, join,
-    local::{HIDDEN, check_visible},
+    local::{check_visible, is_hidden, visible},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,7 +37,7 @@ use std::{
 pub(crate) const TOKEN: &str = "forebay-token";
 
 /// What the keys begin with that a probe writes and removes, below the mount's URL.
-const PROBE: &str = ".forebay-probe";
+pub(crate) const PROBE: &str = ".forebay-probe";
 /// What a probe left behind that was killed is removed at this age: no probe takes so long.
 const PROBE_AGE: Duration = Duration::from_secs(3600);
 
@@ -46,6 +48,11 @@ pub(crate) trait Bucket: std::fmt::Debug + Send + Sync + 'static {
     async fn probe(&self, scratch: &str) -> Result<Capabilities, StoreError>;
     /// The object at `key`.
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError>;
+    /// The same, with its bytes if they are few and come in the same answer.
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        let _ = bytes_max;
+        Ok(self.head(key).await?.map(Peeked::from))
+    }
     /// A page of keys in byte order.
     async fn page(&self, ask: &PageAsk<'_>) -> Result<Page, StoreError>;
     /// Exactly `range`, which is not empty, of the object that has `validator`; `Changed` when it has another.
@@ -152,6 +159,12 @@ impl<B: Bucket> Shared<B> {
         Ok(if full.is_empty() { full } else { format!("{full}/") })
     }
 
+    /// The directory at `key`, which no object is.
+    async fn head_directory(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        let any = self.any_below(&self.below(key)?).await?;
+        Ok((any || key.is_empty()).then(directory))
+    }
+
     /// Whether any key begins with `prefix`.
     async fn any_below(&self, prefix: &str) -> Result<bool, StoreError> {
         let mut token: Option<String> = None;
@@ -248,11 +261,6 @@ fn directory() -> Found {
     }
 }
 
-/// Whether a name is ours and no one else's business.
-fn is_hidden(name: &str) -> bool {
-    name.starts_with(PROBE) || name == HIDDEN
-}
-
 /// Sixteen random bytes as text: for names that nobody else may have.
 pub(crate) fn fresh_id() -> Result<String, StoreError> {
     let mut bytes = [0; 16];
@@ -334,20 +342,35 @@ impl<B: Bucket> UnderStore for Objects<B> {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
+        if visible(key)?.is_none() {
+            return Ok(None);
+        }
         let full = self.shared.full(key)?;
         if !key.is_empty()
             && let Some(found) = self.shared.bucket.head(&full).await?
         {
             return Ok(Some(found));
         }
-        let below = self.shared.below(key)?;
-        let any = self.shared.any_below(&below).await?;
-        Ok((any || key.is_empty()).then(directory))
+        self.shared.head_directory(key).await
+    }
+
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        if visible(key)?.is_none() {
+            return Ok(None);
+        }
+        let full = self.shared.full(key)?;
+        if !key.is_empty()
+            && let Some(peeked) = self.shared.bucket.peek(&full, bytes_max).await?
+        {
+            return Ok(Some(peeked));
+        }
+        Ok(self.shared.head_directory(key).await?.map(Peeked::from))
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
         let below = match self.shared.below(key) {
             Ok(below) => below,
+            Err(_) if is_hidden(key) => return futures::stream::empty().boxed(),
             Err(error) => return futures::stream::iter([Err(error)]).boxed(),
         };
         let listing = Listing::new(Arc::clone(&self.shared), below, after);
@@ -452,6 +475,9 @@ impl<B: Bucket> UnderStore for Objects<B> {
     }
 
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
+        if visible(key)?.is_none() {
+            return Ok(());
+        }
         let below = self.shared.below(key)?;
         let mut marked = false;
         let mut token: Option<String> = None;
@@ -482,10 +508,9 @@ impl<B: Bucket> UnderStore for Objects<B> {
 /// A listing's tables by name: an object comes before the directory of its name.
 type Names = BTreeMap<(String, bool), Found>;
 
-/// The name that `key` is in the directory whose keys begin with `below`; none for its own marker, for what no path can say, and for
-/// what is ours.
+/// The name that `key` is in the directory whose keys begin with `below`; none for its own marker, and for what no path can say.
 fn name_in<'k>(below: &str, key: &'k str) -> Option<&'k str> {
     let name = key.strip_prefix(below)?;
     let plain = check_key(name).is_ok() && !name.is_empty() && !name.contains('/');
-    (plain && !is_hidden(name)).then_some(name)
+    plain.then_some(name)
 }

@@ -42,8 +42,8 @@ mod log;
 
 use self::log::{Log, Wanted, holds};
 use crate::{
-    Capabilities, Expect, Found, Listed, PartId, StoreError, StoreKey, UnderStore, UnderStoreRef, UploadId, Validator,
-    Write, check_key, join,
+    Capabilities, Expect, Found, Listed, PartId, Peeked, StoreError, StoreKey, UnderStore, UnderStoreRef, UploadId,
+    Validator, Write, check_key, join, local::is_hidden,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -108,7 +108,7 @@ impl Packed {
             Expect::Any => false,
         };
         let fits = format::record_bytes(&write.key, &write.token, &write.attributes).is_some();
-        if !expected || !fits || write.size > PACKED_BYTES_MAX || is_ours(&write.key) {
+        if !expected || !fits || write.size > PACKED_BYTES_MAX || is_ours(&write.key) || is_hidden(&write.key) {
             return Ok(false);
         }
         self.log.look(false).await?;
@@ -169,6 +169,37 @@ impl Packed {
         })
     }
 
+    /// What is at `key`, with the bytes of an object of at most so many where they are wanted.
+    async fn look(&self, key: &str, bytes_max: Option<u64>) -> Result<Option<Peeked>, StoreError> {
+        let own = async || match bytes_max {
+            Some(bytes_max) => self.store.peek(key, bytes_max).await,
+            None => Ok(self.store.head(key).await?.map(Peeked::from)),
+        };
+        if key.is_empty() {
+            return own().await;
+        }
+        check_key(key)?;
+        if is_ours(key) {
+            return Ok(None);
+        }
+        // In this order: a file that goes from a pack to its own name meanwhile is seen at one of them.
+        let looked = self.log.look(false).await;
+        let (file, below) = {
+            let packs = self.log.packs();
+            (packs.file(key), packs.any_below(key))
+        };
+        let there = own().await?;
+        if there.as_ref().is_some_and(|there| !there.found.is_dir) {
+            if let Some(lies) = file {
+                self.log.note_hidden(key, index::validator(&lies.meta.token));
+            }
+            return Ok(there);
+        }
+        looked?;
+        let packed = file.map(|lies| index::found(&lies.meta).into());
+        Ok(packed.or(there).or_else(|| below.then(|| index::directory().into())))
+    }
+
     /// What is packed under this key is over, whatever it is.
     async fn bury(&self, key: &str) -> Result<(), StoreError> {
         if self.holds(key) {
@@ -179,7 +210,7 @@ impl Packed {
 }
 
 /// Whether a key is the packs' folder or in it.
-fn is_ours(key: &str) -> bool {
+pub(crate) fn is_ours(key: &str) -> bool {
     key.strip_prefix(FOLDER)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -214,29 +245,11 @@ impl UnderStore for Packed {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        if key.is_empty() {
-            return self.store.head(key).await;
-        }
-        check_key(key)?;
-        if is_ours(key) {
-            return Ok(None);
-        }
-        // In this order: a file that goes from a pack to its own name meanwhile is seen at one of them.
-        let looked = self.log.look(false).await;
-        let (file, below) = {
-            let packs = self.log.packs();
-            (packs.file(key), packs.any_below(key))
-        };
-        let there = self.store.head(key).await?;
-        if there.as_ref().is_some_and(|found| !found.is_dir) {
-            if let Some(lies) = file {
-                self.log.note_hidden(key, index::validator(&lies.meta.token));
-            }
-            return Ok(there);
-        }
-        looked?;
-        let packed = file.map(|lies| index::found(&lies.meta));
-        Ok(packed.or(there).or_else(|| below.then(index::directory)))
+        Ok(self.look(key, None).await?.map(|peeked| peeked.found))
+    }
+
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        self.look(key, Some(bytes_max)).await
     }
 
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
@@ -370,8 +383,10 @@ impl UnderStore for Packed {
     }
 
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
-        check_not_ours(key)?;
         check_key(key)?;
+        if is_ours(key) {
+            return Ok(());
+        }
         self.log.look(false).await?;
         if self.log.packs().any_below(key) {
             return Err(StoreError::Changed(format!("{key}: not empty")));

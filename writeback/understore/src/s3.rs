@@ -8,7 +8,7 @@ mod xml;
 
 use self::wire::{Answer, Ask, Wire};
 use crate::{
-    Capabilities, Expect, Found, PartId, Settings, StoreError, UnderStoreRef, UploadId, Validator, Write,
+    Capabilities, Expect, Found, PartId, Peeked, Settings, StoreError, UnderStoreRef, UploadId, Validator, Write,
     address::{self, S3Address},
     exchange::{self, exactly, range_header, unquoted},
     join,
@@ -239,12 +239,10 @@ impl S3 {
     }
 }
 
-fn found_in(full: &str, answer: &Answer) -> Result<Found, StoreError> {
-    let bad = |what: &str| StoreError::Damaged(format!("{full}: HEAD answered without a usable {what}"));
-    let size = answer
-        .header("content-length")
-        .and_then(|len| len.parse().ok())
-        .ok_or_else(|| bad("length"))?;
+/// What the head of an answer says of an object, whose size it says by `size`.
+fn found_in(full: &str, answer: &Answer, size: Option<&str>) -> Result<Found, StoreError> {
+    let bad = |what: &str| StoreError::Damaged(format!("{full}: answered without a usable {what}"));
+    let size = size.and_then(|size| size.parse().ok()).ok_or_else(|| bad("length"))?;
     let modified = answer
         .header("last-modified")
         .and_then(|date| DateTime::parse_from_rfc2822(date).ok());
@@ -312,10 +310,36 @@ impl Bucket for S3 {
             ..Ask::default()
         };
         match self.wire.ask(ask).await {
-            Ok(answer) => found_in(key, &answer).map(Some),
+            Ok(answer) => found_in(key, &answer, answer.header("content-length")).map(Some),
             Err(StoreError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        let ask = Ask {
+            key,
+            headers: vec![(header::RANGE, range_header(&(0..bytes_max)))],
+            answer_bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            ..Ask::default()
+        };
+        let answer = match self.wire.ask(ask).await {
+            Ok(answer) => answer,
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            // Of an empty object there is no range, and who answers with more does not know ranges.
+            Err(StoreError::Changed(_) | StoreError::Damaged(_)) => {
+                return Ok(self.head(key).await?.map(Peeked::from));
+            }
+            Err(error) => return Err(error),
+        };
+        let told = answer.header("content-range").and_then(|told| told.split_once('/'));
+        let size = told.map(|(_, size)| size).or_else(|| answer.header("content-length"));
+        let found = found_in(key, &answer, size)?;
+        let bytes = match found.size <= bytes_max {
+            true => Some(exactly(key, answer, &(0..found.size))?),
+            false => None,
+        };
+        Ok(Some(Peeked { found, bytes }))
     }
 
     async fn page(&self, ask: &PageAsk<'_>) -> Result<Page, StoreError> {

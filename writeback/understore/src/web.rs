@@ -18,6 +18,8 @@ use crate::{
     check_key,
     credentials::{self, Credentials, Keys},
     exchange::{self, Begun, Exchange, exactly, header, range_header},
+    local::is_hidden,
+    packs,
 };
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -152,6 +154,9 @@ impl Shared {
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
         check_key(key)?;
+        if is_ours(key) {
+            return Ok(None);
+        }
         if key.is_empty() {
             return Ok(Some(directory()));
         }
@@ -281,6 +286,11 @@ impl Shared {
     }
 }
 
+/// Whether a key is of what a Forebay keeps for itself in the folder that the server shows.
+fn is_ours(key: &str) -> bool {
+    is_hidden(key) || packs::is_ours(key)
+}
+
 fn refused<T>(url: &str) -> Result<T, StoreError> {
     Err(StoreError::Refused(format!(
         "{url}: a web server is read, never written"
@@ -324,10 +334,14 @@ impl UnderStore for Web {
         if let Err(error) = check_key(key) {
             return futures::stream::iter([Err(error)]).boxed();
         }
+        if is_ours(key) {
+            return futures::stream::empty().boxed();
+        }
         let (shared, key, after) = (Arc::clone(&self.shared), key.to_owned(), after.map(str::to_owned));
         let rows = async move {
             let mut names = shared.names(&key).await?;
             names.retain(|(name, _)| after.as_ref().is_none_or(|after| name > after));
+            names.retain(|(name, _)| !key.is_empty() || !is_ours(name));
             let rows = futures::stream::iter(names).map(move |(name, is_dir)| {
                 let (shared, key) = (Arc::clone(&shared), crate::join(&key, &name));
                 async move {

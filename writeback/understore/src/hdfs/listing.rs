@@ -4,7 +4,7 @@
 //! page keeps the listing for that.
 
 use super::{Shared, found, name_of, order, order::Order, wire::Rows};
-use crate::{Found, Listed, StoreError, local::HIDDEN};
+use crate::{Found, Listed, StoreError, local::is_hidden};
 use std::sync::Arc;
 
 /// A listing under way.
@@ -45,7 +45,7 @@ impl Listing {
                 None => going.rows.insert(self.shared.wire.rows(&self.shared.path(&self.key))),
             };
             let next = match rows.next().await {
-                Ok(Some(row)) if self.key.is_empty() && name_of(&row) == HIDDEN => continue,
+                Ok(Some(row)) if self.key.is_empty() && is_hidden(name_of(&row)) => continue,
                 Ok(Some(row)) => going.order.push(name_of(&row).to_owned(), found(&row)),
                 Ok(None) => {
                     going.rows = None;

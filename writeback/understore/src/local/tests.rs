@@ -88,6 +88,66 @@ async fn symbolic_links_are_neither_shown_nor_followed() {
     assert!(answer.is_err(), "{answer:?}");
 }
 
+/// What stands in the store where we persist, with what it is called.
+fn stand_in_the_way(at: &Path, kind: &str) {
+    match kind {
+        "a symbolic link" => std::os::unix::fs::symlink("nowhere", at).unwrap(),
+        "a pipe" => {
+            let name = std::ffi::CString::new(at.as_os_str().as_encoded_bytes()).unwrap();
+            // SAFETY: the name ends in NUL.
+            assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        }
+        "a socket" => drop(std::os::unix::net::UnixListener::bind(at).unwrap()),
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_shown_blocks_its_name_until_it_is_removed() {
+    for kind in ["a symbolic link", "a pipe", "a socket"] {
+        let (folder, store) = store();
+        let refused = |answer: Result<Found, StoreError>| match answer {
+            Err(StoreError::Refused(why)) => assert!(why.contains(kind) && why.contains("remove or rename"), "{why}"),
+            other => panic!("{kind}: {other:?}"),
+        };
+        let at = folder.path().join("a");
+        stand_in_the_way(&at, kind);
+        let (wanted, chunks) = write("a", b"one");
+        refused(store.put(&wanted, chunks.clone()).await);
+        let (below, of_below) = write("a/b", b"one");
+        refused(store.put(&below, of_below).await);
+        let upload = store.start(&wanted).await.unwrap();
+        store.part(&wanted, &upload, 0, 0, chunks.clone()).await.unwrap();
+        refused(store.complete(&wanted, &upload, &[]).await);
+        let made = store.make_dir("a").await;
+        assert!(
+            matches!(&made, Err(StoreError::Refused(why)) if why.contains(kind)),
+            "{made:?}"
+        );
+        store.delete("a", &Expect::Any).await.unwrap();
+        store.remove_dir("a").await.unwrap();
+        assert!(fs::symlink_metadata(&at).is_ok(), "{kind} is not ours to take away");
+        fs::remove_file(&at).unwrap();
+        store.complete(&wanted, &upload, &[]).await.unwrap();
+        assert_eq!(fs::read(&at).unwrap(), b"one");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_folder_has_no_names() {
+    let (folder, store) = store();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+    link("/", "way-out");
+    link("loop", "loop");
+    fs::write(folder.path().join("file"), b"1").unwrap();
+    for key in ["way-out", "way-out/etc", "loop", "loop/a", "file", "file/a", "nothing"] {
+        let rows: Vec<_> = store.list(key, None).collect().await;
+        assert!(rows.is_empty(), "{key}: {rows:?}");
+        let is_folder = store.head(key).await.unwrap().is_some_and(|found| found.is_dir);
+        assert!(!is_folder, "{key}");
+    }
+}
+
 #[tokio::test]
 async fn a_folder_that_is_away_is_unavailable_and_never_empty() {
     let (folder, store) = store();
@@ -145,10 +205,9 @@ async fn a_rewrite_in_place_takes_the_token_away() {
 async fn the_hidden_folder_is_out_of_reach() {
     let (_folder, store) = store();
     store.probe().await.unwrap();
-    assert!(matches!(
-        store.head(".forebay-tmp/x").await,
-        Err(StoreError::Refused(_))
-    ));
+    let (wanted, chunks) = write(".forebay-tmp/x", b"one");
+    assert!(matches!(store.put(&wanted, chunks).await, Err(StoreError::Refused(_))));
+    assert_eq!(store.head(".forebay-tmp").await.unwrap(), None);
     assert_eq!(store.list("", None).collect::<Vec<_>>().await.len(), 0);
     let upload = UploadId("../../etc/passwd".into());
     let (wanted, chunks) = write("a", b"one");

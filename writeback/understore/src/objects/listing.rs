@@ -5,7 +5,7 @@
 //! before what the page holds; those few are asked for one by one, and then the page may be sorted and handed out.
 
 use super::{Bucket, Names, PageAsk, Shared, directory, name_in};
-use crate::{Listed, StoreError};
+use crate::{Listed, StoreError, local::is_hidden};
 use futures::{StreamExt, stream::BoxStream};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -24,11 +24,14 @@ pub(super) struct Listing<B> {
     token: Option<String>,
     asked: BTreeMap<String, bool>,
     first: bool,
+    /// Whether names of ours are among them.
+    at_root: bool,
 }
 
 impl<B: Bucket> Listing<B> {
     /// The names after `after` in the directory whose keys begin with `below`.
     pub(super) fn new(shared: Arc<Shared<B>>, below: String, after: Option<&str>) -> Self {
+        let at_root = below.trim_end_matches('/') == shared.prefix;
         Self {
             shared,
             begin: after.map(|after| format!("{below}{after}")),
@@ -37,6 +40,7 @@ impl<B: Bucket> Listing<B> {
             token: None,
             asked: BTreeMap::new(),
             first: true,
+            at_root,
         }
     }
 
@@ -87,7 +91,8 @@ impl<B: Bucket> Listing<B> {
         }
         let rows = names
             .into_iter()
-            .filter(|(name, _)| self.after.as_ref().is_none_or(|after| name > after));
+            .filter(|(name, _)| self.after.as_ref().is_none_or(|after| name > after))
+            .filter(|((name, _), _)| !self.at_root || !is_hidden(name));
         let rows: VecDeque<Listed> = rows.map(|((name, _), found)| Listed { name, found }).collect();
         if let Some(last) = rows.back() {
             self.after = Some((last.name.clone(), last.found.is_dir));

@@ -87,6 +87,9 @@ impl UnderStore for Everything {
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
         self.0.head(key).await
     }
+    async fn peek(&self, key: &str, bytes_max: u64) -> Result<Option<Peeked>, StoreError> {
+        self.0.peek(key, bytes_max).await
+    }
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
         self.0.list(key, after)
     }
@@ -492,8 +495,15 @@ async fn names_of_the_packs_folder_are_refused_and_what_is_large_is_not_taken() 
             store.delete(key, &Expect::Any).await,
             Err(StoreError::Refused(_))
         ));
+        assert_eq!(store.head(key).await.unwrap(), None);
+        store.remove_dir(key).await.unwrap();
     }
     assert!(store.takes(&write("k", 1 << 20, "t", Expect::Absent)).await.unwrap());
+    let of_the_store = write(".forebay-tmp", 1, "t", Expect::Absent);
+    assert!(
+        !store.takes(&of_the_store).await.unwrap(),
+        "the store refuses that name"
+    );
     assert!(
         !store
             .takes(&write("k", (1 << 20) + 1, "t", Expect::Absent))

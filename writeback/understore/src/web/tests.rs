@@ -198,6 +198,23 @@ async fn a_server_without_ranges_or_pages_is_read_all_the_same() {
 }
 
 #[tokio::test]
+async fn what_a_forebay_keeps_for_itself_in_the_folder_is_not_shown() {
+    let site = Site::start(GOOD, None).await;
+    for name in ["f", ".forebay-packs/1", ".forebay-tmp/x", "d/.forebay-tmp"] {
+        site.put(name, b"1");
+    }
+    let rows: Vec<Listed> = site.store.list("", None).try_collect().await.unwrap();
+    let names: Vec<_> = rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["d", "f"]);
+    for ours in [".forebay-packs", ".forebay-packs/1", ".forebay-tmp"] {
+        assert_eq!(site.store.head(ours).await.unwrap(), None, "{ours}");
+        let rows: Vec<Listed> = site.store.list(ours, None).try_collect().await.unwrap();
+        assert_eq!(rows, [], "{ours}");
+    }
+    assert!(site.store.head("d/.forebay-tmp").await.unwrap().is_some());
+}
+
+#[tokio::test]
 async fn nothing_is_ever_written() {
     let site = Site::start(GOOD, None).await;
     assert!(site.store.read_only());
