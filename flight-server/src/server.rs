@@ -3,6 +3,7 @@
 //! It owns sockets and how long they live. It does not own what is said on them: [`crate::service`] speaks Flight,
 //! [`crate::http`] the pages.
 
+mod authority;
 mod connections;
 mod listen;
 mod settings;

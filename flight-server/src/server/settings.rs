@@ -7,8 +7,7 @@ use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
 pub enum Listen {
     /// `host:port`; port 0 takes a free one.
     Tcp(String),
-    /// A socket in the file system, `unix:/path`. A client of gRPC's C core must send another authority than the socket's path
-    /// (`grpc.default_authority=localhost`): the path is none, and refused as malformed.
+    /// A socket in the file system, `unix:/path`.
     Unix(PathBuf),
 }
 
