@@ -1,24 +1,30 @@
 //! The folders that are mounted by this process.
 
+use crate::own::OwnFolders;
 use async_trait::async_trait;
 use forebay_flight_server::{FolderMode, Folders};
 use forebay_fuse::{Mode, MountError, MountOptions, Mounted, VolumeOptions};
 use forebay_writeback::{Cache, Error};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::Mutex;
 
 /// All of them.
 #[derive(Debug)]
 pub(crate) struct MountedFolders {
     cache: Cache,
+    own: Arc<OwnFolders>,
     stay_awake: bool,
     mounted: Mutex<Vec<Mounted>>,
 }
 
 impl MountedFolders {
-    pub(crate) fn new(cache: Cache, stay_awake: bool) -> Self {
+    pub(crate) fn new(cache: Cache, own: Arc<OwnFolders>, stay_awake: bool) -> Self {
         Self {
             cache,
+            own,
             stay_awake,
             mounted: Mutex::default(),
         }
@@ -46,8 +52,13 @@ impl Folders for MountedFolders {
             },
             stay_awake: self.stay_awake,
         };
+        if let Some(why) = self.own.refuses_mount(folder, &self.cache).await {
+            return Err(Error::precondition(why));
+        }
         let mut mounted = self.mounted.lock().await;
-        mounted.push(Mounted::start(self.cache.clone(), options).await.map_err(engine)?);
+        let new = Mounted::start(self.cache.clone(), options).await.map_err(engine)?;
+        self.own.mounts(new.folder());
+        mounted.push(new);
         Ok(())
     }
 
@@ -55,7 +66,11 @@ impl Folders for MountedFolders {
         let mut mounted = self.mounted.lock().await;
         let at = position(&mounted, folder)
             .ok_or_else(|| Error::not_found(format!("{}: is not mounted by this server", folder.display())))?;
-        mounted.swap_remove(at).end().await.map_err(engine)
+        let gone = mounted.swap_remove(at);
+        let folder = gone.folder().to_owned();
+        gone.end().await.map_err(engine)?;
+        self.own.unmounts(&folder);
+        Ok(())
     }
 }
 

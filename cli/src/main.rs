@@ -6,6 +6,7 @@
 //! | [`config`] | flags, environment and file, to settings |
 //! | [`serve`] | components to a running server, and its end |
 //! | [`folders`] | the folders that are mounted |
+//! | [`own`] | the folders in which no under-store may lie |
 //! | [`connect`] | the connection of a client verb |
 //! | [`failure`] | what went wrong, to a line on stderr and an exit code |
 //! | [`output`], [`progress`] | what is printed, for people or for machines |
@@ -18,6 +19,7 @@ mod failure;
 mod folders;
 mod limits;
 mod output;
+mod own;
 mod progress;
 mod serve;
 mod verbs;

@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import os
 import re
 import subprocess
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Cli, forebay
 from tests.harness import BINARY, Server
+from tests.stores import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +235,92 @@ def test_staging_files_keep_their_mount(nested, tmp_path):
     nested.run("mv", "/staged/x.inprogress", "/staged/x")
     nested.run("under", "rm", "/staged", "--drain")
     assert (tmp_path / "x").read_text() == "1"
+
+
+# ---- what can not go there
+
+def blocked(cli):
+    """path → why."""
+    return {item["path"]: item["reason"] for item in cli.json("status")["blocked"]}
+
+
+@pytest.mark.parametrize(("make", "kind"), [(lambda at: at.symlink_to("/nowhere"), "a symbolic link"), (os.mkfifo, "a pipe")], ids=["link", "pipe"])
+def test_a_file_waits_for_a_name_that_something_else_has_in_the_store(nested, stores, kind, make):
+    name = f"taken-by-{kind.split()[-1]}"
+    at = stores["/"] / name
+    make(at)
+    nested.run("put", "-", f"/{name}", stdin=b"ours")
+    wait_for(lambda: kind in blocked(nested).get(f"/{name}", ""), "it is not blocked")
+    assert str(stores["/"]) in blocked(nested)[f"/{name}"] and nested.run("cat", f"/{name}") == b"ours"
+    at.unlink()
+    nested.run("persist", f"/{name}", "--wait", "--timeout", "1min")
+    assert at.read_bytes() == b"ours" and not at.is_symlink() and blocked(nested) == {}
+    nested.run("rm", f"/{name}")
+
+
+def test_a_directory_goes_whose_name_a_link_has_in_the_store(nested, stores, tmp_path):
+    (tmp_path / "theirs").write_text("outside")
+    (stores["/"] / "links").mkdir()
+    (stores["/"] / "links/out").symlink_to(tmp_path)
+    (stores["/"] / "links/loop").symlink_to("loop")
+    for name in ("out", "loop"):
+        nested.run("mkdir", f"/links/{name}")
+        nested.run("put", "-", f"/links/{name}/new", stdin=b"new")
+        assert names(nested, f"/links/{name}") == [f"/links/{name}/new"]
+    wait_for(lambda: any("a symbolic link" in why for why in blocked(nested).values()), "nothing is blocked")
+    nested.run("rm", "-r", "/links/out")
+    nested.run("rm", "/links/loop/new")
+    nested.run("rm", "-r", "/links")
+    wait_for(lambda: blocked(nested) == {} and nested.json("status")["queued"] == 0, "something is left to do")
+    assert sorted(p.name for p in (stores["/"] / "links").iterdir()) == ["loop", "out"] and [p.name for p in tmp_path.iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("name", [".forebay-tmp", ".forebay-packs", ".forebay-probe-x"])
+def test_a_name_that_is_ours_is_free_here_and_blocked_in_the_store(nested, stores, name):
+    nested.refused(3, "stat", f"/{name}")
+    nested.run("put", "-", f"/{name}", stdin=b"a file")
+    wait_for(lambda: "use another name" in blocked(nested).get(f"/{name}", ""), "the file is not blocked")
+    assert nested.run("cat", f"/{name}") == b"a file"
+    nested.run("mv", f"/{name}", "/renamed")
+    nested.run("persist", "/renamed", "--wait", "--timeout", "1min")
+    nested.run("mkdir", f"/{name}")
+    nested.run("put", "-", f"/{name}/f", stdin=b"below")
+    wait_for(lambda: f"/{name}/f" in blocked(nested), "the file below is not blocked")
+    assert names(nested, f"/{name}") == [f"/{name}/f"]
+    nested.run("rm", "-r", f"/{name}")
+    nested.run("rm", "/renamed")
+    wait_for(lambda: blocked(nested) == {} and nested.json("status")["queued"] == 0, "something is left to do")
+    nested.run("put", "-", f"/deep/{name}", stdin=b"like any other")
+    nested.run("persist", "/deep", "--wait", "--timeout", "1min")
+    assert (stores["/"] / "deep" / name).read_bytes() == b"like any other"
+
+
+def test_no_store_lies_in_a_folder_of_the_server(tmp_path):
+    for folder in ("tier", "lake/below", "mnt/below"):
+        (tmp_path / folder).mkdir(parents=True)
+    config = tmp_path / "forebay.toml"
+    config.write_text(f"[[tier]]\nname = 'fast'\ndir = '{tmp_path}/tier'\nsize = '1MiB'\n")
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    inside = {"d": "a data folder", "d/below/it": "a data folder", "link/below": "a data folder", "tier": 'the tier "fast"'}
+    with Server(tmp_path / "d", config=config) as server:
+        cli = Cli(server)
+        for folder, named in inside.items():
+            said = cli.refused(2, "under", "add", "/x", f"file://{tmp_path}/{folder}")
+            assert named in said and "name a folder outside" in said, said
+        assert cli.json("under", "ls") == []
+        cli.run("under", "add", "/x", f"file://{tmp_path}/lake/below")
+        said = cli.refused(4, "mount", tmp_path / "lake")
+        assert "the under-store of /x" in said and "mount another folder" in said
+        assert "a data folder" in cli.refused(4, "mount", tmp_path / "d")
+        cli.run("under", "rm", "/x")
+        cli.run("under", "add", "/around", f"file://{tmp_path}")
+        assert server.term() == 0
+    for folder, named in {**inside, "mnt/below": "mounts", "mnt": "mounts"}.items():
+        serve = ["serve", "--data", tmp_path / "d", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--fuse", tmp_path / "mnt"]
+        done = forebay(*serve, "--under", f"/y=file://{tmp_path}/{folder}", timeout=30)
+        assert done.returncode == 2 and named in done.stderr.decode() and done.stdout == b"", done
+    with Server(tmp_path / "d") as server:
+        assert [mount["path"] for mount in Cli(server).json("under", "ls")] == ["/around"], "what was refused was not remembered"
 
 
 # ---- one store twice
