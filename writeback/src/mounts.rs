@@ -8,7 +8,10 @@ mod base;
 mod freshness;
 mod health;
 mod listings;
+mod looks;
 mod overwritten;
+mod peeks;
+mod readers;
 mod sync;
 
 use self::{
@@ -16,10 +19,14 @@ use self::{
     freshness::Freshness,
     health::Health,
     listings::Listings,
+    looks::Looks,
     overwritten::Overwritten,
+    peeks::{Contents, Peeks},
     sync::Synced,
 };
-pub(crate) use self::{health::named, overwritten::went};
+pub(crate) use self::{
+    health::named, overwritten::went, peeks::CONTENT_BYTES_MAX as PEEKED_BYTES_MAX, readers::Readers,
+};
 use crate::{
     Cache, Components, Error, Result, Settings,
     cache::Inner,
@@ -71,6 +78,9 @@ struct Shared {
     /// By length of the path, the longest first.
     table: RwLock<Arc<Vec<Arc<Mount>>>>,
     remembered: Remembered,
+    looks: Looks,
+    contents: Contents,
+    readers: Arc<Readers>,
     listings: Listings,
     overwritten: Overwritten,
     policies: Arc<Policies>,
@@ -91,6 +101,10 @@ pub(crate) struct Mount {
     /// Its packs, through `upload`. None where nothing can be written.
     pub(crate) packs: Option<Packed>,
     pub(crate) health: Health,
+    /// Small contents that came with what was asked of their names.
+    pub(crate) peeks: Peeks,
+    /// Of all mounts.
+    pub(crate) readers: Arc<Readers>,
     /// Whether its store refuses a second object under a name, once that is known.
     exclusive: OnceCell<bool>,
     /// Set while it is about to be removed: it takes no more changes.
@@ -207,6 +221,9 @@ impl Mounts {
         let shared = Shared {
             table: RwLock::default(),
             remembered: Remembered::new(),
+            looks: Looks::default(),
+            contents: peeks::contents(),
+            readers: Arc::default(),
             listings: Listings::new(),
             overwritten: Overwritten::default(),
             policies: Arc::clone(policies),
@@ -241,7 +258,7 @@ impl Mounts {
             }
         }
         for (id, row) in rows {
-            let mount = open_mount(settings, components, id, &row).await?;
+            let mount = mounts.open_mount(settings, components, id, &row).await?;
             mounts.insert(mount);
         }
         Ok((mounts, added))
@@ -338,6 +355,39 @@ impl Mounts {
         self.resolve(path).is_some_and(|(mount, _)| mount.health.is_away())
     }
 
+    async fn open_mount(&self, settings: &Settings, components: &Components, id: u32, row: &MountRow) -> Result<Mount> {
+        let path = Path::parse(&row.path)?;
+        let opened = components.stores.open(&row.url).await;
+        let store = opened.map_err(|error| Error::invalid(format!("{path}: {error}")))?;
+        let limits = Limits {
+            bytes_per_second: settings.persist.bandwidth.map(|rate| rate.0),
+            requests_per_second: settings.persist.requests_per_second,
+        };
+        let upload = Limited::wrap(Arc::clone(&store), limits);
+        let packs = (!store.read_only())
+            .then(|| Packed::new(Arc::clone(&store), Arc::clone(&upload), components.clock.clone()));
+        let (store, upload): (UnderStoreRef, UnderStoreRef) = match &packs {
+            Some(packs) => (Arc::new(packs.clone()), Arc::new(packs.for_uploads())),
+            None => (store, upload),
+        };
+        Ok(Mount {
+            id,
+            path,
+            url: store.url().to_owned(),
+            read_only: row.read_only || store.read_only(),
+            store,
+            upload,
+            packs,
+            health: Health::new(components.clock.clone(), settings.under_timeout),
+            peeks: Peeks::new(id, Arc::clone(&self.shared.contents)),
+            readers: Arc::clone(&self.shared.readers),
+            exclusive: OnceCell::new(),
+            draining: AtomicBool::new(false),
+            epoch: AtomicU64::new(0),
+            synced: Mutex::default(),
+        })
+    }
+
     fn insert(&self, mount: Mount) {
         let mut table = self.shared.table.write();
         let mut mounts: Vec<Arc<Mount>> = table.iter().cloned().collect();
@@ -424,37 +474,6 @@ async fn write_row(meta: &MetaStoreRef, id: u32, row: &MountRow, check: Option<C
     Ok(())
 }
 
-async fn open_mount(settings: &Settings, components: &Components, id: u32, row: &MountRow) -> Result<Mount> {
-    let path = Path::parse(&row.path)?;
-    let opened = components.stores.open(&row.url).await;
-    let store = opened.map_err(|error| Error::invalid(format!("{path}: {error}")))?;
-    let limits = Limits {
-        bytes_per_second: settings.persist.bandwidth.map(|rate| rate.0),
-        requests_per_second: settings.persist.requests_per_second,
-    };
-    let upload = Limited::wrap(Arc::clone(&store), limits);
-    let packs =
-        (!store.read_only()).then(|| Packed::new(Arc::clone(&store), Arc::clone(&upload), components.clock.clone()));
-    let (store, upload): (UnderStoreRef, UnderStoreRef) = match &packs {
-        Some(packs) => (Arc::new(packs.clone()), Arc::new(packs.for_uploads())),
-        None => (store, upload),
-    };
-    Ok(Mount {
-        id,
-        path,
-        url: store.url().to_owned(),
-        read_only: row.read_only || store.read_only(),
-        store,
-        upload,
-        packs,
-        health: Health::new(components.clock.clone(), settings.under_timeout),
-        exclusive: OnceCell::new(),
-        draining: AtomicBool::new(false),
-        epoch: AtomicU64::new(0),
-        synced: Mutex::default(),
-    })
-}
-
 impl Cache {
     /// Binds a prefix to an under-store. Exists when it is bound already; Invalid when the URL makes no sense. The store need not
     /// be reachable. What lies under the prefix already is persisted from now on.
@@ -483,7 +502,10 @@ impl Cache {
             read_only,
         };
         let id = fresh_id(&inner.components.meta).await?;
-        let mount = open_mount(&inner.settings, &inner.components, id, &row).await?;
+        let mount = inner
+            .mounts
+            .open_mount(&inner.settings, &inner.components, id, &row)
+            .await?;
         write_row(&inner.components.meta, id, &row, Some(Check::Absent(row_key(id)))).await?;
         inner.mounts.insert(mount);
         inner.probe(id).await;

@@ -14,6 +14,7 @@ mod blocks;
 mod evict;
 mod load;
 mod residence;
+mod siblings;
 mod tiers;
 mod trace;
 mod walk;
@@ -21,10 +22,15 @@ mod walk;
 use self::{
     blocks::{At, BlockId, Blocks, Found, Gone, Held, ObjectId, folder_of},
     load::Loads,
+    siblings::Siblings,
     tiers::Tiers,
     trace::Trace,
 };
-use crate::{Components, Error, Result, TierSettings, mounts::Mount, policy::Policies};
+use crate::{
+    Components, Error, Result, TierSettings,
+    mounts::{Mount, PEEKED_BYTES_MAX, Readers},
+    policy::Policies,
+};
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_namespace::{Ino, Path};
@@ -48,7 +54,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -109,29 +115,12 @@ struct State {
     leave: Notify,
     ahead: Semaphore,
     raising: Semaphore,
-    /// Readers that wait for a store.
-    readers: AtomicUsize,
     reads: AtomicU64,
     hits: AtomicU64,
     loads: Loads,
+    siblings: Siblings,
     trace: Trace,
     tasks: OnceLock<Tasks>,
-}
-
-/// One more in a number, for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn one(number: &'a AtomicUsize) -> Self {
-        number.fetch_add(1, Ordering::Relaxed);
-        Self(number)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl std::fmt::Debug for State {
@@ -185,6 +174,20 @@ impl CleanReader {
         ObjectId::new(self.mount.id, &self.key, &self.validator)
     }
 
+    /// Bytes of the object: those that came with what was asked of its name, or what its store answers.
+    async fn ask(&self, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        let Mount {
+            store, health, peeks, ..
+        } = &*self.mount;
+        if *range == (0..self.size)
+            && self.size <= PEEKED_BYTES_MAX
+            && let Some(bytes) = peeks.take(&self.key, &self.validator)
+        {
+            return Ok(bytes);
+        }
+        health.ask(store.read(&self.key, range.clone(), &self.validator)).await
+    }
+
     fn block_range(&self, block: u64) -> Range<u64> {
         let start = block * BLOCK_BYTES;
         start..(start + BLOCK_BYTES).min(self.size)
@@ -219,10 +222,10 @@ impl Clean {
             leave: Notify::new(),
             ahead: Semaphore::new(AHEAD_PARALLEL),
             raising: Semaphore::new(RAISING_PARALLEL),
-            readers: AtomicUsize::new(0),
             reads: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             loads: Loads::default(),
+            siblings: Siblings::new(limit),
             trace: Trace::default(),
             tasks: OnceLock::new(),
         };
@@ -269,7 +272,7 @@ impl Clean {
     pub(crate) async fn load(&self, object: &CleanReader) -> Result<()> {
         let blocks = futures::stream::iter(0..object.size.div_ceil(BLOCK_BYTES));
         let blocks = blocks.map(|block| async move {
-            self.give_way().await;
+            self.give_way(&object.mount.readers).await;
             self.block(object, block, Why::Ahead).await?;
             self.shared.blocks.lock().wanted(&(object.id(), block));
             Ok(())
@@ -279,9 +282,9 @@ impl Clean {
     }
 
     /// Lets readers go first, for a while.
-    async fn give_way(&self) {
+    async fn give_way(&self, readers: &Readers) {
         let mut waited = Duration::ZERO;
-        while waited < WAY_MAX && self.shared.readers.load(Ordering::Relaxed) > 0 {
+        while waited < WAY_MAX && readers.any() {
             self.shared.clock.sleep(WAY_LOOK).await;
             waited += WAY_LOOK;
         }
@@ -418,8 +421,11 @@ impl Clean {
         if let Some(bytes) = self.shared.passing(&id) {
             return Ok(bytes);
         }
+        if why != Why::Ahead && object.size <= PEEKED_BYTES_MAX {
+            object.mount.peeks.earn();
+        }
         // Who stands aside for readers looks at this.
-        let _reader = (why != Why::Ahead).then(|| Waiting::one(&self.shared.readers));
+        let _reader = (why != Why::Ahead).then(|| object.mount.readers.one());
         let bytes = self.flight(object, id.clone()).await?;
         if !self.shared.has_tiers() {
             return Ok(bytes);
@@ -533,18 +539,18 @@ impl State {
         let range = object.block_range(id.1);
         let (mut tries, mut away) = (1, None);
         let fetched = loop {
-            let (store, health) = (&object.mount.store, &object.mount.health);
-            let answer = health
-                .ask(store.read(&object.key, range.clone(), &object.validator))
-                .await;
-            let answer = answer.and_then(|bytes| match bytes.len() as u64 == range.end - range.start {
-                true => Ok(bytes),
-                false => Err(StoreError::Damaged(format!(
-                    "{}: {} bytes instead of {range:?}",
-                    object.key,
-                    bytes.len()
-                ))),
-            });
+            let answer =
+                object
+                    .ask(&range)
+                    .await
+                    .and_then(|bytes| match bytes.len() as u64 == range.end - range.start {
+                        true => Ok(bytes),
+                        false => Err(StoreError::Damaged(format!(
+                            "{}: {} bytes instead of {range:?}",
+                            object.key,
+                            bytes.len()
+                        ))),
+                    });
             let error = match answer {
                 Ok(bytes) => break Ok(bytes),
                 Err(error) => error,

@@ -5,10 +5,11 @@
 //! that is away is an error, never an absence.
 
 use super::{
-    Mount, Shared,
+    Mount, PEEKED_BYTES_MAX, Shared,
     ages::{Ages, At},
     health::named,
     listings::Listings,
+    looks::{Asked, Looked},
     overwritten::went,
 };
 use crate::rows::{Content, StoreAt};
@@ -17,9 +18,10 @@ use bytes::Bytes;
 use forebay_namespace::{Base, BaseAttributes, BaseEntry, BaseError, Inode, NAME_BYTES_MAX, Path};
 use forebay_runtime::clock::Timestamp;
 use forebay_understore::{
-    Found, KEY_BYTES_MAX, Listed, StoreError,
+    Found, KEY_BYTES_MAX, Listed, Peeked, StoreError,
     attributes::{GID, MODE, MTIME, UID, XATTRS, decode_xattrs},
 };
+use futures::FutureExt;
 use moka::sync::Cache as Moka;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -133,27 +135,29 @@ impl Base for MountedBase {
         let freshness = self.shared.freshness(&mount, path);
         let (now, epoch) = (self.shared.clock.monotonic(), mount.epoch());
         let id = (mount.id, key);
-        if freshness.remembers()
-            && let Some(answer) = self.shared.remembered.answers.get(&id)
+        if !freshness.remembers() {
+            let found = head(&mount, &id.1, false).await.map_err(|error| away(&mount, error))?;
+            return Ok(self.shown(&id, found.map(|found| entry(name.to_vec(), found))));
+        }
+        let known = self.shared.remembered.answers.get(&id);
+        let is_new = known.is_none();
+        if let Some(answer) = known
             && answer.epoch == epoch
             && freshness.holds(now.saturating_sub(answer.at), answer.entry.is_none())
         {
             return Ok(self.shown(&id, answer.entry));
         }
-        let asked = self.shared.remembered.ages.of(&id);
-        let found = head(&mount, &id.1).await.map_err(|error| away(&mount, error))?;
-        if found.is_some() {
-            self.shared.remembered.prove_above(&id, now, epoch);
-        }
-        let entry = found.map(|found| entry(name.to_vec(), found));
-        if freshness.remembers() {
-            let answer = Answer {
-                at: now,
-                epoch,
-                entry: entry.clone(),
+        let asked = (self.shared.remembered.ages.of(&id), epoch);
+        let begin = || {
+            let (shared, id, name) = (Arc::clone(&self.shared), id.clone(), name.to_vec());
+            let look = async move {
+                let looked = shared.look(&mount, &id, name, is_new, (now, asked)).await;
+                shared.looks.end(&id, asked);
+                looked
             };
-            self.shared.remembered.keep(id.clone(), asked, answer);
-        }
+            look.boxed()
+        };
+        let entry = self.shared.looks.join(&id, asked, begin).await?;
         Ok(self.shown(&id, entry))
     }
 
@@ -220,8 +224,47 @@ impl Base for MountedBase {
     }
 }
 
-/// What is at a key. A failure in passing is tried again: a lookup that fails lets a write go ahead without knowing what it replaces.
-async fn head(mount: &Mount, key: &str) -> Result<Option<Found>, StoreError> {
+impl Shared {
+    /// Asks the store what is at a key, and remembers the answer.
+    async fn look(
+        &self,
+        mount: &Mount,
+        id: &At,
+        name: Vec<u8>,
+        is_new: bool,
+        (at, asked): (Duration, Asked),
+    ) -> Looked {
+        let (age, epoch) = asked;
+        let found = head(mount, &id.1, is_new).await.map_err(|error| away(mount, error))?;
+        if found.is_some() {
+            self.remembered.prove_above(id, at, epoch);
+        }
+        let entry = found.map(|found| entry(name, found));
+        let answer = Answer {
+            at,
+            epoch,
+            entry: entry.clone(),
+        };
+        self.remembered.keep(id.clone(), age, answer);
+        Ok(entry)
+    }
+}
+
+/// What is at a key, `is_new` to us or not. A failure in passing is tried again: a lookup that fails lets a write go ahead without knowing
+/// what it replaces.
+async fn head(mount: &Mount, key: &str, is_new: bool) -> Result<Option<Found>, StoreError> {
+    let _reader = mount.readers.one();
+    if is_new
+        && mount.peeks.spend()
+        && let Ok(peeked) = mount.health.ask(mount.store.peek(key, PEEKED_BYTES_MAX)).await
+    {
+        return Ok(peeked.map(|Peeked { found, bytes }| {
+            if let Some(bytes) = bytes.filter(|bytes| bytes.len() as u64 == found.size) {
+                mount.peeks.keep(key, &found.validator, bytes);
+            }
+            found
+        }));
+    }
     let mut tries = 1;
     loop {
         match mount.health.ask(mount.store.head(key)).await {
