@@ -12,14 +12,23 @@ use crate::{
     failure::{Failure, Outcome},
     folders::MountedFolders,
     limits,
+    own::OwnFolders,
 };
 use async_trait::async_trait;
 use forebay_flight_server::{FolderMode, Folders, Server, ServerSettings};
 use forebay_metastore::OpenOptions;
 use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk, failpoint};
 use forebay_understore::{StoreError, UnderStoreRef};
-use forebay_writeback::{Cache, Components, StoreOpener};
-use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
+use forebay_writeback::{Cache, Components, MountSpec, StoreOpener};
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long calls under way may go on after the doors were closed.
@@ -78,20 +87,32 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
         let made = std::fs::create_dir_all(folder);
         made.map_err(|error| Failure::failed(format!("--data {}: {error}", folder.display())))?;
     }
+    // A server that was killed may be stuck in its mounts, with the locks of the data folders.
+    forebay_fuse::abort_stuck_mounts().await;
+    let own = Arc::new(OwnFolders::new(&cache));
+    if let Some(folder) = &fuse {
+        own.mounts(folder);
+    }
+    refuse_own(&own, &cache.mounts).await?;
     let meta = forebay_metastore::open(&meta_url, OpenOptions { fsync }).await;
     let meta = meta.map_err(|error| Failure::failed(error.to_string()))?;
-    let timeout = cache.under_timeout;
+    let stores = Arc::new(Stores {
+        timeout: cache.under_timeout,
+        own: Arc::clone(&own),
+        started: AtomicBool::new(false),
+    });
     let components = Components {
         disk: RealDisk::shared(),
         clock: RealClock::shared(),
         chance: OsChance::shared(),
         meta,
-        stores: Arc::new(Stores { timeout }),
+        stores: Arc::clone(&stores) as _,
     };
     let cache = Cache::open(cache, components)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
-    let folders = Arc::new(MountedFolders::new(cache.clone(), stay_awake));
+    stores.started.store(true, Ordering::Relaxed);
+    let folders = Arc::new(MountedFolders::new(cache.clone(), own, stay_awake));
     let opened = open_doors(&cache, doors, &folders, fuse).await;
     match opened {
         Ok(doors) => Ok(Running { cache, doors, folders }),
@@ -101,6 +122,20 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
             Err(failure)
         }
     }
+}
+
+/// Of the mounts that are named at start: before anything is written that remembers them.
+async fn refuse_own(own: &OwnFolders, mounts: &[MountSpec]) -> Outcome {
+    for MountSpec { path, url, .. } in mounts {
+        let store = forebay_understore::open(url, &forebay_understore::Settings::default()).await;
+        // What is wrong with a URL is the engine's to say.
+        if let Ok(store) = store
+            && let Some(why) = own.refuses(store.url()).await
+        {
+            return Err(Failure::usage(format!("--under {path} ([[mount]]): {why}")));
+        }
+    }
+    Ok(())
 }
 
 async fn open_doors(
@@ -130,6 +165,9 @@ fn announce(doors: &Server) -> Outcome {
 #[derive(Debug)]
 struct Stores {
     timeout: Duration,
+    own: Arc<OwnFolders>,
+    /// Until then those are opened that the data folder remembers, whatever they are: a server has to run for one to be removed.
+    started: AtomicBool,
 }
 
 #[async_trait]
@@ -139,7 +177,13 @@ impl StoreOpener for Stores {
             timeout: self.timeout,
             ..Default::default()
         };
-        forebay_understore::open(url, &settings).await
+        let store = forebay_understore::open(url, &settings).await?;
+        if self.started.load(Ordering::Relaxed)
+            && let Some(why) = self.own.refuses(store.url()).await
+        {
+            return Err(StoreError::Refused(why));
+        }
+        Ok(store)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Floor plan: [`Volume`] is a file system over the cache that knows nothing of the kernel and is tested without one; `session`
 //! translates the kernel's requests into its operations and its answers back; `notify` tells the kernel, from a thread of its own, what
 //! other doors changed; `workers` are the threads on which requests wait; [`Mounted`] is one mount from its beginning to its end;
+//! `mounts` reads the list of mounts, and `dead` knows what to do with those whose process is gone;
 //! [`Errno`] is what programs see of an error.
 //!
 //! # What is promised
@@ -18,17 +19,20 @@
 //! the rest once per open.
 
 mod awake;
+mod dead;
 mod errno;
 mod mount;
+mod mounts;
 mod notify;
 mod session;
 mod turns;
 mod volume;
 mod workers;
 
+pub use dead::abort_stuck_mounts;
 pub use errno::{Errno, Result};
 pub use mount::{MountError, MountOptions, Mounted, unmount};
 pub use volume::{
-    Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, OpenHow, Opened, OpenedDir, ROOT, SetAttr,
-    Volume, VolumeOptions,
+    Attr, Caller, DirEntry, Entry, FileKind, Invalidate, Mode, NodeId, Note, OpenHow, Opened, OpenedDir, ROOT, SetAttr,
+    Told, Volume, VolumeOptions,
 };

@@ -1,12 +1,14 @@
 //! One mount, from its beginning to its end.
 //!
-//! 1. The folder is looked at: a mount that another process has left dead is taken away, a living one is refused.
+//! 1. The folder is looked at: a mount that another process has left dead is taken away (`dead`), a living one is refused.
 //! 2. The kernel is asked for the mount; from here on programs see files.
 //! 3. *Ended*: what is open and changed is placed, then the folder is unmounted; one that is in use is detached, so that programs
 //!    that still have files open get errors rather than hold the end up.
 
 use crate::{
     awake::Awake,
+    dead::{self, Life},
+    mounts::{NAME, full_name, is_ours, mounted_at},
     notify::Notify,
     session::Session,
     turns::Turns,
@@ -24,10 +26,10 @@ use std::{
     sync::Arc,
 };
 
-/// What a mount is called in lists of mounts.
-const NAME: &str = "forebay";
 /// Threads that may take requests: as many as there are cores, within these. How many of them do is `turns`' affair.
 const THREADS: std::ops::RangeInclusive<usize> = 2..=8;
+/// How a dead mount is taken away. Requests that hang in it are answered with errors first.
+const TAKE_AWAY: i32 = libc::MNT_FORCE | libc::MNT_DETACH;
 /// What the kernel reads ahead, KiB: a stream then comes in few large requests.
 const READ_AHEAD_KIB: u32 = 4096;
 
@@ -134,11 +136,15 @@ impl Mounted {
 /// # Errors
 /// NoFolder when no Forebay is mounted there; System with the kernel's answer (EBUSY: a program uses it).
 pub fn unmount(folder: &Path) -> Result<(), MountError> {
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let folder = full_name(folder);
     if !is_ours(&folder) {
         return Err(MountError::NoFolder(folder));
     }
-    umount(&folder, 0).map_err(|error| MountError::System {
+    let flags = match dead::life_of(&folder) {
+        Life::Gone => TAKE_AWAY,
+        _ => 0,
+    };
+    umount(&folder, flags).map_err(|error| MountError::System {
         folder: folder.clone(),
         what: "unmount",
         error,
@@ -172,82 +178,32 @@ fn end_session(folder: &Path, session: BackgroundSession) -> Result<(), MountErr
 /// The folder by its full name, without a dead mount on it.
 fn prepare(folder: &Path) -> Result<PathBuf, MountError> {
     let missing = || MountError::NoFolder(folder.to_owned());
-    if is_dead(folder) {
-        let failed = |error| MountError::System {
-            folder: folder.to_owned(),
-            what: "take a dead mount away",
-            error,
-        };
-        umount(folder, libc::MNT_DETACH).map_err(failed)?;
-        tracing::warn!(folder = %folder.display(), "took the place of a mount whose process is gone");
+    let full = full_name(folder);
+    match dead::life_of(&full) {
+        Life::Answers => {}
+        // Asking it anything more would take as long.
+        Life::Silent => return Err(MountError::Taken(full)),
+        Life::Gone => {
+            let failed = |error| MountError::System {
+                folder: folder.to_owned(),
+                what: "take a dead mount away",
+                error,
+            };
+            umount(&full, TAKE_AWAY).map_err(failed)?;
+            tracing::warn!(folder = %folder.display(), "took the place of a mount whose process is gone");
+        }
     }
     if !fs::metadata(folder).map_err(|_| missing())?.is_dir() {
         return Err(missing());
     }
     let folder = folder.canonicalize().map_err(|_| missing())?;
-    match is_mounted(&folder) {
+    match mounted_at(&folder).is_some() {
         true => Err(MountError::Taken(folder)),
         false => Ok(folder),
     }
 }
 
-/// Whether the process behind a mount is gone. The kernel remembers attributes of its root, so they say nothing.
-fn is_dead(folder: &Path) -> bool {
-    let Ok(name) = CString::new(folder.as_os_str().as_bytes()) else {
-        return false;
-    };
-    // SAFETY: plain data, for which zeros are valid.
-    let mut space: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the name ends with NUL, and both live until the call returns.
-    let answer = unsafe { libc::statfs(name.as_ptr(), &raw mut space) };
-    answer != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOTCONN)
-}
-
-/// Whether anything is mounted exactly there.
-fn is_mounted(folder: &Path) -> bool {
-    sources_at(folder).next().is_some()
-}
-
-/// Whether what is mounted there on top is a Forebay.
-fn is_ours(folder: &Path) -> bool {
-    sources_at(folder)
-        .last()
-        .is_some_and(|source| source == NAME.as_bytes())
-}
-
-/// The sources of what is mounted exactly there, in the order of mounting.
-fn sources_at(folder: &Path) -> impl Iterator<Item = Vec<u8>> {
-    let mounts = fs::read("/proc/self/mounts").unwrap_or_default();
-    let at = folder.as_os_str().as_bytes().to_vec();
-    let lines: Vec<Vec<u8>> = mounts.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
-    lines.into_iter().filter_map(move |line| {
-        let mut fields = line.split(|byte| *byte == b' ').map(unescape);
-        let source = fields.next()?;
-        (fields.next()? == at).then_some(source)
-    })
-}
-
-/// A name as the list of mounts writes it: some bytes as `\` and three octal digits.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut name = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, more)) = rest.split_first() {
-        let digits = more.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if *first == b'\\' => {
-                name.push(byte);
-                rest = &more[3..];
-            }
-            _ => {
-                name.push(*first);
-                rest = more;
-            }
-        }
-    }
-    name
-}
-
-fn umount(folder: &Path, flags: i32) -> io::Result<()> {
+pub(crate) fn umount(folder: &Path, flags: i32) -> io::Result<()> {
     let name = CString::new(folder.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: the name is a string that ends with NUL and lives until the call returns.
     match unsafe { libc::umount2(name.as_ptr(), flags) } {
@@ -293,12 +249,6 @@ fn read_ahead(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_in_the_list_of_mounts_are_read_as_they_were_given() {
-        assert_eq!(unescape(b"/mnt/a\\040b"), b"/mnt/a b");
-        assert_eq!(unescape(b"/mnt/a\\134b\\x"), b"/mnt/a\\b\\x");
-    }
 
     #[test]
     fn what_is_no_folder_is_refused_by_name() {

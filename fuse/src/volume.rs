@@ -27,12 +27,12 @@ mod tree;
 
 pub use attributes::SetAttr;
 pub use directory::{DirEntry, OpenedDir};
-pub use observe::Invalidate;
+pub use observe::{Invalidate, Note, Told};
 pub use open::{OpenHow, Opened};
 
 use self::{
     directory::DirHandle,
-    observe::Own,
+    observe::{Busy, Own},
     open::{Handle, OpenFile},
     tree::{ByNode, Tree},
 };
@@ -149,6 +149,8 @@ pub struct Volume {
     next_handle: AtomicU64,
     moving: tokio::sync::RwLock<()>,
     own: Mutex<HashMap<Path, Own>>,
+    /// Directories that a change of the volume's own is under way in.
+    busy: Mutex<ByNode<Busy>>,
     kernel: OnceLock<Arc<dyn Invalidate>>,
     /// Whether the kernel may read local files by itself.
     passthrough: AtomicBool,
@@ -167,6 +169,7 @@ impl Volume {
             next_handle: AtomicU64::new(1),
             moving: tokio::sync::RwLock::new(()),
             own: Mutex::default(),
+            busy: Mutex::default(),
             kernel: OnceLock::new(),
             passthrough: AtomicBool::new(false),
         })

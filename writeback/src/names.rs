@@ -39,7 +39,7 @@ pub struct Stat {
     /// nothing but the under-store has it any more.
     pub etag: Option<String>,
     /// Number of its row, which stays while the name's content is not written anew; without a row one with the highest bit set, made
-    /// of its place in the under-store.
+    /// of its place in the under-store and, of a file, of what the store says of the content.
     pub id: u64,
     /// Owner.
     pub uid: u32,
@@ -367,9 +367,10 @@ impl Inner {
         // What changes places with the other is not gone.
         let replaced = renamed.replaced.as_ref().filter(|_| !how.exchange);
         let gone = self.plan_dir_removed(&mut plan, replaced).await?;
+        let kept = self.plan_kept_by_versions(&mut plan, to, replaced).await?;
         self.commit(plan).await?;
         if let Some(node) = replaced {
-            self.discard_node(node);
+            self.part_with(node, kept);
         }
         self.after_removal(gone);
         Ok(())
@@ -448,9 +449,10 @@ impl Inner {
         } else {
             self.plan_dir_removed(&mut plan, Some(&node)).await?
         };
+        let kept = self.plan_kept_by_versions(&mut plan, path, Some(&node)).await?;
         self.commit(plan).await?;
         if !node.is_dir() {
-            self.discard_node(&node);
+            self.part_with(&node, kept);
         }
         self.after_removal(gone);
         Ok(true)
@@ -552,7 +554,9 @@ impl Inner {
             (StatKind::File, entry.size)
         };
         let (uid, gid) = entry.owner();
-        let place = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &at.as_bytes());
+        // Of a content there: when somebody changes it in the store the name leads to another file.
+        let place = [&at.as_bytes()[..], b"\0", entry.validator.as_bytes()].concat();
+        let place = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &place);
         Ok(Stat {
             path,
             kind,

@@ -42,13 +42,13 @@ pub struct SetAttr {
 impl Volume {
     /// Changes attributes.
     pub async fn setattr(&self, node: NodeId, change: SetAttr) -> Result<Entry> {
-        let _moving = self.moving.read().await;
         if let Some(path) = self.tree.lock().path(node) {
             self.check_changeable(&path)?;
         }
         if let Some(size) = change.size {
             self.truncate(node, change.handle, size).await?;
         }
+        let _moving = self.moving.read().await;
         let set = self.set_of(node, change).await?;
         if set != SetAttributes::default() {
             self.set(node, &set).await?;
@@ -140,9 +140,7 @@ impl Volume {
 
     /// Sets or removes an extended attribute. `flags`: `XATTR_CREATE` or `XATTR_REPLACE`.
     pub async fn setxattr(&self, node: NodeId, name: &[u8], value: Option<&[u8]>, flags: i32) -> Result<()> {
-        let _moving = self.moving.read().await;
-        let path = self.path(node)?;
-        self.check_changeable(&path)?;
+        self.check_changeable(&self.path(node)?)?;
         if name.starts_with(OWN.as_bytes()) {
             return Err(Errno(libc::EPERM));
         }
@@ -152,6 +150,7 @@ impl Volume {
         if let Some(file) = self.open_file(node).filter(|file| file.is_pending()) {
             self.settle(&file, Why::Sync).await?;
         }
+        let _moving = self.moving.read().await;
         let there = self.xattrs(node).await?.contains_key(name);
         match (there, flags) {
             (true, libc::XATTR_CREATE) => return Err(Errno(libc::EEXIST)),

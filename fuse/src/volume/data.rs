@@ -19,6 +19,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Times that a write is begun anew because the draft was placed between two of its steps.
 const PLACED_MEANWHILE_MAX: u32 = 64;
@@ -26,6 +27,9 @@ const PLACED_MEANWHILE_MAX: u32 = 64;
 /// Looks for a content whose name has just gone, each after a pause: between its change and its last reader there are some steps.
 const GOING_LOOKS_MAX: u32 = 20;
 const GOING_PAUSE: Duration = Duration::from_millis(5);
+
+/// Longest wait for room when the mount ends, for all files together.
+const LAST_ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Volume {
     /// Opens a file.
@@ -198,6 +202,7 @@ impl Volume {
         opens.cached += u32::from(matches!(how, OpenHow::Cached { .. }));
         opens.backed += u32::from(how == OpenHow::Backed);
         drop(opens);
+        file.fresh.store(writes, Ordering::Relaxed);
         // It may have been let go of between its lookup and here.
         self.files.lock().entry(file.node).or_insert_with(|| Arc::clone(file));
         let handle = self.handle_number();
@@ -253,13 +258,18 @@ impl Volume {
 
     /// Changes a file's draft. `keep`: so many bytes of the present content are needed.
     async fn change(&self, file: &OpenFile, keep: u64, edit: Edit<'_>) -> Result<()> {
+        file.fresh.store(false, Ordering::Relaxed);
         for _ in 0..PLACED_MEANWHILE_MAX {
-            file.draft(self, keep).await?;
-            let content = file.content.read().await;
-            let Some(draft) = &content.draft else { continue };
-            edit.apply(draft).await?;
-            file.changed(self);
-            return Ok(());
+            // Not under the lock of its content: the change may have to wait for room.
+            let draft = file.draft(self, keep).await?;
+            match edit.apply(&draft).await {
+                Err(_) if draft.has_ended().await => {}
+                applied => {
+                    applied?;
+                    file.changed(self);
+                    return Ok(());
+                }
+            }
         }
         Err(Errno(libc::EAGAIN))
     }
@@ -301,25 +311,23 @@ impl Volume {
 
     /// Makes what was written durable.
     pub async fn fsync(&self, handle: u64) -> Result<()> {
-        let _moving = self.moving.read().await;
         let file = self.handle(handle)?.file;
-        self.settle(&file, Why::Sync).await
+        self.settle(&file, Why::Sync).await?;
+        self.reach_level(&file).await
     }
 
     /// A descriptor is closed; others of the same open may go on.
     pub async fn flush(&self, handle: u64) -> Result<()> {
-        let _moving = self.moving.read().await;
         let Handle { file, writes, .. } = self.handle(handle)?;
-        if writes {
-            self.settle(&file, Why::Close).await
-        } else {
-            Ok(())
+        if !writes {
+            return Ok(());
         }
+        self.settle(&file, Why::Close).await?;
+        self.reach_level(&file).await
     }
 
     /// The last descriptor of an open is closed.
     pub async fn release(&self, handle: u64) -> Result<()> {
-        let _moving = self.moving.read().await;
         let Some((_, Handle { file, writes, how })) = self.handles.remove(&handle) else {
             return Err(Errno(libc::EBADF));
         };
@@ -327,6 +335,7 @@ impl Volume {
             return Ok(());
         }
         let settled = self.settle(&file, Why::End).await;
+        let _moving = self.moving.read().await;
         self.ended(&file, settled).await
     }
 
@@ -418,7 +427,8 @@ impl Volume {
         true
     }
 
-    /// Cuts the file of a node that need not be open: durable when this answers.
+    /// Cuts the file of a node that need not be open: durable when this answers; unless it comes with an open for writing (O_TRUNC), which
+    /// the kernel tells no other way: what was there before stays until the new content is whole.
     pub(super) async fn truncate(&self, node: NodeId, handle: Option<u64>, size: u64) -> Result<()> {
         // What is cut through a descriptor that writes is settled with its close.
         if let Some(handle) = handle.and_then(|handle| self.handle(handle).ok())
@@ -426,25 +436,32 @@ impl Volume {
         {
             return self.cut(&handle.file, size).await;
         }
+        let moving = self.moving.read().await;
         let file = self.file(node).await?;
+        if handle.is_none() && size == 0 && file.fresh.swap(false, Ordering::Relaxed) {
+            drop(moving);
+            return self.cut(&file, 0).await;
+        }
         if file.opens.lock().backed > 0 {
             return Err(self.part_from_readers(&file).await);
         }
+        // It may have to wait for room.
+        drop(moving);
         let cut = self.cut(&file, size).await;
         let settled = match cut {
             Ok(()) => self.settle(&file, Why::End).await,
             Err(error) => Err(error),
         };
+        let _moving = self.moving.read().await;
         self.ended(&file, settled).await
     }
 
-    /// Places all that is open and changed: before the mount goes.
+    /// Places all that is open and changed: before the mount goes. Whatever finds no room in a few seconds finds none.
     pub async fn settle_all(&self) {
         let files: Vec<_> = self.files.lock().values().cloned().collect();
+        let until = Instant::now() + LAST_ROOM_PATIENCE;
         for file in files {
-            // Programs may go on with what they have open.
-            let _moving = self.moving.read().await;
-            if let Err(error) = self.settle(&file, Why::End).await {
+            if let Err(error) = self.settle_until(&file, Why::End, Some(until)).await {
                 tracing::error!(node = file.node, %error, "a file's changes could not be placed");
             }
         }

@@ -135,7 +135,6 @@ impl Volume {
 
     /// Makes the names in a directory durable: those of files that are being created; all others are.
     pub async fn fsyncdir(&self, node: NodeId) -> Result<()> {
-        let _moving = self.moving.read().await;
         let pending = self.tree.lock().pending_in(node);
         for name in pending {
             let node = self.tree.lock().find(node, &name);

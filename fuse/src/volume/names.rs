@@ -2,17 +2,27 @@
 
 use super::{
     Caller, Entry, NodeId, OpenHow, Opened, Volume,
-    open::{Current, OpenFile, Why},
+    open::{Current, OpenFile, Settled, Why},
 };
 use crate::{Errno, Result};
 use forebay_writeback::{
     Path,
+    file::DraftRoom,
     names::{Make, MakeKind, Rename, Stat, StatKind, State},
 };
 use std::sync::{Arc, atomic::Ordering};
 
 /// The new entry takes its directory's group, and a directory the bit as well.
 const S_ISGID: u32 = libc::S_ISGID;
+
+/// The target of a rename.
+#[derive(Debug)]
+enum Cleared {
+    /// The open file that is about to lose its name, if there is one.
+    Of(Option<Arc<OpenFile>>),
+    /// Nothing was done: what is there needs room to be placed.
+    NoRoom,
+}
 
 impl Volume {
     /// Creates a file and opens it. Its name is at other doors with its first close or fsync. With `exclusive` nothing may be there.
@@ -24,13 +34,14 @@ impl Volume {
         flags: i32,
         caller: Caller,
     ) -> Result<(Entry, Opened)> {
+        let busy = self.begin_in([parent]);
         let moving = self.moving.read().await;
         let path = self.child_path(parent, name)?;
         self.check_changeable(&path)?;
         match self.lookup_here(parent, name, &path).await {
             Ok(_) if flags & libc::O_EXCL != 0 => return Err(Errno(libc::EEXIST)),
             Ok(entry) => {
-                drop(moving);
+                drop((moving, busy));
                 let opened = self.open(entry.attr.node, flags).await?;
                 if flags & libc::O_TRUNC != 0 {
                     self.cut(&self.handle(opened.handle)?.file, 0).await?;
@@ -142,6 +153,7 @@ impl Volume {
     }
 
     async fn make(&self, parent: NodeId, name: &[u8], kind: MakeKind, mode: u32, caller: Caller) -> Result<Entry> {
+        let _busy = self.begin_in([parent]);
         let _moving = self.moving.read().await;
         let path = self.child_path(parent, name)?;
         self.check_changeable(&path)?;
@@ -173,6 +185,7 @@ impl Volume {
 
     /// Removes a file, link or special file. Whoever has it open goes on with it.
     pub async fn unlink(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        let _busy = self.begin_in([parent]);
         let _moving = self.moving.read().await;
         let path = self.child_path(parent, name)?;
         self.check_changeable(&path)?;
@@ -197,6 +210,7 @@ impl Volume {
 
     /// Removes an empty directory.
     pub async fn rmdir(&self, parent: NodeId, name: &[u8]) -> Result<()> {
+        let _busy = self.begin_in(self.with_children([(parent, name)]));
         let _moving = self.moving.write().await;
         let path = self.child_path(parent, name)?;
         self.check_changeable(&path)?;
@@ -242,7 +256,24 @@ impl Volume {
 
     /// Renames. `flags`: `RENAME_NOREPLACE` or `RENAME_EXCHANGE`.
     pub async fn rename(&self, from: (NodeId, &[u8]), to: (NodeId, &[u8]), flags: u32) -> Result<()> {
-        let _moving = self.moving.write().await;
+        let _busy = self.begin_in(self.with_children([from, to]));
+        loop {
+            // What is at the names may have to be placed first. Nobody waits for whoever waits for room.
+            let mut rooms = [self.room_at(from).await?, self.room_at(to).await?];
+            let _moving = self.moving.write().await;
+            if self.try_rename(from, to, flags, &mut rooms).await? == Settled::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn try_rename(
+        &self,
+        from: (NodeId, &[u8]),
+        to: (NodeId, &[u8]),
+        flags: u32,
+        [from_room, to_room]: &mut [Option<DraftRoom>; 2],
+    ) -> Result<Settled> {
         if flags & !(libc::RENAME_NOREPLACE | libc::RENAME_EXCHANGE) != 0 {
             return Err(Errno(libc::EINVAL));
         }
@@ -254,10 +285,14 @@ impl Volume {
             return Err(Errno(libc::EEXIST));
         }
         if source == target {
-            return Ok(());
+            return Ok(Settled::Done);
         }
-        self.settle_name(from).await?;
-        let replaced = self.clear_target(to, exchange).await?;
+        if self.settle_name(from, from_room).await? == Settled::NoRoom {
+            return Ok(Settled::NoRoom);
+        }
+        let Cleared::Of(replaced) = self.clear_target(to, exchange, to_room).await? else {
+            return Ok(Settled::NoRoom);
+        };
         let before = match &replaced {
             Some(file) if !exchange => self.cache.stat(&target).await.ok().map(|stat| (Arc::clone(file), stat)),
             _ => None,
@@ -271,7 +306,7 @@ impl Volume {
         self.cache.rename(&source, &target, how).await?;
         drop(own);
         self.renamed(from, to, exchange, before).await;
-        Ok(())
+        Ok(Settled::Done)
     }
 
     async fn lookup_now(&self, at: (NodeId, &[u8]), path: &Path) -> Result<Option<Stat>> {
@@ -286,31 +321,41 @@ impl Volume {
         }
     }
 
-    /// Places the file at a name, if it is not in the cache yet: only what is there can be moved.
-    async fn settle_name(&self, at: (NodeId, &[u8])) -> Result<()> {
-        let node = self.tree.lock().find(at.0, at.1);
-        match node
-            .and_then(|node| self.open_file(node))
-            .filter(|file| file.is_pending())
-        {
-            Some(file) => self.settle(&file, Why::End).await,
-            None => Ok(()),
+    /// The file at a name that is not in the cache yet.
+    fn pending_at(&self, at: (NodeId, &[u8])) -> Option<Arc<OpenFile>> {
+        let node = self.tree.lock().find(at.0, at.1)?;
+        self.open_file(node).filter(|file| file.is_pending())
+    }
+
+    /// Waits for the room that placing the file at a name takes, if it is not in the cache yet.
+    async fn room_at(&self, at: (NodeId, &[u8])) -> Result<Option<DraftRoom>> {
+        match self.pending_at(at) {
+            Some(file) => self.room_for(&file).await,
+            None => Ok(None),
         }
     }
 
-    /// Prepares the target of a rename; the open file that is about to lose its name, if there is one.
-    async fn clear_target(&self, at: (NodeId, &[u8]), exchange: bool) -> Result<Option<Arc<OpenFile>>> {
+    /// Places the file at a name, if it is not in the cache yet: only what is there can be moved.
+    async fn settle_name(&self, at: (NodeId, &[u8]), room: &mut Option<DraftRoom>) -> Result<Settled> {
+        match self.pending_at(at) {
+            Some(file) => self.try_settle(&file, Why::End, room).await,
+            None => Ok(Settled::Done),
+        }
+    }
+
+    /// Prepares the target of a rename.
+    async fn clear_target(&self, at: (NodeId, &[u8]), exchange: bool, room: &mut Option<DraftRoom>) -> Result<Cleared> {
         let node = self.tree.lock().find(at.0, at.1);
         if node.is_some_and(|node| !exchange && !self.tree.lock().pending_in(node).is_empty()) {
             return Err(Errno(libc::ENOTEMPTY));
         }
         let Some(file) = node.and_then(|node| self.open_file(node)) else {
-            return Ok(None);
+            return Ok(Cleared::Of(None));
         };
-        if file.is_pending() {
-            self.settle(&file, Why::End).await?;
+        if file.is_pending() && self.try_settle(&file, Why::End, room).await? == Settled::NoRoom {
+            return Ok(Cleared::NoRoom);
         }
-        Ok(Some(file))
+        Ok(Cleared::Of(Some(file)))
     }
 
     async fn renamed(

@@ -3,6 +3,11 @@
 //! The volume's own changes come back by the same way and are told apart by their path: the kernel knows of them already, and telling it
 //! while it waits for their answer would block both.
 //!
+//! The kernel locks a directory while a name in it is changed, and takes no note of a name there until it has the answer. So a name that
+//! another door changed there is told right after that, and whoever changed it waits so long. Where two mounts change names in one
+//! directory at once that would be a circle: each answer would wait for the other. It is broken where a mount's own change has waited
+//! for others for [`GRACE`]: then nobody waits for that mount.
+//!
 //! Where nothing is opened a node stands for a content, not for a name: what it was when it was looked up is read through it for as long
 //! as the kernel knows it. Its bytes are taken when they are about to go, not before: a listing of a million names costs nothing. The
 //! kernel is told to forget a name that is gone, and then knows the node only while a program has it open or mapped; so what is held is
@@ -20,24 +25,69 @@ use forebay_writeback::{
     file::{FileReader, GoingContent, Keeper},
     names::Stat,
 };
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
 
+/// Longest wait for the kernel, for all that it is told of one change. It waits for requests under way, and those may wait for whoever made
+/// the change.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So long a change of our own may wait for others while others wait for it.
+const GRACE: Duration = Duration::from_millis(5);
 /// Longest wait for a placement of our own, which may in turn wait until others have been told of it.
 const PLACING_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tells the kernel to ask again. It returns when the kernel has taken note.
-#[async_trait]
+/// What the kernel is to ask for again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Attributes and content of a node.
+    Node(NodeId),
+    /// Attributes of a node; its content stays.
+    Attributes(NodeId),
+    /// Where a name in a directory leads.
+    Name(NodeId, Arc<[u8]>),
+}
+
+/// Dropped when the kernel has taken note.
+#[derive(Clone, Debug)]
+pub struct Told {
+    _waited_for: mpsc::Sender<Infallible>,
+}
+
+/// Tells the kernel to ask again. Nobody waits in any of it.
 pub trait Invalidate: Debug + Send + Sync {
-    /// Attributes and content of the node.
-    async fn node(&self, node: NodeId);
-    /// Attributes of the node; its content stays.
-    async fn attributes(&self, node: NodeId);
-    /// Where the name leads.
-    async fn name(&self, parent: NodeId, name: &[u8]);
-    /// Names that it need not know any more. Nobody waits for it.
+    /// Has the kernel take note.
+    fn tell(&self, note: Note, told: Told);
+    /// Names that it need not know any more.
     fn forget(&self, names: Vec<(NodeId, Arc<[u8]>)>);
     /// Whether it is still at work on such.
     fn is_forgetting(&self) -> bool;
+}
+
+/// What the kernel is told of one change.
+#[derive(Debug)]
+struct Telling {
+    told: Told,
+    all: mpsc::Receiver<Infallible>,
+}
+
+/// A directory that changes of the volume's own are under way in.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    changes: u32,
+    /// What the kernel takes note of once they are answered.
+    later: Vec<(Note, Told)>,
+}
+
+/// Changes of the volume's own in some directories, until they are answered.
+#[derive(Debug)]
+pub(super) struct BusyDirs<'a> {
+    volume: &'a Volume,
+    dirs: Vec<NodeId>,
 }
 
 /// Changes of the volume's own at one path.
@@ -47,6 +97,8 @@ pub(super) struct Own {
     /// How many were expected to come back, and came.
     begun: u32,
     seen: u32,
+    /// Since when others are told of one.
+    telling: Option<Instant>,
 }
 
 /// A change of the volume's own, until it is answered.
@@ -72,9 +124,70 @@ impl Volume {
         match self.own.lock().get_mut(path) {
             Some(own) => {
                 own.seen += 1;
-                own.seen <= own.begun
+                let ours = own.seen <= own.begun;
+                if ours {
+                    own.telling.get_or_insert_with(Instant::now);
+                }
+                ours
             }
             None => false,
+        }
+    }
+
+    /// The kernel holds these directories for a change, until it is answered.
+    pub(super) fn begin_in(&self, dirs: impl IntoIterator<Item = NodeId>) -> BusyDirs<'_> {
+        let mut dirs = Vec::from_iter(dirs);
+        dirs.sort_unstable();
+        dirs.dedup();
+        let mut busy = self.busy.lock();
+        dirs.iter().for_each(|dir| busy.entry(*dir).or_default().changes += 1);
+        BusyDirs { volume: self, dirs }
+    }
+
+    /// The directories of these names, and what the names lead to: it may be a directory too.
+    pub(super) fn with_children<const N: usize>(&self, places: [(NodeId, &[u8]); N]) -> Vec<NodeId> {
+        let tree = self.tree.lock();
+        let both = places
+            .iter()
+            .flat_map(|(dir, name)| [Some(*dir), tree.find(*dir, name)]);
+        both.flatten().collect()
+    }
+
+    /// Tells the kernel, as soon as it can take note.
+    fn tell(&self, telling: &Telling, note: Note) {
+        let Some(kernel) = self.kernel.get() else { return };
+        if let Note::Name(dir, _) = &note
+            && let Some(busy) = self.busy.lock().get_mut(dir)
+        {
+            return busy.later.push((note, telling.told.clone()));
+        }
+        kernel.tell(note, telling.told.clone());
+    }
+
+    /// Waits until the kernel has taken note of a change, or can not before that change is answered.
+    async fn wait_until_told(&self, telling: Telling) {
+        let Telling { told, mut all } = telling;
+        drop(told);
+        tokio::select! {
+            biased;
+            _ = all.recv() => {}
+            () = self.holds_others_up() => {
+                tracing::debug!("the kernel takes note of a change once a change of its own is answered");
+            }
+            () = tokio::time::sleep(PATIENCE) => {
+                tracing::warn!("the kernel has not taken note of a change in time; it will when its requests are answered");
+            }
+        }
+    }
+
+    /// Completes when a change of the volume's own has waited for others for a while.
+    async fn holds_others_up(&self) {
+        let long = |own: &Own| own.telling.is_some_and(|since| since.elapsed() >= GRACE);
+        loop {
+            tokio::time::sleep(GRACE).await;
+            if self.own.lock().values().any(long) {
+                return;
+            }
         }
     }
 
@@ -107,28 +220,29 @@ impl Volume {
     }
 
     /// Answers the node that lost this name.
-    async fn name_changed(&self, path: &Path) -> Option<NodeId> {
+    async fn name_changed(&self, path: &Path, telling: &Telling) -> Option<NodeId> {
         let (parent, node) = known(&self.tree.lock(), path)?;
         let lost = match node {
-            Some(node) => self.look_again(path, node).await,
+            Some(node) => self.look_again(path, node, telling).await,
             None => false,
         };
-        if let (Some(kernel), Some(name)) = (self.kernel.get(), path.name()) {
-            kernel.name(parent, name).await;
-            kernel.node(parent).await;
+        if let Some(name) = path.name() {
+            self.tell(telling, Note::Name(parent, name.into()));
+            self.tell(telling, Note::Node(parent));
         }
         node.filter(|_| lost)
     }
 
     /// Looks at a name again, and tells the kernel of what is there now. Answers whether its node lost it.
-    async fn look_again(&self, path: &Path, node: NodeId) -> bool {
+    async fn look_again(&self, path: &Path, node: NodeId, telling: &Telling) -> bool {
         let lost = self.check_name(path, node).await;
-        if let Some(kernel) = self.kernel.get() {
+        self.tell(
+            telling,
             match lost {
-                true => kernel.attributes(node).await,
-                false => kernel.node(node).await,
-            }
-        }
+                true => Note::Attributes(node),
+                false => Note::Node(node),
+            },
+        );
         lost
     }
 
@@ -167,7 +281,8 @@ impl Volume {
 
     /// Everything that the kernel knows below a directory is looked at again.
     async fn changed_under(&self, path: &Path) {
-        let mut lost = Vec::from_iter(self.name_changed(path).await);
+        let telling = Telling::new();
+        let mut lost = Vec::from_iter(self.name_changed(path, &telling).await);
         let mut below = vec![path.clone()];
         while let Some(path) = below.pop() {
             let dir = self.tree.lock().walk(&path);
@@ -175,14 +290,13 @@ impl Volume {
             let children = self.tree.lock().children(dir);
             for (_, name) in children {
                 if let Ok(child) = path.join(&name) {
-                    lost.extend(self.name_changed(&child).await);
+                    lost.extend(self.name_changed(&child, &telling).await);
                     below.push(child);
                 }
             }
-            if let Some(kernel) = self.kernel.get() {
-                kernel.node(dir).await;
-            }
+            self.tell(&telling, Note::Node(dir));
         }
+        self.wait_until_told(telling).await;
         self.hold(&lost).await;
     }
 
@@ -241,16 +355,17 @@ impl Volume {
         if !shown {
             self.move_node(from, to, exchange);
         }
-        let Some(kernel) = self.kernel.get() else { return };
+        let telling = Telling::new();
         if let Some(node) = target {
-            kernel.attributes(node).await;
+            self.tell(&telling, Note::Attributes(node));
         }
         for (place, path) in places.into_iter().zip([from, to]) {
             if let (Some((parent, _)), Some(name)) = (place, path.name()) {
-                kernel.name(parent, name).await;
-                kernel.node(parent).await;
+                self.tell(&telling, Note::Name(parent, name.into()));
+                self.tell(&telling, Note::Node(parent));
             }
         }
+        self.wait_until_told(telling).await;
     }
 
     /// Moves a node in the tree. It does not wait for those who go from a node to a path: the name is gone already, and one of them may
@@ -287,11 +402,45 @@ impl Keeper for Volume {
     }
 }
 
+impl Telling {
+    fn new() -> Self {
+        let (waited_for, all) = mpsc::channel(1);
+        Self {
+            told: Told {
+                _waited_for: waited_for,
+            },
+            all,
+        }
+    }
+}
+
+impl Drop for BusyDirs<'_> {
+    fn drop(&mut self) {
+        for dir in &self.dirs {
+            let mut busy = self.volume.busy.lock();
+            let Some(here) = busy.get_mut(dir) else { continue };
+            here.changes -= 1;
+            if here.changes > 0 {
+                continue;
+            }
+            let later = busy.remove(dir).map(|here| here.later);
+            drop(busy);
+            if let Some(kernel) = self.volume.kernel.get() {
+                later
+                    .into_iter()
+                    .flatten()
+                    .for_each(|(note, told)| kernel.tell(note, told));
+            }
+        }
+    }
+}
+
 impl Drop for OwnChange<'_> {
     fn drop(&mut self) {
         let mut own = self.volume.own.lock();
         if let Some(here) = own.get_mut(&self.path) {
             here.under_way -= 1;
+            here.telling = None;
             if here.under_way == 0 {
                 own.remove(&self.path);
             }
@@ -309,7 +458,9 @@ impl Observer for Follower {
         volume.note(change);
         match change {
             Change::Name(path) if !volume.is_own(path) => {
-                volume.name_changed(path).await;
+                let telling = Telling::new();
+                volume.name_changed(path, &telling).await;
+                volume.wait_until_told(telling).await;
             }
             Change::Under(path) => volume.changed_under(path).await,
             Change::Renamed { from, to, exchange } if !volume.is_own(from) => {

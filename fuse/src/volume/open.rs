@@ -20,8 +20,8 @@ use super::{
 use crate::{Errno, Result};
 use forebay_runtime::clock::Timestamp;
 use forebay_writeback::{
-    Error, ErrorKind, Path,
-    file::{Draft, FileReader, PlaceDraft},
+    AckLevel, Error, ErrorKind, Path,
+    file::{Draft, DraftRoom, FileReader, PlaceDraft, TriedPlace},
     names::Stat,
 };
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::RwLock;
+use tokio::{sync::RwLock, time::Instant};
 
 /// Closes of one large file, each after changes, that place it. Its copies by many processes (a shell's redirection) would each copy it
 /// anew; from here on a close makes it durable, and the last one places it.
@@ -49,6 +49,10 @@ pub(super) struct OpenFile {
     pub(super) content: RwLock<Current>,
     /// One placement at a time.
     pub(super) placing: tokio::sync::Mutex<()>,
+    /// One draft is made at a time.
+    drafting: tokio::sync::Mutex<()>,
+    /// Whether a close or fsync has said that there is no room for its changes, and nothing was changed since.
+    refused: AtomicBool,
     large_placements: AtomicU32,
     /// Attributes of a file that has no name in the cache.
     pub(super) apart: Mutex<Option<Stat>>,
@@ -57,6 +61,8 @@ pub(super) struct OpenFile {
     taken: AtomicBool,
     /// Times of changes that are not placed.
     pub(super) times: Mutex<Times>,
+    /// Whether somebody has opened it to write and nothing was done with it since.
+    pub(super) fresh: AtomicBool,
     pub(super) opens: Mutex<Opens>,
 }
 
@@ -148,11 +154,14 @@ impl OpenFile {
             node,
             content: RwLock::new(content),
             placing: tokio::sync::Mutex::new(()),
+            drafting: tokio::sync::Mutex::new(()),
+            refused: AtomicBool::new(false),
             large_placements: AtomicU32::new(0),
             apart: Mutex::new(apart),
             unlinked: AtomicBool::new(false),
             taken: AtomicBool::new(false),
             times: Mutex::default(),
+            fresh: AtomicBool::new(false),
             opens: Mutex::default(),
         })
     }
@@ -187,16 +196,22 @@ impl OpenFile {
         if let Some(draft) = &self.content.read().await.draft {
             return Ok(Arc::clone(draft));
         }
-        let mut content = self.content.write().await;
-        if let Some(draft) = &content.draft {
-            return Ok(Arc::clone(draft));
-        }
-        let draft = Arc::new(volume.cache.draft(content.reader.as_ref(), keep).await?);
-        content.draft = Some(Arc::clone(&draft));
+        // It may have to wait for room: whoever reads the content goes on meanwhile.
+        let _drafting = self.drafting.lock().await;
+        let reader = {
+            let content = self.content.read().await;
+            if let Some(draft) = &content.draft {
+                return Ok(Arc::clone(draft));
+            }
+            content.reader.clone()
+        };
+        let draft = Arc::new(volume.cache.draft(reader.as_ref(), keep).await?);
+        self.content.write().await.draft = Some(Arc::clone(&draft));
         Ok(draft)
     }
 
     pub(super) fn changed(&self, volume: &Volume) {
+        self.refused.store(false, Ordering::Release);
         let now = Some(volume.now());
         *self.times.lock() = Times { mtime: now, ctime: now };
     }
@@ -238,10 +253,10 @@ impl OpenFile {
 
     /// The answer to whoever wants changes placed that have no name any more: nobody will see them, which is fine for a file that was
     /// unlinked here, and an error where another door has the name.
-    async fn settle_unlinked(&self) -> Result<()> {
+    async fn settle_unlinked(&self) -> Result<Settled> {
         match self.taken.load(Ordering::Acquire) && self.has_unplaced().await {
             true => Err(Errno(libc::ESTALE)),
-            false => Ok(()),
+            false => Ok(Settled::Done),
         }
     }
 }
@@ -257,31 +272,98 @@ pub(super) enum Why {
     End,
 }
 
+/// How a settlement went that waits for no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    Done,
+    /// Nothing was done: it needs (more) room first.
+    NoRoom,
+}
+
 impl Volume {
-    /// Makes the changes of a file durable, and visible where that is due. ESTALE: another door has its name.
+    /// Makes the changes of a file durable, and visible where that is due. It may wait for room, so whoever asks does not hold `moving`.
+    /// ESTALE: another door has its name.
     pub(super) async fn settle(&self, file: &OpenFile, why: Why) -> Result<()> {
+        self.settle_until(file, why, None).await
+    }
+
+    /// The same; room that does not come until then does not come at all.
+    pub(super) async fn settle_until(&self, file: &OpenFile, why: Why, until: Option<Instant>) -> Result<()> {
+        // Whoever closed it knows already.
+        if why == Why::End && file.refused.load(Ordering::Acquire) {
+            return Err(Errno(libc::ENOSPC));
+        }
+        let settled = self.settle_with_room(file, why, until).await;
+        let refused = settled == Err(Errno(libc::ENOSPC));
+        // What lost its name meanwhile needs none.
+        if refused && file.is_unlinked() {
+            return file.settle_unlinked().await.map(|_| ());
+        }
+        file.refused.store(refused, Ordering::Release);
+        settled
+    }
+
+    /// Waits, where policies ask for it, until the under-store has what was placed. Whoever asks does not hold `moving`.
+    pub(super) async fn reach_level(&self, file: &OpenFile) -> Result<()> {
+        match self.path(file.node) {
+            Ok(path) if !file.is_unlinked() => Ok(self.cache.reach_level(&path).await?),
+            _ => Ok(()),
+        }
+    }
+
+    async fn settle_with_room(&self, file: &OpenFile, why: Why, until: Option<Instant>) -> Result<()> {
+        loop {
+            let room = self.room_for(file);
+            let mut room = match until {
+                Some(until) => match tokio::time::timeout_at(until, room).await {
+                    Ok(room) => room?,
+                    Err(_) => return Err(Errno(libc::ENOSPC)),
+                },
+                None => room.await?,
+            };
+            let _moving = self.moving.read().await;
+            if self.try_settle(file, why, &mut room).await? == Settled::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for the room that placing the changes of a file takes. Whoever asks does not hold `moving`.
+    pub(super) async fn room_for(&self, file: &OpenFile) -> Result<Option<DraftRoom>> {
+        if file.is_unlinked() || !file.is_changed().await {
+            return Ok(None);
+        }
+        let draft = file.content.read().await.draft.clone();
+        match draft {
+            Some(draft) => Ok(Some(draft.room().await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Settles a file for whoever holds `moving`, without waiting for room: it takes what is in `room`.
+    pub(super) async fn try_settle(&self, file: &OpenFile, why: Why, room: &mut Option<DraftRoom>) -> Result<Settled> {
         if file.is_unlinked() {
             return file.settle_unlinked().await;
         }
         if !file.is_changed().await {
-            return Ok(());
+            return Ok(Settled::Done);
         }
         let _placing = file.placing.lock().await;
         if file.is_unlinked() {
             return file.settle_unlinked().await;
         }
         let Some(draft) = file.content.read().await.draft.clone() else {
-            return Ok(());
+            return Ok(Settled::Done);
         };
         if !file.is_changed().await {
-            return Ok(());
+            return Ok(Settled::Done);
         }
         loop {
             let Ok(path) = self.path(file.node) else {
                 self.take_name(file);
                 return file.settle_unlinked().await;
             };
-            match self.place(file, &draft, &path, why).await {
+            match self.place(file, &draft, &path, (why, &mut *room)).await {
                 Err(error) if matches!(error.kind(), ErrorKind::Aborted | ErrorKind::NotFound) => {
                     if self.has_moved(file, &path).await {
                         continue;
@@ -292,7 +374,7 @@ impl Volume {
                     self.forget_name(file.node);
                     return Err(Errno(libc::ESTALE));
                 }
-                placed => return Ok(placed?),
+                settled => return Ok(settled?),
             }
         }
     }
@@ -309,15 +391,31 @@ impl Volume {
         false
     }
 
-    async fn place(&self, file: &OpenFile, draft: &Arc<Draft>, path: &Path, why: Why) -> Result<(), Error> {
+    async fn place(
+        &self,
+        file: &OpenFile,
+        draft: &Arc<Draft>,
+        path: &Path,
+        (why, room): (Why, &mut Option<DraftRoom>),
+    ) -> Result<Settled, Error> {
         let small = draft.is_small().await;
         let often = file.large_placements.load(Ordering::Relaxed) >= LARGE_PLACEMENTS_MAX;
         let how = file.how();
-        if !small && (why == Why::Sync || (why == Why::Close && often)) {
-            return draft.sync(path, how).await;
+        // What the under-store is to have is placed.
+        let stays = self.cache.ack_level_at(path) != AckLevel::Persisted;
+        if !small && stays && (why == Why::Sync || (why == Why::Close && often)) {
+            draft.sync(path, how).await?;
+            return Ok(Settled::Done);
         }
         let own = self.begin_own(path);
-        if !(small && draft.place(path, how).await?) {
+        let tried = match small {
+            true => draft.place(path, how, room).await?,
+            false => TriedPlace::Large,
+        };
+        if tried == TriedPlace::NoRoom {
+            return Ok(Settled::NoRoom);
+        }
+        if tried == TriedPlace::Large {
             let mut content = file.content.write().await;
             file.large_placements.fetch_add(1, Ordering::Relaxed);
             content.reader = Some(draft.finish(path, how).await?);
@@ -325,7 +423,7 @@ impl Volume {
         }
         drop(own);
         self.placed(file, draft, how);
-        Ok(())
+        Ok(Settled::Done)
     }
 
     /// Another door has taken the name of an open file.

@@ -3,7 +3,7 @@
 use super::*;
 use async_trait::async_trait;
 use forebay_metastore::mem::MemStore;
-use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk};
+use forebay_runtime::{chance::OsChance, clock::RealClock, disk::RealDisk, units::ByteSize};
 use forebay_understore::{StoreError, UnderStoreRef};
 use forebay_writeback::{
     Components, Settings, StoreOpener,
@@ -11,6 +11,7 @@ use forebay_writeback::{
     names::Rename,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
+use std::time::Instant;
 use tempfile::TempDir;
 
 const READ: i32 = libc::O_RDONLY;
@@ -48,6 +49,10 @@ impl World {
     }
 
     async fn cache(&self) -> Cache {
+        self.cache_with(|_| {}).await
+    }
+
+    async fn cache_with(&self, set: impl FnOnce(&mut Settings)) -> Cache {
         let components = Components {
             disk: RealDisk::shared(),
             clock: RealClock::shared(),
@@ -58,6 +63,7 @@ impl World {
         let mut settings = Settings::new(self.folder.path());
         // The folder of a test may be anywhere.
         settings.ack = forebay_writeback::AckLevel::Memory;
+        set(&mut settings);
         Cache::open(settings, components).await.unwrap()
     }
 }
@@ -230,7 +236,7 @@ async fn writes_anywhere_are_what_a_plain_buffer_would_hold() {
 async fn what_another_door_replaces_is_another_file() {
     let world = World::new();
     let (cache, volume) = world.open().await;
-    let kernel = Arc::new(Told::default());
+    let kernel = Arc::new(KernelTold::default());
     let _observer = volume.follow_changes(kernel.clone());
     let old = write_file(&volume, "f", b"old").await;
     assert!(kernel.0.lock().is_empty(), "the kernel knows what it asked for");
@@ -248,7 +254,7 @@ async fn what_another_door_replaces_is_another_file() {
 async fn a_rename_through_another_door_takes_open_files_along() {
     let world = World::new();
     let (cache, volume) = world.open().await;
-    let _observer = volume.follow_changes(Arc::new(Told::default()));
+    let _observer = volume.follow_changes(Arc::new(KernelTold::default()));
     let dir = volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap().attr.node;
     let (_, opened) = volume.create(dir, b"f", 0o644, WRITE, NOBODY).await.unwrap();
     volume.write(opened.handle, 0, b"x").await.unwrap();
@@ -268,7 +274,7 @@ async fn a_name_that_was_looked_up_before_its_rename_was_told_stays() {
     let dir = volume.lookup(ROOT, b"e").await.unwrap().attr.node;
     let (_, opened) = volume.create(dir, b"f", 0o644, WRITE, NOBODY).await.unwrap();
     volume.write(opened.handle, 0, b"x").await.unwrap();
-    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let observer = volume.follow_changes(Arc::new(KernelTold::default()));
     let change = forebay_writeback::changes::Change::Renamed {
         from: at("/d"),
         to: at("/e"),
@@ -367,7 +373,7 @@ async fn a_listing_that_begins_in_the_middle_misses_nothing_whatever_came_or_wen
 async fn a_listing_under_way_shows_what_was_changed_since_it_was_read() {
     let world = World::new();
     let (cache, volume) = world.open().await;
-    let _observer = volume.follow_changes(Arc::new(Told::default()));
+    let _observer = volume.follow_changes(Arc::new(KernelTold::default()));
     for k in 0..40 {
         write_file(&volume, &format!("f{k:02}"), b"").await;
     }
@@ -415,7 +421,7 @@ async fn nodes_are_forgotten_when_the_kernel_lets_go_of_them() {
 async fn a_kernel_that_knows_too_many_names_lets_go_of_what_is_not_open() {
     let world = World::new();
     let (_, volume) = world.open().await;
-    let kernel = Arc::new(Told::default());
+    let kernel = Arc::new(KernelTold::default());
     let _observer = volume.follow_changes(Arc::clone(&kernel) as Arc<dyn Invalidate>);
     write_file(&volume, "f0", b"x").await;
     let (_, open) = create(&volume, "f1").await;
@@ -494,7 +500,7 @@ async fn with_file(
     NodeId,
 ) {
     let (cache, volume) = world.open().await;
-    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let observer = volume.follow_changes(Arc::new(KernelTold::default()));
     let dir = volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap().attr.node;
     let (entry, opened) = volume.create(dir, b"f", 0o640, WRITE, NOBODY).await.unwrap();
     volume.write(opened.handle, 0, content).await.unwrap();
@@ -589,7 +595,7 @@ async fn a_name_that_another_door_created_first_is_theirs() {
         for synced_before in [false, true] {
             let world = World::new();
             let (cache, volume) = world.open().await;
-            let _observer = volume.follow_changes(Arc::new(Told::default()));
+            let _observer = volume.follow_changes(Arc::new(KernelTold::default()));
             let (node, handle) = create(&volume, "f").await;
             volume.write(handle, 0, &vec![7; size]).await.unwrap();
             if synced_before {
@@ -612,7 +618,7 @@ async fn a_name_that_another_door_created_first_is_theirs() {
 async fn a_file_that_is_being_created_stays_when_its_directory_is_looked_at_again() {
     let world = World::new();
     let (cache, volume) = world.open().await;
-    let observer = volume.follow_changes(Arc::new(Told::default()));
+    let observer = volume.follow_changes(Arc::new(KernelTold::default()));
     let (_, handle) = create(&volume, "f").await;
     volume.write(handle, 0, b"mine").await.unwrap();
     let change = forebay_writeback::changes::Change::Under(at("/"));
@@ -636,7 +642,7 @@ async fn where_nothing_is_opened_a_node_is_read_as_it_was_looked_up() {
                     ..VolumeOptions::default()
                 };
                 let volume = Volume::new(cache.clone(), options);
-                let kernel = Arc::new(Told::default());
+                let kernel = Arc::new(KernelTold::default());
                 let _observer = volume.follow_changes(kernel.clone());
                 let dir = volume.lookup(ROOT, b"d").await.unwrap().attr.node;
                 let before = volume.lookup(dir, b"f").await.unwrap().attr;
@@ -672,18 +678,255 @@ async fn where_nothing_is_opened_a_node_is_read_as_it_was_looked_up() {
     }
 }
 
+/// A volume whose cache is full of dirty bytes, up to a few; and how long a writer waits for more. `/cached` and `/d` are there.
+async fn at_the_limit(world: &World, stall: Duration) -> Arc<Volume> {
+    let cache = world
+        .cache_with(|settings| {
+            settings.dirty_max = Some(ByteSize(100_000));
+            settings.stall_max = stall;
+        })
+        .await;
+    let volume = Volume::new(cache, VolumeOptions::default());
+    write_file(&volume, "cached", b"cached").await;
+    volume.mkdir(ROOT, b"d", 0o755, NOBODY).await.unwrap();
+    write_file(&volume, "fill", &[7; 99_000]).await;
+    volume
+}
+
+async fn soon<T>(what: &str, done: impl Future<Output = T>) -> T {
+    let done = tokio::time::timeout(Duration::from_secs(5), done).await;
+    done.unwrap_or_else(|_| panic!("it waits for room: {what}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_room_holds_nobody_up_and_a_close_is_refused_once() {
+    let world = World::new();
+    let stall = Duration::from_secs(15);
+    let volume = at_the_limit(&world, stall).await;
+    let began = Instant::now();
+    let (node, handle) = create(&volume, "f").await;
+    volume.write(handle, 0, &[1; 50_000]).await.unwrap();
+    let closing = tokio::spawn({
+        let volume = Arc::clone(&volume);
+        async move { (volume.flush(handle).await, volume.release(handle).await) }
+    });
+    // One that is renamed before it is placed waits for the same.
+    let (_, pending) = create(&volume, "pending").await;
+    volume.write(pending, 0, &[2; 50_000]).await.unwrap();
+    let moving = tokio::spawn({
+        let volume = Arc::clone(&volume);
+        async move { volume.rename((ROOT, b"pending"), (ROOT, b"moved"), 0).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for turn in 0..2 {
+        let (from, to) = [(b"d", b"e"), (b"e", b"d")][turn];
+        soon("rename", volume.rename((ROOT, from), (ROOT, to), 0))
+            .await
+            .unwrap();
+        let cached = soon("lookup", volume.lookup(ROOT, b"cached")).await.unwrap().attr.node;
+        assert_eq!(soon("read", content(&volume, cached)).await, b"cached");
+        soon("list", names(&volume)).await;
+        soon("stat", volume.getattr(node)).await.unwrap();
+        assert_eq!(soon("open", content(&volume, node)).await, [1; 50_000]);
+    }
+    assert!(!closing.is_finished() && !moving.is_finished() && began.elapsed() < stall);
+    let full = Err(Errno(libc::ENOSPC));
+    assert_eq!(closing.await.unwrap(), (full, full));
+    assert!(began.elapsed() < stall * 2, "a release waits no second time");
+    assert_eq!(moving.await.unwrap(), full);
+    assert_eq!(
+        volume.lookup(ROOT, b"f").await,
+        Err(Errno(libc::ENOENT)),
+        "it is given up"
+    );
+    soon("release", volume.release(pending)).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_goes_on_with_the_room_that_becomes_free() {
+    let world = World::new();
+    let volume = at_the_limit(&world, Duration::from_secs(60)).await;
+    let (_, handle) = create(&volume, "f").await;
+    volume.write(handle, 0, &[1; 50_000]).await.unwrap();
+    let closing = tokio::spawn({
+        let volume = Arc::clone(&volume);
+        async move { close(&volume, handle).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!closing.is_finished());
+    // It grows meanwhile, so that what was waited for is not enough.
+    let node = volume.lookup(ROOT, b"f").await.unwrap().attr.node;
+    let other = volume.open(node, WRITE).await.unwrap().handle;
+    volume.write(other, 50_000, &[1; 10_000]).await.unwrap();
+    volume.unlink(ROOT, b"fill").await.unwrap();
+    soon("close", closing).await.unwrap();
+    soon("close of the other one", close(&volume, other)).await;
+    assert_eq!(content(&volume, node).await, [1; 60_000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_that_ends_waits_for_room_for_a_short_while() {
+    let world = World::new();
+    let volume = at_the_limit(&world, Duration::from_secs(60)).await;
+    for name in ["f", "g"] {
+        let (_, handle) = create(&volume, name).await;
+        volume.write(handle, 0, &[1; 50_000]).await.unwrap();
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(15), volume.settle_all()).await;
+    ended.expect("it waits no longer, for all files together");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_draft_that_waits_for_room_is_read_meanwhile() {
+    let world = World::new();
+    let cache = world
+        .cache_with(|settings| {
+            settings.dirty_max = Some(ByteSize(3 << 20));
+            settings.stall_max = Duration::from_secs(60);
+        })
+        .await;
+    let volume = Volume::new(cache, VolumeOptions::default());
+    let (_, handle) = create(&volume, "f").await;
+    volume.write(handle, 0, &[1; 2 << 20]).await.unwrap();
+    write_file(&volume, "fill", &[7; 1 << 20]).await;
+    let writing = tokio::spawn({
+        let volume = Arc::clone(&volume);
+        async move { volume.write(handle, 2 << 20, &[2; 1 << 20]).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!writing.is_finished());
+    assert_eq!(soon("read", read_all(&volume, handle)).await, [1; 2 << 20]);
+    soon("fsync", volume.fsync(handle)).await.unwrap();
+    volume.unlink(ROOT, b"fill").await.unwrap();
+    soon("write", writing).await.unwrap().unwrap();
+    soon("close", close(&volume, handle)).await;
+    assert_eq!(volume.lookup(ROOT, b"f").await.unwrap().attr.size, 3 << 20);
+}
+
+/// The kernel of a mount, which takes no note of a name in a directory while it waits for the answer to a change there.
+#[derive(Debug, Default)]
+struct LockingKernel {
+    held: Mutex<Vec<NodeId>>,
+    waiting: Mutex<Vec<(Note, Told)>>,
+    took: Mutex<Vec<String>>,
+}
+
+impl LockingKernel {
+    fn take(&self, note: &Note) {
+        if let Note::Name(_, name) = note {
+            self.took.lock().push(String::from_utf8_lossy(name).into_owned());
+        }
+    }
+
+    async fn rename(&self, volume: &Volume, dir: NodeId, from: &[u8], to: &[u8]) -> Result<()> {
+        self.held.lock().push(dir);
+        let renamed = volume.rename((dir, from), (dir, to), 0).await;
+        self.held.lock().clear();
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.iter().for_each(|(note, _)| self.take(note));
+        renamed
+    }
+}
+
+impl Invalidate for LockingKernel {
+    fn tell(&self, note: Note, told: Told) {
+        if let Note::Name(dir, _) = note
+            && self.held.lock().contains(&dir)
+        {
+            return self.waiting.lock().push((note, told));
+        }
+        self.take(&note);
+    }
+
+    fn forget(&self, _names: Vec<(NodeId, Arc<[u8]>)>) {}
+
+    fn is_forgetting(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_mounts_that_rename_in_one_directory_do_not_wait_for_each_other() {
+    const RENAMES: usize = 30;
+    let world = World::new();
+    let cache = world.cache().await;
+    cache.mkdir(&at("/d"), false).await.unwrap();
+    let mut mounts = Vec::new();
+    for name in ["a0", "b0"] {
+        cache.mkdir(&at(&format!("/d/{name}")), false).await.unwrap();
+    }
+    for _ in 0..2 {
+        let volume = Volume::new(cache.clone(), VolumeOptions::default());
+        let kernel = Arc::new(LockingKernel::default());
+        let observer = volume.follow_changes(Arc::clone(&kernel) as Arc<dyn Invalidate>);
+        let dir = volume.lookup(ROOT, b"d").await.unwrap().attr.node;
+        for name in [&b"a0"[..], b"b0"] {
+            volume.lookup(dir, name).await.unwrap();
+        }
+        mounts.push((volume, kernel, dir, observer));
+    }
+    let began = Instant::now();
+    let movers = ["a", "b"]
+        .into_iter()
+        .zip(&mounts)
+        .map(|(name, (volume, kernel, dir, _))| {
+            let (volume, kernel, dir) = (Arc::clone(volume), Arc::clone(kernel), *dir);
+            tokio::spawn(async move {
+                for k in 0..RENAMES {
+                    let (from, to) = (format!("{name}{k}"), format!("{name}{}", k + 1));
+                    let renamed = kernel.rename(&volume, dir, from.as_bytes(), to.as_bytes());
+                    renamed.await.unwrap();
+                }
+            })
+        });
+    for mover in movers.collect::<Vec<_>>() {
+        mover.await.unwrap();
+    }
+    assert!(
+        began.elapsed() < Duration::from_millis(500) * RENAMES as u32,
+        "they waited for each other: {:?}",
+        began.elapsed()
+    );
+    for ((_, kernel, _, _), other) in mounts.iter().zip(["b", "a"]) {
+        let took = kernel.took.lock();
+        for k in 0..RENAMES {
+            assert!(
+                took.contains(&format!("{other}{k}")),
+                "{other}{k}: the kernel was never told"
+            );
+        }
+    }
+}
+
+/// A door that holds no directory is acknowledged when the kernel has taken note, also where it has to wait for a change of the mount.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_door_waits_until_a_change_in_the_same_directory_is_answered() {
+    let world = World::new();
+    let (cache, volume) = world.open().await;
+    let kernel = Arc::new(KernelTold::default());
+    let _observer = volume.follow_changes(Arc::clone(&kernel) as Arc<dyn Invalidate>);
+    write_file(&volume, "f", b"x").await;
+    let busy = volume.begin_in([ROOT]);
+    let deleting = tokio::spawn({
+        let cache = cache.clone();
+        async move { cache.delete(&at("/f"), false).await }
+    });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!deleting.is_finished() && kernel.0.lock().is_empty());
+    drop(busy);
+    deleting.await.unwrap().unwrap();
+    assert_eq!(*kernel.0.lock(), ["f"]);
+}
+
 /// Names that the kernel was told of.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<String>>);
+struct KernelTold(Mutex<Vec<String>>);
 
-#[async_trait]
-impl Invalidate for Told {
-    async fn node(&self, _node: NodeId) {}
-
-    async fn attributes(&self, _node: NodeId) {}
-
-    async fn name(&self, _parent: NodeId, name: &[u8]) {
-        self.0.lock().push(String::from_utf8_lossy(name).into_owned());
+impl Invalidate for KernelTold {
+    fn tell(&self, note: Note, _told: Told) {
+        if let Note::Name(_, name) = note {
+            self.0.lock().push(String::from_utf8_lossy(&name).into_owned());
+        }
     }
 
     fn forget(&self, names: Vec<(NodeId, Arc<[u8]>)>) {

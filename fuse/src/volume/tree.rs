@@ -127,10 +127,10 @@ impl Node {
         })
     }
 
-    /// Whether a row of this number is another file's. What has no row has a number of its place, and gets a row, or loses it, without
-    /// a change of its content.
+    /// Whether a row of this number is another file's. What has no row has a number of its place and content in the under-store, and gets
+    /// a row, or loses it, without a change of its content.
     pub(crate) fn is_other(&self, id: u64) -> bool {
-        self.row != id && (self.row | id) & NO_ROW == 0
+        self.row != id && self.row & NO_ROW == id & NO_ROW
     }
 
     /// Whether what is at its name now has other content.

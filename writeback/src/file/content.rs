@@ -112,7 +112,12 @@ impl ContentWriter {
             true => self.inner.dirty.take(bytes),
             false => self.inner.dirty.reserve(bytes).await?,
         };
-        self.reservation.join(permit);
+        self.append_within(permit, chunks, note).await
+    }
+
+    /// The same with room that was taken before: it waits for none.
+    pub(crate) async fn append_within(&mut self, room: Reservation, chunks: &[Bytes], note: Bytes) -> Result<u64> {
+        self.reservation.join(room);
         Ok(self.writer_mut().append(chunks, note).await?)
     }
 

@@ -13,7 +13,14 @@
 mod place;
 mod recover;
 
-use super::{FileReader, copy::PIECE, dirty::Reservation, place::GENERATION};
+pub use place::TriedPlace;
+
+use super::{
+    FileReader,
+    copy::PIECE,
+    dirty::Reservation,
+    place::{GENERATION, Seen},
+};
 use crate::{Cache, Error, Mismatch, Result, cache::Inner};
 use forebay_namespace::Ino;
 use forebay_runtime::{
@@ -21,6 +28,7 @@ use forebay_runtime::{
     clock::Timestamp,
 };
 use forebay_segment::{Draft as SegmentDraft, StreamId};
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     ops::Range,
@@ -29,7 +37,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
-use tokio::sync::{Mutex, RwLock};
+use tokio::sync::RwLock;
 
 /// A draft up to this lies in memory.
 const SMALL_BYTES_MAX: u64 = 1 << 20;
@@ -41,8 +49,8 @@ const MEMORY_BYTES_MAX: u64 = 128 << 20;
 pub(crate) struct Drafts {
     /// Memory of the small ones.
     memory: Budget,
-    /// Rows whose content synced drafts become, and how many of them.
-    awaited: Arc<parking_lot::Mutex<HashMap<Ino, u64>>>,
+    /// Rows whose content synced drafts become, and those by which contents are found again that were seen at their names; how often.
+    awaited: Arc<Mutex<HashMap<Ino, u64>>>,
 }
 
 impl Default for Drafts {
@@ -55,12 +63,13 @@ impl Default for Drafts {
 }
 
 impl Drafts {
-    /// Whether the next start may have to find the name of a synced draft by this row.
+    /// Whether the row stays although the under-store shows the same.
     pub(crate) fn awaits(&self, ino: Ino) -> bool {
         self.awaited.lock().contains_key(&ino)
     }
 
-    fn awaiting(&self, ino: Ino) -> AwaitedRow {
+    /// For as long as the answer lives.
+    pub(super) fn awaiting(&self, ino: Ino) -> AwaitedRow {
         *self.awaited.lock().entry(ino).or_default() += 1;
         AwaitedRow {
             awaited: Arc::clone(&self.awaited),
@@ -71,8 +80,8 @@ impl Drafts {
 
 /// A row that stays, whatever the under-store shows at its name, for as long as this lives.
 #[derive(Debug)]
-struct AwaitedRow {
-    awaited: Arc<parking_lot::Mutex<HashMap<Ino, u64>>>,
+pub(super) struct AwaitedRow {
+    awaited: Arc<Mutex<HashMap<Ino, u64>>>,
     ino: Ino,
 }
 
@@ -106,14 +115,28 @@ pub struct Draft {
     /// The inode number of its first content.
     ino: Ino,
     ino_used: AtomicBool,
-    /// The identity of the content that its name has to lead to when it is placed; `None`: to nothing.
-    ground: parking_lot::Mutex<Option<String>>,
+    /// The content that its name has to lead to when it is placed; `None`: to nothing.
+    ground: Mutex<Option<Seen>>,
     body: RwLock<Body>,
+    /// Held by the change that waits for room.
+    growing: tokio::sync::Mutex<()>,
     len: AtomicU64,
     /// Counts changes, and how many of them were placed.
     changes: AtomicU64,
     placed: AtomicU64,
     placed_ino: AtomicU64,
+}
+
+/// Room under the dirty limit for what a small draft has, so that placing it waits for none.
+#[derive(Debug)]
+pub struct DraftRoom(Reservation);
+
+/// How one try to change it ended.
+#[derive(Debug)]
+enum Tried {
+    Done,
+    /// So many bytes more have to be taken first.
+    Without(u64),
 }
 
 #[derive(Debug)]
@@ -143,7 +166,7 @@ impl Cache {
         let ino = self.inner.fresh_ino().await?;
         let draft = self.inner.empty_draft(ino);
         if let Some(from) = from {
-            *draft.ground.lock() = Some(from.identity());
+            *draft.ground.lock() = Some(from.seen());
             draft.load(from, keep.min(from.size())).await?;
             draft.changes.store(0, Ordering::Relaxed);
         }
@@ -167,11 +190,12 @@ impl Inner {
             inner: Arc::clone(self),
             ino,
             ino_used: AtomicBool::new(false),
-            ground: parking_lot::Mutex::default(),
+            ground: Mutex::default(),
             body: RwLock::new(Body::Small(Small {
                 bytes: Vec::new(),
                 memory,
             })),
+            growing: tokio::sync::Mutex::default(),
             len: AtomicU64::new(0),
             changes: AtomicU64::new(0),
             placed: AtomicU64::new(0),
@@ -199,6 +223,29 @@ impl Draft {
     /// Whether its bytes were promised to survive a power cut while they have no place yet.
     pub async fn is_promised(&self) -> bool {
         matches!(&*self.body.read().await, Body::Large(large) if large.noted.get().is_some())
+    }
+
+    /// Waits at the dirty limit for what [`Draft::place`] needs. It holds nobody up meanwhile, and neither should who asks.
+    ///
+    /// # Errors
+    /// Full when nothing became free for long.
+    pub async fn room(&self) -> Result<DraftRoom> {
+        let bytes = match self.is_small().await {
+            true => self.size(),
+            // It has taken what it needs.
+            false => 0,
+        };
+        let dirty = &self.inner.dirty;
+        let taken = match bytes {
+            0 => dirty.take(0),
+            _ => dirty.reserve(bytes).await?,
+        };
+        Ok(DraftRoom(taken))
+    }
+
+    /// Whether its content was placed, or given up: it is changed no more.
+    pub async fn has_ended(&self) -> bool {
+        matches!(&*self.body.read().await, Body::Ended)
     }
 
     /// Whether it lies in memory: then placing it is what makes it durable.
@@ -258,37 +305,74 @@ impl Draft {
             .await
     }
 
-    /// One change, after which the content is at least `end` long while it happens.
+    /// One change, after which the content is at least `end` long while it happens. Whoever waits for room holds nobody up who reads or
+    /// places it.
     async fn change(&self, end: u64, small: impl Fn(&mut Small), large: impl Fn(&Large) -> Result<()>) -> Result<()> {
         let fits = self.inner.dirty.check_size(end);
         fits.map_err(|error| error.because(Mismatch::TooLarge))?;
-        loop {
-            match &*self.body.read().await {
-                Body::Large(body) => {
-                    body.reserve(&self.inner, end).await?;
-                    large(body)?;
-                    self.changes.fetch_add(1, Ordering::AcqRel);
-                    return Ok(());
-                }
-                Body::Ended => return Err(ended()),
-                Body::Small(_) => {}
-            }
-            let mut body = self.body.write().await;
-            let Body::Small(content) = &mut *body else { continue };
-            if content.make_room(&self.inner.files.drafts.memory, end) {
-                small(content);
-                self.changes.fetch_add(1, Ordering::AcqRel);
-                return Ok(());
-            }
-            let enlarged = self.enlarge(content).await?;
-            *body = Body::Large(enlarged);
+        let mut room = None;
+        if let Tried::Done = self.try_change(end, &small, &large, &mut room).await? {
+            return Ok(());
         }
+        // One at a time: what one takes the next one need not take.
+        let _growing = self.growing.lock().await;
+        while let Tried::Without(missing) = self.try_change(end, &small, &large, &mut room).await? {
+            drop(room.take());
+            room = Some(self.inner.dirty.reserve(missing).await?);
+        }
+        Ok(())
+    }
+
+    async fn try_change(
+        &self,
+        end: u64,
+        small: impl Fn(&mut Small),
+        large: impl Fn(&Large) -> Result<()>,
+        room: &mut Option<Reservation>,
+    ) -> Result<Tried> {
+        if !self.is_small().await {
+            return self.try_change_large(end, large, room).await;
+        }
+        let mut body = self.body.write().await;
+        let Body::Small(content) = &mut *body else {
+            drop(body);
+            return self.try_change_large(end, large, room).await;
+        };
+        if content.make_room(&self.inner.files.drafts.memory, end) {
+            small(content);
+            self.changes.fetch_add(1, Ordering::AcqRel);
+            return Ok(Tried::Done);
+        }
+        let len = end.max(content.bytes.len() as u64);
+        let Some(taken) = room.take_if(|room| room.held() >= len) else {
+            return Ok(Tried::Without(len));
+        };
+        let enlarged = self.enlarge(content, taken).await?;
+        *body = Body::Large(enlarged);
+        drop(body);
+        self.try_change_large(end, large, room).await
+    }
+
+    async fn try_change_large(
+        &self,
+        end: u64,
+        large: impl Fn(&Large) -> Result<()>,
+        room: &mut Option<Reservation>,
+    ) -> Result<Tried> {
+        let body = self.body.read().await;
+        let Body::Large(content) = &*body else {
+            return Err(ended());
+        };
+        if let Err(missing) = content.take_room(end, room) {
+            return Ok(Tried::Without(missing));
+        }
+        large(content)?;
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        Ok(Tried::Done)
     }
 
     /// A segment with what was in memory.
-    async fn enlarge(&self, small: &Small) -> Result<Large> {
-        let len = small.bytes.len() as u64;
-        let reservation = self.inner.dirty.reserve(len).await?;
+    async fn enlarge(&self, small: &Small, reservation: Reservation) -> Result<Large> {
         let file = self
             .inner
             .segments
@@ -386,12 +470,16 @@ impl Small {
 }
 
 impl Large {
-    async fn reserve(&self, inner: &Inner, end: u64) -> Result<()> {
-        let mut reservation = self.reservation.lock().await;
-        let more = end.saturating_sub(reservation.held());
-        if more > 0 {
-            reservation.join(inner.dirty.reserve(more).await?);
+    /// Takes of `room` what is missing to `end` bytes; answers how much that is when `room` has less.
+    fn take_room(&self, end: u64, room: &mut Option<Reservation>) -> std::result::Result<(), u64> {
+        let mut reservation = self.reservation.lock();
+        let missing = end.saturating_sub(reservation.held());
+        if missing == 0 {
+            return Ok(());
         }
+        let mut taken = room.take_if(|room| room.held() >= missing).ok_or(missing)?;
+        taken.shrink_to(missing);
+        reservation.join(taken);
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ mod writer;
 pub use concat::CONCAT_MAX;
 pub(crate) use content::{ContentWriter, SealedContent};
 pub(crate) use dirty::Dirty;
-pub use draft::{Draft, PlaceDraft};
+pub use draft::{Draft, DraftRoom, PlaceDraft, TriedPlace};
 pub use keep::{GoingContent, Keeper, KeptContent};
 pub use reader::FileReader;
 pub(crate) use turns::COMMIT_DRAIN_MAX;

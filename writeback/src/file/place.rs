@@ -3,7 +3,7 @@
 //! Writers of one path do not see each other before the commit; commits take turns. The last overwrite wins. An append whose
 //! ground was changed by another is copied anew behind what is there now; one that named its offset is refused instead.
 
-use super::{Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode, copy};
+use super::{Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode, copy, draft::AwaitedRow};
 use crate::{
     AckLevel, Error, ErrorKind, Mismatch, Result,
     attributes::{bytes_of, check_bytes, replace_user_xattrs},
@@ -32,8 +32,26 @@ pub(crate) struct Target {
     pub(super) note: Option<Key>,
 }
 
+/// A content that was seen at a name.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// [`FileReader::identity`].
+    pub(super) identity: String,
+    /// The same where only the under-store has it.
+    pub(super) in_store: Option<String>,
+    /// Its row, where it is needed to find it again.
+    pub(super) _row: Option<Arc<AwaitedRow>>,
+}
+
+impl Seen {
+    /// Whether this is its identity.
+    pub(super) fn is(&self, identity: &str) -> bool {
+        self.identity == identity || self.in_store.as_deref() == Some(identity)
+    }
+}
+
 /// What the new content takes the place of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Ground {
     /// Whatever is there.
     Any,
@@ -44,8 +62,8 @@ pub(crate) enum Ground {
         ino: Option<Ino>,
         len: u64,
     },
-    /// The content of this identity ([`FileReader::identity`]; `None`: nothing), which a draft was made of. Aborted when it is another.
-    Unchanged(Option<String>),
+    /// The content (`None`: nothing) that a draft was made of. Aborted when it is another.
+    Unchanged(Option<Seen>),
 }
 
 /// How one try to commit ended.
@@ -164,9 +182,7 @@ impl Inner {
                     return Ok(Tried::Moved);
                 }
             }
-            Ground::Unchanged(identity) => {
-                self.check_unchanged(path, identity.as_deref(), planned.replaced.as_ref())?
-            }
+            Ground::Unchanged(seen) => self.check_unchanged(path, seen.as_ref(), planned.replaced.as_ref())?,
         }
         let mut plan = planned.plan;
         let work = self
@@ -212,8 +228,8 @@ impl Inner {
     }
 
     /// Aborted when a name does not lead to the content of which a draft was made: what somebody else has been told is there stays.
-    pub(super) fn check_unchanged(&self, path: &Path, identity: Option<&str>, there: Option<&Node>) -> Result<()> {
-        match self.has_content(identity, there)? {
+    pub(super) fn check_unchanged(&self, path: &Path, seen: Option<&Seen>, there: Option<&Node>) -> Result<()> {
+        match self.has_content(seen, there)? {
             true => Ok(()),
             false => Err(Error::aborted(format!(
                 "{path}: was changed, removed or created through another door while it was written; open it again"

@@ -4,6 +4,7 @@ use crate::{
     Cache, Error, ErrorKind, Result,
     cache::Inner,
     clean::CleanReader,
+    file::{draft::AwaitedRow, place::Seen},
     names::{PLACE_BIT, Stat},
     rows::{Content, StoreAt},
 };
@@ -25,6 +26,9 @@ pub struct FileReader {
     identity: Arc<str>,
     size: u64,
     source: Source,
+    /// The row of a content that the under-store does not have yet: whoever was shown it finds it by the row, also when it was brought there
+    /// and evicted meanwhile.
+    row: Option<Arc<AwaitedRow>>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,7 +65,13 @@ impl Cache {
                     }
                     moved += 1;
                 }
-                other => return Ok((other?, node)),
+                other => {
+                    let reader = other?;
+                    if let Source::Clean(object) = &reader.source {
+                        self.inner.opened_clean(path, object);
+                    }
+                    return Ok((reader, node));
+                }
             }
         }
     }
@@ -127,7 +137,10 @@ impl Inner {
     pub(crate) fn read_sealed(self: &Arc<Self>, name: String, sealed: &super::SealedContent) -> Result<FileReader> {
         let stream = sealed.stream();
         let reader = self.segments.reader(stream, &sealed.layout)?;
-        Ok(self.read_local(name, stream, sealed.len, reader))
+        let reader = self.read_local(name, stream, sealed.len, reader);
+        // Its row is to come.
+        let row = Some(Arc::new(self.files.drafts.awaiting(Ino(stream.0))));
+        Ok(FileReader { row, ..reader })
     }
 
     /// Opens bytes that are here, whether a row names them or not.
@@ -149,9 +162,11 @@ impl Inner {
             Kind::Special { .. } => return Err(Error::invalid(format!("{name}: is a pipe, socket or device"))),
         }
         let stream = StreamId(ino.0, inode.generation);
+        let mut row = None;
         let source = match Content::decode(&inode.content)? {
             Content::Open => return Err(Error::precondition(format!("{name}: is still being written"))),
             Content::Sealed { layout, .. } => {
+                row = Some(Arc::new(self.files.drafts.awaiting(ino)));
                 let reader = self
                     .segments
                     .reader(stream, &layout)
@@ -175,7 +190,8 @@ impl Inner {
                 }
             }
         };
-        Ok(self.reader(name, stream.to_string(), inode.size, source))
+        let reader = self.reader(name, stream.to_string(), inode.size, source);
+        Ok(FileReader { row, ..reader })
     }
 
     fn read_base(self: &Arc<Self>, name: String, at: &Path, entry: &BaseEntry) -> Result<FileReader> {
@@ -210,20 +226,21 @@ impl Inner {
         }
     }
 
-    /// Whether `node` has the content that a reader of this identity has; `None`: whether nothing is there. A content that was evicted
-    /// meanwhile is what the under-store shows, and what the under-store shows may have got a row of its own.
-    pub(super) fn has_content(&self, identity: Option<&str>, node: Option<&Node>) -> Result<bool> {
-        let (identity, node) = match (identity, node) {
-            (Some(identity), Some(node)) => (identity, node),
-            (identity, node) => return Ok(identity.is_none() && node.is_none()),
+    /// Whether `node` has the content that was seen at its name; `None`: whether nothing is there. A content that was evicted meanwhile is
+    /// what the under-store shows, and what the under-store shows may have got a row of its own.
+    pub(super) fn has_content(&self, seen: Option<&Seen>, node: Option<&Node>) -> Result<bool> {
+        let (seen, node) = match (seen, node) {
+            (Some(seen), Some(node)) => (seen, node),
+            (seen, node) => return Ok(seen.is_none() && node.is_none()),
         };
-        if self.identity_of(node).is_some_and(|now| now == identity) {
+        if self.identity_of(node).is_some_and(|now| seen.is(&now)) {
             return Ok(true);
         }
-        let Node::Row { inode, .. } = node else {
-            return Ok(!node.is_dir());
+        let in_store = match node {
+            Node::Row { inode, .. } => identity_in_store(inode)?,
+            Node::Base { .. } => None,
         };
-        Ok(identity_in_store(inode)?.is_some_and(|there| there == identity))
+        Ok(in_store.is_some_and(|there| seen.is(&there)))
     }
 
     /// What tells the content of a file from all others that its name ever led to; `None`: no file, or one that is being written.
@@ -269,6 +286,7 @@ impl Inner {
             identity: identity.into(),
             size,
             source,
+            row: None,
         }
     }
 }
@@ -341,6 +359,20 @@ impl FileReader {
         }
         // SAFETY: the segment's file keeps the descriptor open, and the reader keeps the segment's file.
         Ok(Some(unsafe { BorrowedFd::borrow_raw(fd) }))
+    }
+
+    /// What was seen at the name when it was opened.
+    pub(super) fn seen(&self) -> Seen {
+        let object = match &self.source {
+            Source::Local { copy, .. } => copy.as_ref(),
+            Source::Clean(object) => Some(object),
+        };
+        let in_store = object.map(|object| base_identity(object.mount.id, &object.key, &object.validator.0));
+        Seen {
+            identity: self.identity(),
+            in_store,
+            _row: self.row.clone(),
+        }
     }
 
     /// Names this exact content (inode and generation, or mount, key and validator): for caches of what was parsed from it.

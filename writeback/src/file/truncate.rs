@@ -13,10 +13,11 @@ impl Cache {
     /// Cuts a file or extends it with zeros; a new content, visible whole. Precondition for a directory; Full when it could
     /// never be dirty at once.
     pub async fn truncate(&self, path: &Path, size: u64) -> Result<()> {
-        let (inner, path) = (Arc::clone(&self.inner), path.clone());
+        let (inner, name) = (Arc::clone(&self.inner), path.clone());
         self.inner
-            .to_the_end("truncate", async move { inner.truncate(&path, size).await })
-            .await
+            .to_the_end("truncate", async move { inner.truncate(&name, size).await })
+            .await?;
+        self.reach_level(path).await
     }
 }
 

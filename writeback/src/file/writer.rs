@@ -149,6 +149,19 @@ impl Cache {
     }
 }
 
+impl Cache {
+    /// Waits, where policies ask for level `persisted` at `path`, until the under-store has what is there.
+    ///
+    /// # Errors
+    /// Deadline: not in time. What was written is here all the same, and goes on its way.
+    pub async fn reach_level(&self, path: &Path) -> Result<()> {
+        match self.inner.ack_level_at(path) {
+            AckLevel::Persisted => self.persist_now(path, PERSISTED_MAX).await,
+            _ => Ok(()),
+        }
+    }
+}
+
 impl FileWriter {
     fn repeat(answer: Committed) -> Self {
         Self {

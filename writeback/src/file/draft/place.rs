@@ -2,14 +2,14 @@
 //!
 //! A placement that fails leaves the draft as it is, its bytes too: they may have been synced, and it can be tried again.
 
-use super::{AwaitedRow, Body, Draft, PlaceDraft, ended};
+use super::{AwaitedRow, Body, Draft, DraftRoom, PlaceDraft, ended};
 use crate::{
     Error, Result,
     cache::Inner,
     changes::Change,
     file::{
         Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode,
-        place::{GENERATION, Ground, Target, Tried},
+        place::{GENERATION, Ground, Seen, Target, Tried},
     },
     policy::Amount,
     rows::{self, Content, DraftRow, draft_key},
@@ -19,6 +19,17 @@ use forebay_metastore::Announced;
 use forebay_namespace::{Create, Ino, Path};
 use forebay_segment::StreamId;
 use std::sync::{Arc, atomic::Ordering};
+
+/// How [`Draft::place`] ended, where it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriedPlace {
+    /// The name leads to its content.
+    Placed,
+    /// It has more bytes than there is room for: ask for [`Draft::room`] again.
+    NoRoom,
+    /// It is large, and to be [`Draft::finish`]ed.
+    Large,
+}
 
 impl Draft {
     /// Makes a large draft durable where it lies; a small one is to be placed instead. `path` is the name that its content is for.
@@ -44,24 +55,43 @@ impl Draft {
         Ok(())
     }
 
-    /// Gives a small draft's content the name `path`, durably: others see it whole. False: it is large, and to be [`Draft::finish`]ed.
-    pub async fn place(self: &Arc<Self>, path: &Path, how: PlaceDraft) -> Result<bool> {
+    /// Gives a small draft's content the name `path`, durably: others see it whole. It waits for no room, but takes what is in `room`,
+    /// also when it fails.
+    pub async fn place(
+        self: &Arc<Self>,
+        path: &Path,
+        how: PlaceDraft,
+        room: &mut Option<DraftRoom>,
+    ) -> Result<TriedPlace> {
         let changes = self.changes.load(Ordering::Acquire);
         let Some(bytes) = self.bytes().await else {
-            return Ok(false);
+            return Ok(TriedPlace::Large);
+        };
+        let enough = |room: &mut DraftRoom| room.0.held() >= bytes.len() as u64;
+        let room = match room.take_if(enough) {
+            None if !bytes.is_empty() => return Ok(TriedPlace::NoRoom),
+            room => room,
         };
         let (draft, path) = (Arc::clone(self), path.clone());
         self.inner
-            .to_the_end("place-draft", async move { draft.place_bytes(&path, how, bytes).await })
+            .to_the_end("place-draft", async move {
+                draft.place_bytes(&path, how, bytes, room).await
+            })
             .await?;
         self.placed.fetch_max(changes, Ordering::AcqRel);
-        Ok(true)
+        Ok(TriedPlace::Placed)
     }
 
-    async fn place_bytes(&self, path: &Path, how: PlaceDraft, bytes: Bytes) -> Result<Committed> {
+    async fn place_bytes(
+        &self,
+        path: &Path,
+        how: PlaceDraft,
+        bytes: Bytes,
+        room: Option<DraftRoom>,
+    ) -> Result<Committed> {
         self.inner.check_not_read_only(path)?;
         let ino = self.take_ino().await?;
-        let content = self.inner.content_of(ino, bytes).await?;
+        let content = self.inner.content_of(ino, bytes, room).await?;
         let (committed, _) = self
             .inner
             .commit_file(content, self.inner.draft_target(path, how, self.ground()))
@@ -115,7 +145,12 @@ impl Draft {
 
     /// Its name leads to this content, and the next placement takes its place.
     fn stands_on(&self, content: StreamId) {
-        *self.ground.lock() = Some(content.to_string());
+        let row = self.inner.files.drafts.awaiting(Ino(content.0));
+        *self.ground.lock() = Some(Seen {
+            identity: content.to_string(),
+            in_store: None,
+            _row: Some(Arc::new(row)),
+        });
     }
 
     /// The inode number of the content that was placed last; 0 before the first.
@@ -152,10 +187,11 @@ impl Inner {
         }
     }
 
-    async fn content_of(self: &Arc<Self>, ino: Ino, bytes: Bytes) -> Result<ContentWriter> {
+    async fn content_of(self: &Arc<Self>, ino: Ino, bytes: Bytes, room: Option<DraftRoom>) -> Result<ContentWriter> {
         let mut content = self.content_writer(ino, GENERATION, Some(bytes.len() as u64));
-        if !bytes.is_empty() {
-            content.append(&[bytes], Bytes::new()).await?;
+        if let Some(DraftRoom(mut room)) = room.filter(|_| !bytes.is_empty()) {
+            room.shrink_to(bytes.len() as u64);
+            content.append_within(room, &[bytes], Bytes::new()).await?;
         }
         Ok(content)
     }
@@ -258,8 +294,8 @@ impl Inner {
     ) -> Result<(StreamId, AwaitedRow)> {
         let mut planner = self.names.planner();
         let there = planner.resolve(path).await?;
-        if let Ground::Unchanged(identity) = ground {
-            self.check_unchanged(path, identity.as_deref(), there.as_ref())?;
+        if let Ground::Unchanged(seen) = ground {
+            self.check_unchanged(path, seen.as_ref(), there.as_ref())?;
         }
         let over = match there {
             Some(_) => {
