@@ -11,6 +11,7 @@ mod info;
 mod list;
 mod poll;
 mod put;
+mod sessions;
 pub(crate) mod view;
 
 use crate::{

@@ -42,6 +42,10 @@ enum Kind {
 pub(crate) struct Ticket {
     /// What is read; the permission is asked again when the ticket is shown.
     pub(crate) path: WirePath,
+    /// The directory of the version that it counts in or names: another dataset may have the path when it is shown, whose versions are
+    /// numbered alike.
+    #[serde(default)]
+    pub(crate) directory: Option<u64>,
     /// Which piece of it.
     pub(crate) piece: Piece,
     /// Columns, filter and limit.
@@ -102,6 +106,9 @@ pub(crate) struct Poll {
     pub(crate) session: String,
     /// The version whose parts come first, if any do.
     pub(crate) head: Option<u64>,
+    /// The directory of that version.
+    #[serde(default)]
+    pub(crate) directory: Option<u64>,
     /// Endpoints it was told.
     pub(crate) told: u64,
 }
@@ -232,6 +239,7 @@ mod tests {
     fn a_ticket() -> Ticket {
         Ticket {
             path: WirePath::parse("/a").unwrap(),
+            directory: None,
             piece: Piece::File {
                 offset: 3,
                 length: None,

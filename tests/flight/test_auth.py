@@ -80,6 +80,26 @@ class Caller:
         return code, fl.FlightInfo.deserialize(answers[0]) if answers else None
 
 
+def test_a_session_of_others_is_none(guarded):
+    """Neither its path nor that it is there is told to those who may not see it."""
+    root, ada = Caller(guarded, "root-token"), Caller(guarded, "ada-token")
+    session = json.loads(fl.Result.deserialize(root.call("DoAction", protobuf(_1=b"begin", _2=b'{"path": "/secret/other"}'))[1][0]).body.to_pybytes())["session"]
+    assert ada.put("/scratch/own") == "OK"
+
+    def answers(session):
+        from tests.harness import flight_data, ipc_messages
+        (schema, none), *_ = ipc_messages([ROW])
+        asks = [descriptor("/scratch/own", session=session), descriptor("/scratch/own", session=session, follow=True), descriptor("/scratch/own", **{"from": f"{session}:0"})]
+        yield ada.call("DoPut", flight_data(schema, none, descriptor("/scratch/own", session=session)))
+        yield from (ada.call("GetFlightInfo", ask.serialize()) for ask in asks)
+        yield from (ada.call("DoAction", protobuf(_1=name, _2=json.dumps({"session": session}).encode())) for name in (b"publish", b"abort"))
+
+    unknown = "nixnixnixnixnixx"
+    for there, not_there in zip(answers(session), answers(unknown), strict=True):
+        assert there[0] == not_there[0] == "NOT_FOUND" and there[2].replace(session, unknown) == not_there[2]
+    assert root.act("abort", session=session) == "OK"
+
+
 class TestTokens:
     def test_nobody_enters_without_one(self, guarded):
         nobody = Caller(guarded)
@@ -275,6 +295,5 @@ class TestStart:
         server = Server(tmp_path / "d")
         listen(server, "listen", f"unix:{tmp_path}/s")
         with server:
-            # By default grpcio sends the socket's path as authority, which HTTP/2 servers in Rust refuse.
-            with grpc.insecure_channel(f"unix:{tmp_path}/s", [("grpc.default_authority", "localhost")]) as channel:
+            with grpc.insecure_channel(f"unix:{tmp_path}/s") as channel:
                 assert Caller(server, channel=channel).put("/x") == "OK"

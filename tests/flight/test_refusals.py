@@ -94,6 +94,21 @@ def test_flipped_bytes_of_a_header_never_hurt(client, server, path):
     assert client.batches(path + "/well") == [TEXT]
 
 
+def test_what_was_acknowledged_can_be_read_by_others(client, path):
+    """Every bit of a header flipped, one at a time: who is told OK has written what a client of another language reads."""
+    batch = pa.record_batch([pa.array([1, 2, None]), pa.array(["a", None, "ccc"])], names=["i", "s"])
+    schema, (header, body) = ipc_messages([batch])
+    refusals = 0
+    for bit in range(len(header) * 8):
+        hurt = bytearray(header)
+        hurt[bit // 8] ^= 1 << bit % 8
+        if write(client, path, [schema, (bytes(hurt), body)], mode="overwrite")[0] == "OK":
+            client.batches(path)
+        else:
+            refusals += 1
+    assert refusals > 100, refusals
+
+
 def test_offsets_that_point_outside_are_refused(client, path):
     schema, (header, body) = ipc_messages([TEXT])
     hurt = bytearray(body)

@@ -4,7 +4,7 @@
 mod policy;
 mod residence;
 
-use super::{Answer, Call, Door, engine};
+use super::{Answer, Call, Door, engine, sessions};
 use crate::{
     FolderMode,
     auth::{Principal, Right},
@@ -19,7 +19,7 @@ use forebay_protocol::{
 };
 use forebay_writeback::{
     Error, ErrorKind, Path,
-    dataset::{Member, PUBLISH_SESSIONS_MAX, SessionId, SessionSpec},
+    dataset::{Member, PUBLISH_SESSIONS_MAX, SessionSpec},
     names::{List, Rename},
     persist::Resolve,
 };
@@ -100,7 +100,7 @@ pub(super) async fn action(door: Arc<Door>, call: Call) -> Result<Answer, Status
         Request::Begin(body) => begin(&door, &by, body).await,
         Request::Publish(body) => publish(&door, &by, body).await,
         Request::Abort(body) => {
-            let session = session(&door, &by, &body.session).await?;
+            let session = sessions::writable(&door, &by, &body.session).await?;
             done(&door, "abort", |cache| async move { cache.abort(&session).await }).await
         }
         Request::Versions(body) => versions(&door, &readable(&by, &body.path)?).await,
@@ -203,19 +203,6 @@ fn readable(by: &Principal, path: &WirePath) -> Result<Path, Status> {
 fn writable(by: &Principal, path: &WirePath) -> Result<Path, Status> {
     by.may(Right::Write, path)?;
     engine::path(path)
-}
-
-/// A session that the caller may write to; one that they may not, they are not told of.
-async fn session(door: &Door, by: &Principal, id: &str) -> Result<SessionId, Status> {
-    let session = SessionId(id.to_owned());
-    let path = door.cache.session_path(&session).await.map_err(error::engine)?;
-    match by.may(Right::Write, &engine::wire_path(&path)?) {
-        Ok(()) => Ok(session),
-        Err(_) => Err(error::status(
-            Code::NotFound,
-            &format!("there is no session {:?}", super::crop(id)),
-        )),
-    }
 }
 
 /// Runs a change to its end and answers that it is done.
@@ -326,7 +313,7 @@ async fn publish(door: &Door, by: &Principal, body: action::Publish) -> Result<A
     let mut members = Vec::with_capacity(1 + with.len());
     for (id, tasks) in std::iter::once((first, tasks)).chain(with) {
         members.push(Member {
-            session: session(door, by, &id).await?,
+            session: sessions::writable(door, by, &id).await?,
             tasks: tasks.map(|tasks| tasks.into_iter().map(engine::task).collect()),
         });
     }

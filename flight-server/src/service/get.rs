@@ -33,20 +33,25 @@ pub(super) async fn get(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
         let text = "this ticket was given to someone else; ask GetFlightInfo for one of your own";
         return Err(error::status(Code::PermissionDenied, text));
     }
-    let Ticket { path, piece, view } = ticket;
+    let Ticket {
+        path,
+        directory,
+        piece,
+        view,
+    } = ticket;
     call.principal.may(Right::Read, &path)?;
     tracing::debug!(%path, ?piece, "reads");
     match piece {
         Piece::Part { of, schema, part, skip } => {
             let schema = match door.views.recall(schema) {
                 Some(schema) => schema,
-                None => stream_schema(&plan(&door, &path, &of).await?),
+                None => stream_schema(&plan(&door, &path, &of, directory).await?),
             };
             let items = door.cache.read_part(&part, skip).await.map_err(error::engine)?;
             batches(&door, &schema, &view, items)
         }
         Piece::Whole { of, skip } => {
-            let plan = plan(&door, &path, &of).await?;
+            let plan = plan(&door, &path, &of, directory).await?;
             batches(
                 &door,
                 &stream_schema(&plan),
@@ -58,6 +63,10 @@ pub(super) async fn get(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
             let spec = follow_spec(session, from)?;
             let at = engine::path(&path)?;
             let followed = door.cache.follow(&at, spec).await.map_err(error::engine)?;
+            if directory.is_some() {
+                let there = door.cache.stat(&at).await.map_err(error::engine)?;
+                check_directory(directory, Some(there.id))?;
+            }
             let schema = StreamSchema {
                 schema: followed.schema,
                 message: followed.schema_message,
@@ -87,11 +96,25 @@ pub(super) fn follow_spec(session: Option<String>, from: Option<String>) -> Resu
     })
 }
 
-async fn plan(door: &Door, path: &WirePath, of: &State) -> Result<DatasetPlan, Status> {
+async fn plan(door: &Door, path: &WirePath, of: &State, directory: Option<u64>) -> Result<DatasetPlan, Status> {
     let plan = door.cache.dataset(&engine::path(path)?, engine::at(of)).await;
     let plan = plan.map_err(error::engine)?;
+    if let State::Version(_) = of {
+        check_directory(directory, plan.directory)?;
+    }
     door.views.remember(&stream_schema(&plan));
     Ok(plan)
+}
+
+/// Whether what is there is the dataset that was asked about. A ticket of before tickets named it is taken at its word.
+pub(super) fn check_directory(asked: Option<u64>, there: Option<u64>) -> Result<(), Status> {
+    match asked.is_none() || asked == there {
+        true => Ok(()),
+        false => Err(error::status(
+            Code::NotFound,
+            "the dataset that this was given out for is not there any more, another one is; ask GetFlightInfo again",
+        )),
+    }
 }
 
 /// The schema that a plan's stored messages follow.

@@ -1,6 +1,6 @@
 //! GetFlightInfo and GetSchema: what can be read at a descriptor, and by which tickets.
 
-use super::{Answer, Call, Door, engine, get};
+use super::{Answer, Call, Door, engine, get, sessions};
 use crate::{
     auth::{Principal, Right},
     encode::{self, FILE_SCHEMA},
@@ -84,7 +84,13 @@ impl Read {
     ) -> Result<Self, Status> {
         let command = ReadCommand::from_descriptor(descriptor).map_err(error::invalid)?;
         principal.may(Right::Read, &command.path)?;
-        Self::of(door, command).await
+        let (path, session) = (command.path.clone(), sessions::of_read(&command));
+        match (Self::of(door, command).await, session) {
+            (Err(refused), Some(session)) => {
+                Err(sessions::misplaced(door, principal, Right::Read, &path, &session, refused).await)
+            }
+            (read, _) => read,
+        }
     }
 
     pub(super) async fn of(door: &Door, command: ReadCommand) -> Result<Self, Status> {
@@ -212,6 +218,7 @@ impl Read {
             principal,
             Ticket {
                 path: self.command.path.clone(),
+                directory: self.plan().and_then(|plan| plan.directory),
                 piece,
                 view: self.view.clone(),
             },

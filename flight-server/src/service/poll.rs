@@ -4,7 +4,7 @@
 //! first, so that later polls speak of the very same read, also after the publish. A poll that would tell nothing new waits a
 //! little.
 
-use super::{Answer, Call, Door, engine, info};
+use super::{Answer, Call, Door, engine, get, info};
 use crate::{
     auth::{Principal, Right},
     error,
@@ -83,6 +83,7 @@ async fn first(door: &Door, principal: &Principal, descriptor: FlightDescriptor)
         command: command.to_descriptor().cmd.to_vec(),
         session: session.0,
         head,
+        directory: plan.directory,
         told: 0,
     };
     answer(door, principal, &descriptor, &command, poll, Duration::ZERO).await
@@ -178,6 +179,7 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
             .dataset(&path, At::Version(head))
             .await
             .map_err(error::engine)?;
+        get::check_directory(poll.directory, plan.directory)?;
         plans.push((plan, State::Version(head)));
     }
     let state = match session_plan(door, &path, &poll.session).await {
@@ -214,6 +216,7 @@ async fn look(door: &Door, principal: &Principal, command: &ReadCommand, poll: &
     let endpoints = pieces.map(|piece| {
         let ticket = Ticket {
             path: command.path.clone(),
+            directory: poll.directory,
             piece,
             view: view.clone(),
         };

@@ -12,7 +12,7 @@ mod file;
 mod ids;
 mod sink;
 
-use super::{Answer, Call, Door, engine, incoming::Incoming};
+use super::{Answer, Call, Door, engine, incoming::Incoming, sessions};
 use crate::{
     auth::{Principal, Right},
     error,
@@ -51,9 +51,14 @@ pub(super) async fn put(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
     let unknown = Unknown {
         token: command.token.clone(),
     };
-    let (sink, stable) = open(&door, command, message(first))
-        .await
-        .map_err(|status| unknown.name(status))?;
+    let (path, session) = (command.path.clone(), command.session.clone());
+    let (sink, stable) = match (open(&door, command, message(first)).await, session) {
+        (Err(refused), Some(session)) => {
+            let refused = sessions::misplaced(&door, &principal, Right::Write, &path, &session, refused).await;
+            return Err(unknown.name(refused));
+        }
+        (opened, _) => opened.map_err(|status| unknown.name(status))?,
+    };
 
     let acks = Arc::new(Acks::new(sink.repeated()));
     let cancelled = CancellationToken::new();

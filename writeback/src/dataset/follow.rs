@@ -92,10 +92,7 @@ impl Inner {
     async fn session_route(self: &Arc<Self>, path: &Path, session: &SessionId, read: u64) -> Result<Route> {
         if let Some(live) = self.datasets.sessions.get(session) {
             if live.path != *path {
-                return Err(Error::invalid(format!(
-                    "session {} is of {}, not of {path}",
-                    session.0, live.path
-                )));
+                return Err(super::session::no_session(session));
             }
             return self.live_route(live, read, Vec::new()).await;
         }
@@ -159,6 +156,7 @@ impl Inner {
             .await?
             .ok_or_else(|| super::session::no_session(session))?
             .0;
+        self.check_of(path, session, &row).await?;
         let Some((dir, version)) = ended_well(&row, session)? else {
             return Err(Error::unavailable(format!(
                 "session {} is just being opened; try again",

@@ -16,11 +16,18 @@ use super::{
     source::Source,
     versions::Part,
 };
-use crate::{Error, Result, cache::Inner};
+use crate::{
+    Error, Result,
+    cache::Inner,
+    rows::{Content, SessionEnd},
+};
 use arrow_schema::Schema;
-use forebay_namespace::{Ino, Kind, LIST_PAGE_MAX, Node, Path};
+use forebay_namespace::{Ino, Inode, Kind, LIST_PAGE_MAX, Node, NsError, Path};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 /// Files of one such dataset.
 const FILES_MAX: usize = 100_000;
@@ -167,18 +174,18 @@ impl Inner {
 
     /// Files that others wrote directly into a directory, at most `limit`.
     pub(super) async fn foreign_files(&self, path: &Path, limit: usize) -> Result<Vec<Path>> {
-        let (mut files, mut known) = (Vec::new(), HashMap::new());
+        let (mut files, mut ours) = (Vec::new(), self.parts_in(path).await?);
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.names.list(path, after.as_deref(), LIST_PAGE_MAX).await;
             let page = match page {
-                Err(forebay_namespace::NsError::NotFound(_)) => return Ok(files),
+                Err(NsError::NotFound(_)) => return Ok(files),
                 other => other?,
             };
             let full = page.len() >= LIST_PAGE_MAX;
             after = page.last().map(|(name, _)| name.clone());
             for (name, node) in page {
-                if is_file(&node) && is_data(&name) && !self.is_our_part(&name, &mut known).await? {
+                if is_file(&node) && is_data(&name) && !self.is_our_part(&mut ours, &name, Leads::of(&node)).await? {
                     files.push(path.join(&name)?);
                     if files.len() >= limit {
                         return Ok(files);
@@ -226,7 +233,7 @@ impl Inner {
 
     /// Those of them that have rows in the directory, for which no store is asked.
     pub(super) async fn foreign_rows(&self, dir: Ino, path: &Path, limit: usize) -> Result<Vec<Path>> {
-        let (mut files, mut known) = (Vec::new(), HashMap::new());
+        let (mut files, mut ours) = (Vec::new(), OurParts::of(Some(dir)));
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = self.names.rows_in(dir, after.as_deref(), LIST_PAGE_MAX).await?;
@@ -234,8 +241,11 @@ impl Inner {
                 return Ok(files);
             };
             after = Some(last.clone());
-            for (name, _, inode) in page {
-                if inode.kind == Kind::File && is_data(&name) && !self.is_our_part(&name, &mut known).await? {
+            for (name, ino, inode) in page {
+                if inode.kind == Kind::File
+                    && is_data(&name)
+                    && !self.is_our_part(&mut ours, &name, Leads::of_row(ino, &inode)).await?
+                {
                     files.push(path.join(&name)?);
                     if files.len() >= limit {
                         return Ok(files);
@@ -274,7 +284,11 @@ impl Inner {
     }
 
     async fn find(self: &Arc<Self>, path: &Path, beside: bool) -> Result<Vec<Found>> {
-        let (mut found, mut bare, mut known) = (Vec::new(), Vec::new(), HashMap::new());
+        let (mut found, mut bare) = (Vec::new(), Vec::new());
+        let mut ours = match beside {
+            true => self.parts_in(path).await?,
+            false => OurParts::of(None),
+        };
         let mut folders = vec![(path.clone(), Vec::new(), 0)];
         while let Some((folder, partition, depth)) = folders.pop() {
             let mut below = Vec::new();
@@ -284,7 +298,8 @@ impl Inner {
                 let full = page.len() >= LIST_PAGE_MAX;
                 after = page.last().map(|(name, _)| name.clone());
                 for (name, node) in page.into_iter().filter(|(name, node)| counts(name, node)) {
-                    if beside && self.is_our_part(&name, &mut known).await? {
+                    // Folders below with a head are taken whole; in all others nothing was published.
+                    if depth == 0 && self.is_our_part(&mut ours, &name, Leads::of(&node)).await? {
                         continue;
                     }
                     let path = folder.join(&name)?;
@@ -338,17 +353,36 @@ impl Inner {
         Ok(found)
     }
 
-    /// Whether a name is of a part that a session of this store wrote. Forebay's names without its rows are files like any others.
-    pub(crate) async fn is_our_part(&self, name: &[u8], known: &mut HashMap<SessionId, bool>) -> Result<bool> {
-        let Some(session) = session_in_name(name) else {
+    /// The parts that were published in the directory at a path, whatever its path was then.
+    pub(crate) async fn parts_in(&self, path: &Path) -> Result<OurParts> {
+        let dir = match self.names.resolve(path).await {
+            Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => None,
+            node => node?.and_then(|node| node.ino()),
+        };
+        Ok(OurParts::of(dir))
+    }
+
+    /// Whether a file in a directory is a part that was published there. Any other file is somebody's, also one that was copied or moved
+    /// there with a part's name, and one that was written over a part.
+    pub(crate) async fn is_our_part(&self, ours: &mut OurParts, name: &[u8], leads: Leads) -> Result<bool> {
+        let (Some(dir), Some((position, session))) = (ours.dir, part_in_name(name)) else {
             return Ok(false);
         };
-        if let Some(ours) = known.get(&session) {
-            return Ok(*ours);
-        }
-        let ours = self.session_row(&session).await?.is_some();
-        known.insert(session, ours);
-        Ok(ours)
+        let parts = match ours.sessions.entry(session) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let row = self.session_row(new.key()).await?.map(|(row, ..)| row.end);
+                let parts = match row.flatten() {
+                    Some(SessionEnd::Published { dir: of, .. }) if of == dir.0 => self.session_parts(new.key()).await?,
+                    _ => Vec::new(),
+                };
+                new.insert(parts)
+            }
+        };
+        // The file of before, when it became another one since the name was read.
+        Ok(parts
+            .get(position)
+            .is_some_and(|part| part.name() != name || part.leads(leads)))
     }
 
     async fn head_of(&self, node: &Node) -> Result<Option<u64>> {
@@ -421,6 +455,7 @@ impl Inner {
             schema: Arc::clone(&schema.schema),
             schema_message: schema.message,
             version: None,
+            directory: None,
             session: None,
             live: false,
             folders: added,
@@ -482,6 +517,59 @@ impl Inner {
                     canonical,
                 })
             }
+        }
+    }
+}
+
+/// The parts that were published in one directory, by session and place, as far as names in it were compared with them.
+#[derive(Debug)]
+pub(crate) struct OurParts {
+    /// None were published in what has no row.
+    dir: Option<Ino>,
+    sessions: HashMap<SessionId, Vec<Part>>,
+}
+
+impl OurParts {
+    fn of(dir: Option<Ino>) -> Self {
+        Self {
+            dir,
+            sessions: HashMap::new(),
+        }
+    }
+}
+
+/// What a file's name leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leads {
+    /// The row of this number, with the bytes of a content that only the under-store has.
+    Row(Ino, Option<u64>),
+    /// So many bytes in the under-store.
+    Base(u64),
+    /// No file.
+    Nothing,
+}
+
+impl Leads {
+    pub(super) fn of(node: &Node) -> Self {
+        match node {
+            Node::Row { ino, inode, .. } => Leads::of_row(*ino, inode),
+            Node::Base { entry, .. } if !entry.is_dir => Leads::Base(entry.size),
+            Node::Base { .. } => Leads::Nothing,
+        }
+    }
+
+    fn of_row(ino: Ino, inode: &Inode) -> Self {
+        let content = (inode.kind == Kind::File).then(|| Content::decode(&inode.content));
+        let in_store = matches!(content, Some(Ok(Content::Persisted { layout: None, .. })));
+        Leads::Row(ino, in_store.then_some(inode.size))
+    }
+
+    /// Bytes of a content that only the under-store has.
+    pub(super) fn in_store(self) -> Option<u64> {
+        match self {
+            Leads::Row(_, bytes) => bytes,
+            Leads::Base(bytes) => Some(bytes),
+            Leads::Nothing => None,
         }
     }
 }
@@ -559,6 +647,11 @@ fn has_data_extension(name: &[u8]) -> bool {
 
 /// The session in the name of a published part.
 pub(crate) fn session_in_name(name: &[u8]) -> Option<SessionId> {
+    part_in_name(name).map(|(_, session)| session)
+}
+
+/// Its place among the parts of the session, and the session, in the name of a published part.
+fn part_in_name(name: &[u8]) -> Option<(usize, SessionId)> {
     let (stem, extension) = std::str::from_utf8(name).ok()?.rsplit_once('.')?;
     let (number, session) = stem.strip_prefix("part-")?.split_once('-')?;
     let fits = matches!(extension, "arrow" | "parquet")
@@ -568,7 +661,8 @@ pub(crate) fn session_in_name(name: &[u8]) -> Option<SessionId> {
         && session
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
-    fits.then(|| SessionId(session.to_owned()))
+    fits.then_some(())?;
+    Some((number.parse().ok()?, SessionId(session.to_owned())))
 }
 
 /// The key and value of a folder named `k=v`, as Hive escapes them.

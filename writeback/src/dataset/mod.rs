@@ -46,7 +46,7 @@ mod versions;
 
 pub use convert::Unconverted;
 pub(crate) use convert::{ArrowPart, Left};
-pub(crate) use foreign::{goes_with_an_overwrite, session_in_name};
+pub(crate) use foreign::{Leads, goes_with_an_overwrite, session_in_name};
 pub use ipc::decode::Decoder;
 pub use joint::SESSIONS_MAX as PUBLISH_SESSIONS_MAX;
 pub use part_writer::PartWriter;
@@ -270,6 +270,9 @@ pub struct DatasetPlan {
     pub schema_message: Bytes,
     /// The version it shows; `None` for a directory of files that others wrote, and for a session.
     pub version: Option<u64>,
+    /// Number of the directory that has the version, by whatever path it goes ([`crate::names::Stat::id`]): at the same path there may be
+    /// another dataset later, whose versions are counted from 1 again.
+    pub directory: Option<u64>,
     /// The live session, if any.
     pub session: Option<SessionId>,
     /// `true` while a session is live and more may come.

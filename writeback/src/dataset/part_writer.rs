@@ -201,6 +201,9 @@ impl Inner {
             None => keys.ack,
         };
         if let Token::Known(answer) = self.dataset_token(&token_scope, target.token.as_deref()).await? {
+            if let Some(session) = &target.session {
+                self.check_begun_at(session, &target.path).await?;
+            }
             let answer = PutDone {
                 version: answer.version,
                 level,
@@ -240,16 +243,10 @@ impl Inner {
     /// The named session, if the put's keys agree with it.
     async fn session_for(&self, session: &SessionId, target: &PutTarget, keys: Keys) -> Result<Arc<Live>> {
         let Some(live) = self.datasets.sessions.get(session) else {
-            return Err(self.ended(session).await);
+            return Err(self.ended_at(session, &target.path).await);
         };
-        if live.own {
+        if live.own || live.path != target.path {
             return Err(no_session(session));
-        }
-        if live.path != target.path {
-            return Err(Error::invalid(format!(
-                "session {} is of {}, not of {}",
-                session.0, live.path, target.path
-            )));
         }
         let (of, spec) = (&live.keys, &target.spec);
         let differs = [

@@ -179,7 +179,10 @@ impl Inner {
         for part in self.version_parts(dir, version).await?.iter() {
             parts.push(published_ref(path, part)?);
         }
-        Ok(plan(path, &schema, Some(version), None, parts))
+        Ok(DatasetPlan {
+            directory: Some(dir.0),
+            ..plan(path, &schema, Some(version), None, parts)
+        })
     }
 
     /// Where the chain of the head begins.
@@ -193,10 +196,7 @@ impl Inner {
     async fn session_plan(self: &Arc<Self>, path: &Path, session: &SessionId) -> Result<DatasetPlan> {
         if let Some(live) = self.datasets.sessions.get(session) {
             if live.path != *path {
-                return Err(Error::invalid(format!(
-                    "session {} is of {}, not of {path}",
-                    session.0, live.path
-                )));
+                return Err(super::session::no_session(session));
             }
             let schema = self.live_schema(&live).await?;
             let parts = live_parts(&live, false)?;
@@ -211,6 +211,7 @@ impl Inner {
             .await?
             .ok_or_else(|| super::session::no_session(session))?
             .0;
+        self.check_of(path, session, &row).await?;
         match ended_well(&row, session)? {
             None => Err(Error::unavailable(format!(
                 "session {} is just being opened; try again",
@@ -269,10 +270,10 @@ impl Inner {
                 other => other?,
             };
             let overwrites = live.keys.mode == WriteMode::Overwrite;
-            let (version, mut parts) = match head.filter(|_| !overwrites) {
+            let (version, mut parts) = match head.as_ref().filter(|_| !overwrites) {
                 Some((dir, head)) => (
                     Some(head.version),
-                    self.polled_version(path, dir, head.version).await?.parts,
+                    self.polled_version(path, *dir, head.version).await?.parts,
                 ),
                 None if overwrites => (None, Vec::new()),
                 None => (
@@ -280,6 +281,7 @@ impl Inner {
                     self.head_plan(path).await.map(|plan| plan.parts).unwrap_or_default(),
                 ),
             };
+            let directory = version.and(head.map(|(dir, _)| dir.0));
             // Published meanwhile: its parts are the head's, or missing from what was read before.
             if !matches!(live.phase(), Phase::Open | Phase::Ending) {
                 continue;
@@ -289,7 +291,11 @@ impl Inner {
                 parts.extend(live_parts(&live, true)?);
             }
             let plan = plan(path, &schema, version, Some(live.id.clone()), parts);
-            return Ok(DatasetPlan { live: true, ..plan });
+            return Ok(DatasetPlan {
+                live: true,
+                directory,
+                ..plan
+            });
         }
     }
 
@@ -411,6 +417,7 @@ fn plan(
         schema,
         schema_message,
         version,
+        directory: None,
         session,
         live: false,
         folders: Vec::new(),

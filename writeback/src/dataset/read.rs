@@ -2,7 +2,7 @@
 
 use super::{
     Format, PartItem, PartRef, SessionId,
-    foreign::{Parsed, published_ref},
+    foreign::{Leads, Parsed, published_ref},
     growing::Growing,
     ipc::{decode::Decoder, index},
     parquet,
@@ -12,7 +12,7 @@ use super::{
 use crate::{Cache, Error, ErrorKind, Result, cache::Inner, rows::SessionEnd};
 use arrow_array::{RecordBatch, RecordBatchOptions};
 use arrow_schema::Schema;
-use forebay_namespace::{Ino, Node, Path};
+use forebay_namespace::{Ino, Path};
 use forebay_segment::StreamId;
 use futures::{
     TryStreamExt,
@@ -24,8 +24,8 @@ impl Cache {
     /// Reads a part, from its `skip`-th batch on. Dictionaries come before the batches that need them.
     ///
     /// # Errors
-    /// NotFound: the part was deleted by its name, or its version dropped; Aborted: it was taken back, or its session aborted;
-    /// DataLoss: damaged; Unavailable: the under-store that has it is away.
+    /// NotFound: its version was dropped, or the dataset deleted; Precondition: its file was deleted or replaced, and nobody has its bytes;
+    /// Aborted: it was taken back, or its session aborted; DataLoss: damaged; Unavailable: the under-store that has it is away.
     pub async fn read_part(&self, part: &PartRef, skip: u64) -> Result<BoxStream<'static, Result<PartItem>>> {
         self.inner.part_items(part, skip).await
     }
@@ -137,9 +137,13 @@ impl Inner {
                 if let Some(part) = self.converted_ref(part).await? {
                     return Box::pin(self.published_source(&part)).await;
                 }
+                // What versions keep comes first: its name may have gone to a file of the same length.
+                if let Some(source) = self.retired_source(part).await? {
+                    return Ok(source);
+                }
                 match self.evicted_source(part, &name).await? {
                     Some(source) => Ok(source),
-                    None => self.retired_source(part, name).await,
+                    None => Err(self.no_part(part, &name).await?),
                 }
             }
             Err(error) => Err(error),
@@ -157,36 +161,56 @@ impl Inner {
         }
     }
 
-    /// A part whose row went when it was persisted and evicted: what the under-store shows under its name.
+    /// A part whose row went when it was persisted and evicted: what the under-store has under its name.
     async fn evicted_source(self: &Arc<Self>, part: &PartRef, name: &str) -> Result<Option<Source>> {
         let path = Path::parse(&part.path)?;
         match self.names.resolve(&path).await? {
-            Some(Node::Base { at, entry }) if !entry.is_dir && entry.size == part.bytes => {
-                let node = Node::Base { at, entry };
-                Ok(Some(Source::File {
-                    reader: self.read_node(name.to_owned(), &node)?,
-                    name: name.to_owned(),
-                }))
-            }
+            Some(node) if Leads::of(&node).in_store() == Some(part.bytes) => Ok(Some(Source::File {
+                reader: self.read_node(name.to_owned(), &node)?,
+                name: name.to_owned(),
+            })),
             _ => Ok(None),
         }
     }
 
-    /// What an old version keeps of a part without a name.
-    async fn retired_source(&self, part: &PartRef, name: String) -> Result<Source> {
+    /// What versions keep of a part without a name.
+    async fn retired_source(&self, part: &PartRef) -> Result<Option<Source>> {
         let retired = match &part.origin {
             Some((session, number)) => self.retired(session, *number).await?,
             None => None,
         };
-        let row = retired.ok_or_else(|| {
-            Error::not_found(format!(
-                "{name}: this part is gone; it was deleted, or its version dropped"
-            ))
-        })?;
+        let Some(row) = retired else { return Ok(None) };
         let stream = StreamId(row.ino, row.generation);
-        Ok(Source::Sealed {
+        Ok(Some(Source::Sealed {
             reader: self.segments.reader(stream, &row.layout)?,
             stream,
+        }))
+    }
+
+    /// Why nobody has the bytes of a part: its version is gone, or the version is there and its file is not.
+    async fn no_part(&self, part: &PartRef, name: &str) -> Result<Error> {
+        let published = match &part.origin {
+            Some((session, _)) => self.session_row(session).await?.and_then(|(row, ..)| row.end),
+            None => None,
+        };
+        let is_kept = match published {
+            Some(SessionEnd::Published { dir, version }) => match self.head_entry(Ino(dir)).await? {
+                // A directory that was deleted has no path from then on; its rows go later.
+                Some((head, _)) if self.names.path_of(Ino(dir)).await?.is_some() => {
+                    version >= self.version_row(Ino(dir), head.oldest).await?.base
+                }
+                _ => false,
+            },
+            _ => false,
+        };
+        Ok(match is_kept {
+            true => Error::precondition(format!(
+                "{name}: the file of this part of the dataset was deleted or replaced, and nothing is left of what was published; \
+                 publish the dataset anew in mode overwrite, or delete its directory"
+            )),
+            false => Error::not_found(format!(
+                "{name}: this part is gone; its version was dropped, or the dataset deleted"
+            )),
         })
     }
 

@@ -1,18 +1,25 @@
-//! Parts that lose their names: an overwrite takes them out of the directory and out of the under-store, and old versions keep
-//! their bytes here until they are dropped.
+//! Parts that lose their names: an overwrite takes them out of the directory and out of the under-store, or somebody deletes or replaces
+//! their files. The versions that have them keep their bytes here until they are dropped.
 //!
-//! A part whose only copy is in the under-store is copied first, because its object goes with its name. What is kept is dirty in
-//! the ledger's sense: nobody else has it. It does not own when parts lose their names (`publish`, `versions`).
+//! At an overwrite a part whose only copy is in the under-store is copied first, because its object goes with its name. A change of the
+//! file itself copies nothing: what is removed file by file goes as fast as any files do, and does not need the store. What is kept is
+//! dirty in the ledger's sense: nobody else has it. It does not own when parts lose their names (`publish`, `versions`, `names`).
 
-use super::{part_writer::GENERATION, versions::Part};
+use super::{
+    foreign::{Leads, session_in_name},
+    part_writer::GENERATION,
+    versions::Part,
+};
 use crate::{
     Error, Result,
     cache::Inner,
     file::SealedContent,
-    rows::{self, Content, RetiredRow},
+    rows::{self, Content, RetiredRow, SessionEnd},
 };
 use bytes::Bytes;
+use forebay_metastore::Check;
 use forebay_namespace::{Ino, Node, Path, Plan};
+use forebay_segment::StreamId;
 use std::sync::Arc;
 
 /// Of the dirty limit, the share that copying old parts back may take: one in so many.
@@ -31,7 +38,7 @@ pub(super) struct OldPart {
 
 /// What became of a part whose name goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Retired {
+pub(crate) enum Retired {
     /// Nobody needs it.
     Gone,
     /// It stays dirty.
@@ -43,12 +50,14 @@ pub(super) enum Retired {
 }
 
 impl Part {
-    /// Whether it is what a name leads to. A part that was persisted and evicted has no row any more: then the length decides.
+    /// Whether it is what a name leads to. A part that was persisted and evicted has no row any more, or another one since somebody changed
+    /// its attributes: then the length decides.
     pub(super) fn is(&self, node: &Node) -> bool {
-        match node {
-            Node::Row { ino, .. } => ino.0 == self.ino,
-            Node::Base { entry, .. } => !entry.is_dir && entry.size == self.bytes,
-        }
+        self.leads(Leads::of(node))
+    }
+
+    pub(super) fn leads(&self, leads: Leads) -> bool {
+        matches!(leads, Leads::Row(ino, _) if ino.0 == self.ino) || leads.in_store() == Some(self.bytes)
     }
 }
 
@@ -63,7 +72,7 @@ impl Inner {
         for part in parts {
             let local = match self.names.inode(Ino(part.ino)).await? {
                 Some((inode, _)) => Content::decode(&inode.content)?.layout().is_some(),
-                None => false,
+                None => self.retired(&part.session, part.number).await?.is_some(),
             };
             with_these = with_these.saturating_add(if local { 0 } else { part.bytes });
         }
@@ -120,6 +129,71 @@ impl Inner {
             at = end;
         }
         copy.seal().await
+    }
+
+    /// Adds to the plan that takes `node` from its name, because its file is deleted or replaced, that the versions which have it as a part
+    /// keep it. None where nobody does: then its content goes. After the commit [`Inner::let_go`].
+    pub(crate) async fn plan_kept_by_versions(
+        &self,
+        plan: &mut Plan,
+        path: &Path,
+        node: Option<&Node>,
+    ) -> Result<Option<Retired>> {
+        let (Some(node @ Node::Row { inode, .. }), Some(session)) = (node, path.name().and_then(session_in_name))
+        else {
+            return Ok(None);
+        };
+        let row = self.session_row(&session).await?.and_then(|(row, ..)| row.end);
+        let Some(SessionEnd::Published { dir, version }) = row else {
+            return Ok(None);
+        };
+        let dir = Ino(dir);
+        let Some((head, entry)) = self.head_entry(dir).await? else {
+            return Ok(None);
+        };
+        if version < self.version_row(dir, head.oldest).await?.base {
+            return Ok(None);
+        }
+        let of_head = self.version_parts(dir, head.version).await?;
+        let part = match of_head.iter().find(|part| part.is(node)) {
+            Some(part) => Some(part.clone()),
+            None => self
+                .session_parts(&session)
+                .await?
+                .into_iter()
+                .find(|part| part.is(node)),
+        };
+        let Some(part) = part else { return Ok(None) };
+        let is_here = match Content::decode(&inode.content)? {
+            Content::Sealed { .. } => true,
+            Content::Persisted { layout: Some(_), .. } => {
+                self.dirty.bytes().saturating_add(inode.size) <= self.dirty.limit()
+            }
+            Content::Persisted { layout: None, .. } | Content::Open => false,
+        };
+        if !is_here {
+            return Ok(None);
+        }
+        // A version is dropped by a change of the head, and what it kept with it.
+        plan.check(Check::At(rows::head_key(dir), entry.version));
+        let old = OldPart {
+            part,
+            name: path.clone(),
+            moved: None,
+        };
+        self.plan_retire(plan, &old, node).map(Some)
+    }
+
+    /// After the commit that took `node` from its name: frees its content, unless versions keep it.
+    pub(crate) fn part_with(&self, node: &Node, kept: Option<Retired>) {
+        match (kept, node) {
+            (None | Some(Retired::Gone), _) => self.discard_node(node),
+            (Some(Retired::Adopted(bytes)), Node::Row { ino, inode, .. }) => {
+                self.clean.forget_copy(StreamId(ino.0, inode.generation));
+                self.dirty.adopt(1, bytes);
+            }
+            (Some(_), _) => {}
+        }
     }
 
     /// Keeps what an old version needs of a part whose name goes.

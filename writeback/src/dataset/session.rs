@@ -93,7 +93,15 @@ impl Cache {
     }
 }
 
-/// The error for a session that nobody knows.
+impl SessionId {
+    /// The error for a session that nobody knows, and for one that whoever asks is not to know.
+    pub fn unknown(&self) -> Error {
+        no_session(self)
+    }
+}
+
+/// The error for a session that nobody knows; and for one of another path than the one asked for, since who may use that need not be
+/// allowed to know of the other.
 pub(super) fn no_session(session: &SessionId) -> Error {
     Error::not_found(format!(
         "no session {:?}; begin one",
@@ -238,6 +246,37 @@ impl Inner {
         found
             .map(|(key, entry)| Ok((rows::decode(&entry.value)?, key, entry)))
             .transpose()
+    }
+
+    /// NotFound unless a session was begun at `path`, open or ended.
+    pub(super) async fn check_begun_at(&self, session: &SessionId, path: &Path) -> Result<()> {
+        match self.session_row(session).await? {
+            Some((row, ..)) if row.path == path.as_bytes() => Ok(()),
+            _ => Err(no_session(session)),
+        }
+    }
+
+    /// NotFound unless a session with this row is of `path`: it was begun there, or published in the dataset that is there now.
+    pub(super) async fn check_of(&self, path: &Path, session: &SessionId, row: &SessionRow) -> Result<()> {
+        if row.path == path.as_bytes() {
+            return Ok(());
+        }
+        let Some(SessionEnd::Published { dir, .. }) = &row.end else {
+            return Err(no_session(session));
+        };
+        match self.published_head(path).await {
+            Ok(Some((here, _))) if here.0 == *dir => Ok(()),
+            Err(error) if error.is_away() => Err(error),
+            _ => Err(no_session(session)),
+        }
+    }
+
+    /// Why a session that is not live takes nothing at `path`.
+    pub(super) async fn ended_at(&self, session: &SessionId, path: &Path) -> Error {
+        match self.check_begun_at(session, path).await {
+            Ok(()) => self.ended(session).await,
+            Err(error) => error,
+        }
     }
 
     /// Why a session that is not live takes nothing.

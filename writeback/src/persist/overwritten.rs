@@ -20,16 +20,14 @@ use super::{
 use crate::{
     Error, Result,
     cache::Inner,
+    dataset::Leads,
     mounts::{Mount, went},
     rows::{Content, Place, PlaceKind},
 };
 use forebay_namespace::{Ino, Kind, LIST_PAGE_MAX, Node};
 use forebay_understore::{Expect, Found, Listed, StoreError};
 use futures::StreamExt;
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Files that are looked at before those that go are removed.
 const PAGE: usize = 1000;
@@ -108,7 +106,8 @@ impl Inner {
 
     /// Removes what was overwritten at `since` directly in a directory. Whether anything was.
     async fn remove_overwritten(&self, mount: &Mount, dir: &str, since: i64) -> Result<bool, Stopped> {
-        let (named, mut ours) = (self.names_in(mount, dir).await?, HashMap::new());
+        let named = self.names_in(mount, dir).await?;
+        let mut ours = self.parts_in(&mount.path_of(dir)?).await?;
         let mut listed = mount.upload.list(dir, None);
         let (mut files, mut removed) = (Vec::new(), false);
         loop {
@@ -118,7 +117,7 @@ impl Inner {
                 Some(Ok(file)) => {
                     let name = file.name.as_bytes();
                     if went(&file, since)
-                        && !self.is_our_part(name, &mut ours).await?
+                        && !self.is_our_part(&mut ours, name, leads(&file, named.get(name))).await?
                         && self.gives_way(mount, dir, &file, named.get(name)).await?
                     {
                         files.push(file);
@@ -183,8 +182,16 @@ impl Inner {
         let Some(until) = self.mounts.overwritten_until(mount.id, key) else {
             return Ok(());
         };
-        let name = key.rsplit('/').next().unwrap_or_default();
-        if lies_at(&job.content, mount.id, key) || self.is_our_part(name.as_bytes(), &mut HashMap::new()).await? {
+        if lies_at(&job.content, mount.id, key) {
+            return Ok(());
+        }
+        let (dir, name) = key.rsplit_once('/').unwrap_or(("", key));
+        let mut ours = self.parts_in(&mount.path_of(dir)?).await?;
+        // Its name is new with it.
+        if self
+            .is_our_part(&mut ours, name.as_bytes(), Leads::Row(job.ino, None))
+            .await?
+        {
             return Ok(());
         }
         let found = mount.upload.head(key).await?.filter(|found| found.mtime <= until);
@@ -202,6 +209,11 @@ impl Inner {
 /// Whether the content is what the store has at this key.
 fn lies_at(content: &Content, mount: u32, key: &str) -> bool {
     matches!(content, Content::Persisted { at, .. } if (at.mount, at.key.as_str()) == (mount, key))
+}
+
+/// What the name of a file in the store leads to.
+fn leads(file: &Listed, row: Option<&Ino>) -> Leads {
+    row.map_or(Leads::Base(file.found.size), |ino| Leads::Row(*ino, None))
 }
 
 /// Somebody else's file, if it is one.

@@ -760,7 +760,8 @@ fn wrong_requests_are_refused_by_kind_and_leave_nothing() {
         let session = begin(cache, "/other").await;
         assert_eq!(
             kind(put(cache, into("/set", &session), &[rows(0..1)]).await),
-            ErrorKind::Invalid
+            ErrorKind::NotFound,
+            "a session is known at its own path only"
         );
         assert_eq!(
             kind(cache.publish(&session, Publish::default()).await),

@@ -1,6 +1,6 @@
 //! From stored messages to record batches.
 
-use super::{schema::StoredSchema, validate};
+use super::{compressed::Frames, schema::StoredSchema, validate};
 use crate::{
     Error, ErrorKind, Result,
     dataset::{IpcMessage, PartItem},
@@ -43,11 +43,12 @@ impl Decoder {
     }
 
     fn dictionary(&mut self, message: &IpcMessage) -> Result<()> {
-        validate::read_dictionary(&self.schema.schema, &mut self.dictionaries, message).map_err(stored)
+        validate::read_dictionary(&self.schema.schema, &mut self.dictionaries, message, Frames::Readable)
+            .map_err(stored)
     }
 
     fn batch(&self, message: &IpcMessage) -> Result<RecordBatch> {
-        validate::decode_batch(&self.schema, &self.dictionaries, message).map_err(stored)
+        validate::decode_batch(&self.schema, &self.dictionaries, message, Frames::Readable).map_err(stored)
     }
 }
 

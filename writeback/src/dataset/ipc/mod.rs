@@ -4,16 +4,20 @@
 //! |---|---|
 //! | [`schema`] | a dataset's schema as it was sent, and what another one must agree with |
 //! | [`validate`] | what a stranger's message may be before a byte of it is written |
+//! | [`compressed`] | what a compressed buffer may decode to, and whether it is whole |
+//! | [`strict`] | what readers of other languages ask of a message |
 //! | [`frame`] | the bytes of a part: opening, messages, closing |
 //! | [`index`] | where the messages of a sealed part lie, for parts of ours and for files of others |
 //! | [`decode`] | from stored messages to record batches |
 //!
 //! It does not own where bytes lie (`file`), nor whose they are (sessions).
 
+pub(crate) mod compressed;
 pub(crate) mod decode;
 pub(crate) mod frame;
 pub(crate) mod index;
 pub(crate) mod schema;
+mod strict;
 pub(crate) mod validate;
 
 use crate::{Error, Result};

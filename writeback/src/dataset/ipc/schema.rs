@@ -4,10 +4,10 @@
 //! of a dataset use the same ids and their messages may follow each other in one stream. A door that meets other ids renumbers
 //! them before it puts.
 
-use super::{NESTING_MAX, guarded, message};
+use super::{NESTING_MAX, guarded, message, strict};
 use crate::{Error, Result};
 use arrow_ipc::{
-    Endianness, MetadataVersion,
+    Endianness,
     convert::fb_to_schema,
     writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions},
 };
@@ -45,9 +45,7 @@ impl StoredSchema {
                 "the first message must be a schema, not {found}"
             )));
         };
-        if message.version() < MetadataVersion::V4 {
-            return Err(Error::invalid("the schema message has a metadata version before V4"));
-        }
+        strict::check_header(&message)?;
         if schema.endianness() != Endianness::Little {
             return Err(Error::invalid("big-endian data is not taken; send it little-endian"));
         }

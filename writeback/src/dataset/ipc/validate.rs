@@ -8,9 +8,15 @@
 //!   bits of columns that claim nulls. This is the hot path.
 //! - **All others** are decoded by the Arrow crate with full validation: offsets, UTF-8, dictionary indices, run ends, union types.
 //!   What a compressed body claims to be is bounded before it is decoded.
+//!
+//! What other readers ask beyond that is `strict`'s.
 
 use super::{
-    APP_METADATA_BYTES_MAX, BODY_BYTES_MAX, DECODED_BYTES_MAX, ROWS_MAX, guarded, joined, message, schema::StoredSchema,
+    APP_METADATA_BYTES_MAX, BODY_BYTES_MAX, ROWS_MAX,
+    compressed::{self, Frames},
+    guarded, joined, message,
+    schema::StoredSchema,
+    strict,
 };
 use crate::{Error, Result, dataset::IpcMessage};
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -78,9 +84,7 @@ impl Validator {
                 "the header says that the body has {claimed} bytes, and {body_len} came"
             )));
         }
-        if parsed.version() < MetadataVersion::V4 {
-            return Err(Error::invalid("a message has a metadata version before V4"));
-        }
+        strict::check_header(&parsed)?;
         match parsed.header_type() {
             MessageHeader::RecordBatch => self.check_batch(message, &parsed, body_len),
             MessageHeader::DictionaryBatch => self.check_dictionary(message, &parsed, body_len),
@@ -98,7 +102,7 @@ impl Validator {
 
     /// The dictionaries as they stand, for whoever decodes a batch that was only checked.
     pub(crate) fn decode(&self, message: &IpcMessage) -> Result<RecordBatch> {
-        decode_batch(&self.schema, &self.dictionaries, message)
+        decode_batch(&self.schema, &self.dictionaries, message, Frames::Readable)
     }
 
     fn check_batch(&self, message: &IpcMessage, parsed: &arrow_ipc::Message<'_>, body_len: u64) -> Result<Checked> {
@@ -108,10 +112,12 @@ impl Validator {
         let fields: Vec<&Field> = self.schema.schema.fields().iter().map(AsRef::as_ref).collect();
         let shape = Shape::of(&batch, body_len, parsed.version())?;
         shape.fits(&fields)?;
+        strict::check_alignment(&shape.buffers)?;
         let rows = shape.rows;
         let compression = compression(&batch)?;
         if compression.is_some() || !self.plain {
-            let decoded = Some(self.decode(message)?);
+            let decoded = decode_batch(&self.schema, &self.dictionaries, message, Frames::One)?;
+            let decoded = Some(decoded);
             return Ok(Checked::Batch {
                 rows,
                 compression,
@@ -147,8 +153,10 @@ impl Validator {
                 "a delta of dictionary {id} before the dictionary"
             )));
         }
-        Shape::of(&batch, body_len, parsed.version())?.fits(&[&Field::new("values", values, true)])?;
-        read_dictionary(&self.schema.schema, &mut self.dictionaries, message)?;
+        let shape = Shape::of(&batch, body_len, parsed.version())?;
+        shape.fits(&[&Field::new("values", values, true)])?;
+        strict::check_alignment(&shape.buffers)?;
+        read_dictionary(&self.schema.schema, &mut self.dictionaries, message, Frames::One)?;
         let bytes: usize = self
             .dictionaries
             .values()
@@ -191,6 +199,7 @@ pub(crate) fn decode_batch(
     schema: &StoredSchema,
     dictionaries: &HashMap<i64, ArrayRef>,
     source: &IpcMessage,
+    frames: Frames,
 ) -> Result<RecordBatch> {
     let parsed = message(&source.header)?;
     let batch = parsed
@@ -198,7 +207,7 @@ pub(crate) fn decode_batch(
         .ok_or_else(|| Error::invalid("not a record batch"))?;
     let fields: Vec<&Field> = schema.schema.fields().iter().map(AsRef::as_ref).collect();
     Shape::of(&batch, body_len(source)?, parsed.version())?.fits(&fields)?;
-    bound_claims(&batch, &source.body)?;
+    compressed::check(&batch, &source.body, frames)?;
     let body = Buffer::from(joined(&source.body));
     let (schema, version) = (Arc::clone(&schema.schema), parsed.version());
     guarded("the record batch", || {
@@ -211,13 +220,14 @@ pub(crate) fn read_dictionary(
     schema: &Schema,
     dictionaries: &mut HashMap<i64, ArrayRef>,
     source: &IpcMessage,
+    frames: Frames,
 ) -> Result<()> {
     let parsed = message(&source.header)?;
     let batch = parsed
         .header_as_dictionary_batch()
         .ok_or_else(|| Error::invalid("not a dictionary"))?;
     if let Some(data) = batch.data() {
-        bound_claims(&data, &source.body)?;
+        compressed::check(&data, &source.body, frames)?;
     }
     let (body, version) = (Buffer::from(joined(&source.body)), parsed.version());
     let what = format!("dictionary {}", batch.id());
@@ -243,105 +253,6 @@ fn is_plain(data_type: &DataType) -> bool {
         DataType::Struct(fields) => fields.iter().all(|field| is_plain(field.data_type())),
         DataType::FixedSizeList(field, _) => is_plain(field.data_type()),
         other => other.primitive_width().is_some(),
-    }
-}
-
-/// Refuses compressed buffers that claim to be more than [`DECODED_BYTES_MAX`] together: the decoder believes them.
-fn bound_claims(batch: &arrow_ipc::RecordBatch<'_>, body: &[Bytes]) -> Result<()> {
-    let Some(codec) = compression(batch)? else {
-        return Ok(());
-    };
-    let body = joined(body);
-    let mut decoded: u64 = 0;
-    for buffer in batch.buffers().into_iter().flatten() {
-        let bytes = slice(&body, buffer)?;
-        if bytes.is_empty() {
-            continue;
-        }
-        let (length, content) = bytes
-            .split_at_checked(8)
-            .ok_or_else(|| Error::invalid("a compressed buffer of less than 8 bytes"))?;
-        let claim = i64::from_le_bytes(length.try_into().expect("split at 8"));
-        let bound = match (claim, codec) {
-            (-1, _) => content.len() as u64,
-            (claim, CompressionType::LZ4_FRAME) if claim >= 0 => (claim.unsigned_abs()).max(lz4_bound(content)),
-            (claim, _) if claim >= 0 => claim.unsigned_abs(),
-            _ => {
-                return Err(Error::invalid(format!(
-                    "a compressed buffer claims a length of {claim}"
-                )));
-            }
-        };
-        decoded = decoded.saturating_add(bound);
-    }
-    if decoded > DECODED_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a compressed body that decodes to {decoded} bytes; at most {DECODED_BYTES_MAX} are taken in one message"
-        )));
-    }
-    Ok(())
-}
-
-/// The bytes of one buffer.
-fn slice<'a>(body: &'a [u8], buffer: &arrow_ipc::Buffer) -> Result<&'a [u8]> {
-    let range = usize::try_from(buffer.offset())
-        .ok()
-        .zip(usize::try_from(buffer.length()).ok());
-    range
-        .and_then(|(start, len)| body.get(start..start.checked_add(len)?))
-        .ok_or_else(|| Error::invalid("a buffer lies outside of the body"))
-}
-
-/// The most that an LZ4 frame can decode to. The Arrow crate reads such a frame to its end, whatever the claim beside it says.
-fn lz4_bound(frame: &[u8]) -> u64 {
-    // Of any block at most 255 bytes come out of one byte; a block is not larger than the frame's descriptor says.
-    let any = (frame.len() as u64).saturating_mul(255);
-    let Some(blocks) = Lz4Blocks::of(frame) else { return any };
-    blocks.bound().min(any)
-}
-
-/// The blocks of an LZ4 frame.
-struct Lz4Blocks<'a> {
-    rest: &'a [u8],
-    block_max: u64,
-    block_checksums: bool,
-}
-
-impl<'a> Lz4Blocks<'a> {
-    fn of(frame: &'a [u8]) -> Option<Self> {
-        let rest = frame.strip_prefix(&0x184d_2204_u32.to_le_bytes())?;
-        let (&flags, rest) = rest.split_first()?;
-        let (&descriptor, rest) = rest.split_first()?;
-        let block_max = match (descriptor >> 4) & 7 {
-            4 => 64 << 10,
-            5 => 256 << 10,
-            6 => 1 << 20,
-            7 => 4 << 20,
-            _ => return None,
-        };
-        let optional = if flags & 8 != 0 { 8 } else { 0 } + if flags & 1 != 0 { 4 } else { 0 };
-        Some(Self {
-            rest: rest.get(optional + 1..)?,
-            block_max,
-            block_checksums: flags & 16 != 0,
-        })
-    }
-
-    /// Sums the bounds of the blocks. What follows the end mark (another frame) is bounded without a look.
-    fn bound(mut self) -> u64 {
-        let mut sum: u64 = 0;
-        while let Some((word, rest)) = self.rest.split_first_chunk::<4>() {
-            let word = u32::from_le_bytes(*word);
-            if word == 0 {
-                return sum + (rest.len() as u64).saturating_mul(255);
-            }
-            let len = word & 0x7fff_ffff;
-            let grows = if word == len { 255 } else { 1 };
-            sum = sum.saturating_add((u64::from(len) * grows).min(self.block_max));
-            let skipped = len as usize + if self.block_checksums { 4 } else { 0 };
-            self.rest = rest.get(skipped..).unwrap_or_default();
-        }
-        sum
     }
 }
 
