@@ -200,7 +200,9 @@ class TestWriters:
             at.parent.mkdir(exist_ok=True)
             at.write_bytes(b"0" * size)
             fd = os.open(at, HOWS[how])
-            old = at.read_bytes()
+            # What is opened to be written anew is empty here alone.
+            old = content_at(client, path)
+            assert old == b"0" * size and at.read_bytes() == (b"" if how == "truncate" else old)
             if early:
                 os.write(fd, b"early")
             change(mount, other, client, path)

@@ -85,7 +85,7 @@ mod tests {
         };
         let (first, second) = (look((1, 1)), look((1, 1)));
         assert_eq!(begun.get(), 1);
-        assert_eq!(first.await, second.await);
+        assert_eq!(first.await.unwrap(), second.await.unwrap());
         let first = look((1, 1));
         for (asked, begins) in [((2, 1), 2), ((2, 2), 3), ((2, 2), 3)] {
             let _second = look(asked);
