@@ -51,7 +51,7 @@ pub(super) struct OpenFile {
     pub(super) placing: tokio::sync::Mutex<()>,
     /// One draft is made at a time.
     drafting: tokio::sync::Mutex<()>,
-    /// Whether a close or fsync has said that there is no room for its changes, and nothing was changed since.
+    /// Whether a close, fsync or rename has said that there is no room for its changes, and nothing was changed since.
     refused: AtomicBool,
     large_placements: AtomicU32,
     /// Attributes of a file that has no name in the cache.
@@ -333,11 +333,14 @@ impl Volume {
         if file.is_unlinked() || !file.is_changed().await {
             return Ok(None);
         }
-        let draft = file.content.read().await.draft.clone();
-        match draft {
-            Some(draft) => Ok(Some(draft.room().await?)),
-            None => Ok(None),
+        let Some(draft) = file.content.read().await.draft.clone() else {
+            return Ok(None);
+        };
+        let room = draft.room().await.map_err(Errno::from);
+        if matches!(room, Err(Errno(libc::ENOSPC))) {
+            file.refused.store(true, Ordering::Release);
         }
+        room.map(Some)
     }
 
     /// Settles a file for whoever holds `moving`, without waiting for room: it takes what is in `room`.

@@ -1,6 +1,7 @@
 //! What readers of other languages ask of a message beyond what ours needs. What a put brings is held to it, or its dataset could be
 //! acknowledged and then be read by nobody else.
 
+use super::guarded;
 use crate::{Error, Result};
 use arrow_ipc::{
     BodyCompressionMethod, DictionaryBatch, DictionaryEncoding, Field, KeyValue, Message, MetadataVersion, RecordBatch,
@@ -14,6 +15,10 @@ const ALIGNMENT: u64 = 8;
 /// Invalid unless the message has a version that is understood everywhere, and a header that every verifier accepts: C++'s refuses
 /// offsets of zero, where the Rust one takes the table to be its own field.
 pub(super) fn check_header(message: &Message<'_>) -> Result<()> {
+    guarded("the message header", || Ok(check_message(message)))?
+}
+
+fn check_message(message: &Message<'_>) -> Result<()> {
     let version = message.version();
     if !(MetadataVersion::V4..=MetadataVersion::V5).contains(&version) {
         return Err(Error::invalid(format!(
@@ -99,17 +104,20 @@ fn notes(notes: Option<Vector<'_, ForwardsUOffset<KeyValue<'_>>>>) -> Result<()>
     notes.try_for_each(|note| links(&note._tab, &[KeyValue::VT_KEY, KeyValue::VT_VALUE]))
 }
 
-/// Invalid where one of these fields of a verified table, each an offset, is zero.
+/// Invalid where one of these fields of a verified table, each an offset, is zero or lies outside.
 fn links(table: &Table<'_>, fields: &[VOffsetT]) -> Result<()> {
     let vtable = table.vtable();
     let is_zero = |field: &VOffsetT| match usize::from(vtable.get(*field)) {
         0 => false, // It is not there.
-        at => table.buf()[table.loc() + at..].starts_with(&[0; 4]),
+        at => {
+            let begin = table.loc() + at;
+            table.buf().get(begin..begin + 4).is_none_or(|offset| offset == [0; 4])
+        }
     };
     match fields.iter().any(is_zero) {
         false => Ok(()),
         true => Err(Error::invalid(
-            "the message header is no valid flatbuffer: an offset is zero",
+            "the message header is no valid flatbuffer: an offset is zero, or leads outside",
         )),
     }
 }
