@@ -132,7 +132,7 @@ impl Inner {
     }
 
     /// Adds to the plan that takes `node` from its name, because its file is deleted or replaced, that the versions which have it as a part
-    /// keep it. None where nobody does: then its content goes. After the commit [`Inner::let_go`].
+    /// keep it. None where nobody does: then its content goes. After the commit [`Inner::part_with`].
     pub(crate) async fn plan_kept_by_versions(
         &self,
         plan: &mut Plan,

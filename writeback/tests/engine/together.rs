@@ -1,17 +1,18 @@
 //! One publish over several datasets: one instant for readers, all or nothing for a crash, and what is refused.
 
-use crate::support::{World, at, kind, writes};
-use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_schema::{DataType, Field, Schema};
-use bytes::Bytes;
+use crate::support::{
+    World, at,
+    batches::{messages, rows},
+    kind, writes,
+};
+use arrow_array::{Int64Array, RecordBatch};
 use forebay_metastore::mem::{Call, Fault};
 use forebay_understore::StoreError;
 use forebay_writeback::{
     Cache, Error, ErrorKind,
     dataset::{
-        At, Decoder, FollowSpec, Format, IpcMessage, Member, PUBLISH_SESSIONS_MAX, Publish, Published, PutTarget,
-        SessionId, SessionSpec, Task,
+        At, Decoder, FollowSpec, Format, Member, PUBLISH_SESSIONS_MAX, Publish, Published, PutTarget, SessionId,
+        SessionSpec, Task,
     },
     file::WriteMode,
     policy::Change,
@@ -27,36 +28,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 const STEPS_MAX: i64 = 1000;
 
 // ---- verbs in one line each
-
-fn rows(numbers: impl IntoIterator<Item = i64>) -> RecordBatch {
-    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
-    let schema = Schema::new(vec![Field::new("n", DataType::Int64, true)]);
-    RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap()
-}
-
-fn message(header: Vec<u8>, body: Vec<u8>) -> IpcMessage {
-    IpcMessage {
-        header: header.into(),
-        body: vec![Bytes::from(body)],
-        app_metadata: Bytes::new(),
-    }
-}
-
-/// The messages that carry a batch: its schema, then the rows.
-fn messages(batch: &RecordBatch) -> [IpcMessage; 2] {
-    let (mut tracker, mut context, options) = (
-        DictionaryTracker::new(false),
-        IpcWriteContext::default(),
-        IpcWriteOptions::default(),
-    );
-    let generator = IpcDataGenerator::default();
-    let schema = generator.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
-    let (_, rows) = generator.encode(batch, &mut tracker, &options, &mut context).unwrap();
-    [
-        message(schema.ipc_message, Vec::new()),
-        message(rows.ipc_message, rows.arrow_data),
-    ]
-}
 
 async fn begin(cache: &Cache, path: &str, mode: WriteMode) -> SessionId {
     let spec = SessionSpec {

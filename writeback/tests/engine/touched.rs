@@ -1,54 +1,25 @@
 //! Part files that somebody copies, moves, deletes or writes over by their names: what a dataset shows of that, and what its versions keep.
 
-use crate::support::{World, at, get, kind, put as put_file, tree};
-use arrow_array::{ArrayRef, Int64Array, RecordBatch};
-use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_schema::{DataType, Field, Schema};
-use bytes::Bytes;
+use crate::support::{
+    World, at,
+    batches::{messages, rows},
+    get, kind, put as put_file, tree,
+};
+use arrow_array::{Int64Array, RecordBatch};
 use forebay_understore::StoreError;
 use forebay_writeback::{
     Cache, Error, ErrorKind, SetAttributes,
-    dataset::{At, DatasetPlan, Decoder, FollowSpec, IpcMessage, PartItem, Publish, PutTarget, SessionId, SessionSpec},
+    dataset::{At, DatasetPlan, Decoder, FollowSpec, PartItem, Publish, PutTarget, SessionId, SessionSpec},
     file::WriteMode,
     names::Rename,
     policy::Change,
 };
 use futures::TryStreamExt;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 // ---- verbs in one line each
-
-fn rows(numbers: impl IntoIterator<Item = i64>) -> RecordBatch {
-    let column: ArrayRef = Arc::new(Int64Array::from_iter_values(numbers));
-    let schema = Schema::new(vec![Field::new("n", DataType::Int64, true)]);
-    RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap()
-}
-
-fn message(header: Vec<u8>, body: Vec<u8>) -> IpcMessage {
-    IpcMessage {
-        header: header.into(),
-        body: vec![Bytes::from(body)],
-        app_metadata: Bytes::new(),
-    }
-}
-
-/// The messages that carry a batch: its schema, then the rows.
-fn messages(batch: &RecordBatch) -> [IpcMessage; 2] {
-    let (mut tracker, mut context, options) = (
-        DictionaryTracker::new(false),
-        IpcWriteContext::default(),
-        IpcWriteOptions::default(),
-    );
-    let generator = IpcDataGenerator::default();
-    let schema = generator.schema_to_bytes_with_dictionary_tracker(&batch.schema(), &mut tracker, &options);
-    let (_, rows) = generator.encode(batch, &mut tracker, &options, &mut context).unwrap();
-    [
-        message(schema.ipc_message, Vec::new()),
-        message(rows.ipc_message, rows.arrow_data),
-    ]
-}
 
 async fn put_into(cache: &Cache, path: &str, session: Option<&SessionId>, mode: WriteMode, rows: &RecordBatch) {
     let target = PutTarget {

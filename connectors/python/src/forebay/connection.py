@@ -105,10 +105,8 @@ class Connection:
             return client
 
     def _connect(self, uri: str) -> fl.FlightClient:
-        options, generic = self.options, list(_GENERIC_OPTIONS)
+        options = self.options
         keywords: dict[str, Any] = {}
-        if uri.startswith("grpc+unix:"):
-            generic.append(("grpc.default_authority", "localhost"))  # a socket's path is none that HTTP/2 servers take
         if uri.startswith("grpc+tls:"):
             keywords = {
                 "tls_root_certs": pem(options.tls_ca),
@@ -117,7 +115,7 @@ class Connection:
                 "override_hostname": options.tls_domain,
                 "disable_server_verification": options.tls_insecure or None,
             }
-        return fl.FlightClient(uri, middleware=[_Listening()], generic_options=generic, **keywords)
+        return fl.FlightClient(uri, middleware=[_Listening()], generic_options=_GENERIC_OPTIONS, **keywords)
 
     def _ended(self) -> None:
         with self._lock:

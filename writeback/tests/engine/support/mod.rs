@@ -1,5 +1,7 @@
 //! A whole world for the engine: disk, metastore, under-store and clock that outlive the cache and can be turned against it.
 
+pub(crate) mod batches;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use forebay_metastore::{Entry, Key, MetaStore, Op, Tx, mem::MemStore, prefix_end};
