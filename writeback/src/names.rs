@@ -5,8 +5,14 @@
 //! (`dataset`). Every change is one commit: a recursive delete cuts the directory off, and `collect` frees what lies under it.
 
 use crate::{
-    Cache, Error, Mismatch, Result, cache::Inner, changes::Change, clean::CleanReader, dataset::DatasetGone, list,
-    mounts::Mount, rows::Content,
+    Cache, Error, Mismatch, Result,
+    cache::Inner,
+    changes::Change,
+    clean::CleanReader,
+    dataset::{DatasetGone, Unnamed},
+    list,
+    mounts::Mount,
+    rows::Content,
 };
 use crc_fast::CrcAlgorithm;
 use forebay_metastore::Check;
@@ -365,14 +371,14 @@ impl Inner {
             .plan_renamed(&mut plan, &renamed, &before, from, to)
             .await?;
         // What changes places with the other is not gone.
-        let replaced = renamed.replaced.as_ref().filter(|_| !how.exchange);
-        let gone = self.plan_dir_removed(&mut plan, replaced).await?;
-        let kept = self.plan_kept_by_versions(&mut plan, to, replaced).await?;
+        let replaced = renamed.replaced.filter(|_| !how.exchange);
+        let dataset = self.plan_dir_removed(&mut plan, replaced.as_ref()).await?;
+        let kept = self.plan_kept_by_versions(&mut plan, to, replaced.as_ref()).await?;
         self.commit(plan).await?;
         if let Some(node) = replaced {
-            self.part_with(node, kept);
+            self.part_with(&Unnamed { node, kept });
         }
-        self.after_removal(gone);
+        self.after_removal(dataset);
         Ok(())
     }
 
@@ -444,7 +450,7 @@ impl Inner {
             .plan_removed(&mut plan, &node, path, whiteout.as_ref())
             .await?;
         // What lies under a directory that is cut off, its own dataset rows too, is collected afterwards.
-        let gone = if recursive {
+        let dataset = if recursive {
             None
         } else {
             self.plan_dir_removed(&mut plan, Some(&node)).await?
@@ -452,9 +458,9 @@ impl Inner {
         let kept = self.plan_kept_by_versions(&mut plan, path, Some(&node)).await?;
         self.commit(plan).await?;
         if !node.is_dir() {
-            self.part_with(&node, kept);
+            self.part_with(&Unnamed { node, kept });
         }
-        self.after_removal(gone);
+        self.after_removal(dataset);
         Ok(true)
     }
 

@@ -50,6 +50,7 @@ pub(crate) use foreign::{Leads, goes_with_an_overwrite, session_in_name};
 pub use ipc::decode::Decoder;
 pub use joint::SESSIONS_MAX as PUBLISH_SESSIONS_MAX;
 pub use part_writer::PartWriter;
+pub(crate) use retire::Unnamed;
 pub(crate) use versions::DatasetGone;
 
 use crate::{AckLevel, Result, file::WriteMode};
@@ -88,6 +89,8 @@ pub(crate) struct Datasets {
     instants: Instants,
     /// There is something to sweep.
     sweep: Notify,
+    /// A session may be due before idle ones are looked for anyway.
+    idle: Notify,
 }
 
 impl Default for Datasets {
@@ -104,6 +107,7 @@ impl Default for Datasets {
                 .build(),
             instants: Instants::default(),
             sweep: Notify::new(),
+            idle: Notify::new(),
         }
     }
 }

@@ -822,6 +822,7 @@ impl Put {
     fn leave(&self) {
         let now = self.inner.components.clock.monotonic();
         self.live.change(|state| state.leave(now, self.joined));
+        self.inner.idles(&self.live);
     }
 }
 

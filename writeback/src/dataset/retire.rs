@@ -36,6 +36,14 @@ pub(super) struct OldPart {
     moved: Option<RetiredRow>,
 }
 
+/// What a name led to before something else took its place, or it was removed.
+#[derive(Debug)]
+pub(crate) struct Unnamed {
+    pub(crate) node: Node,
+    /// How versions keep it, where they do.
+    pub(crate) kept: Option<Retired>,
+}
+
 /// What became of a part whose name goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retired {
@@ -131,8 +139,8 @@ impl Inner {
         copy.seal().await
     }
 
-    /// Adds to the plan that takes `node` from its name, because its file is deleted or replaced, that the versions which have it as a part
-    /// keep it. None where nobody does: then its content goes. After the commit [`Inner::part_with`].
+    /// Adds to the plan that takes `node` from its name, because its file is deleted, replaced or written over, that the versions which
+    /// have it as a part keep it. None where nobody does: then its content goes. After the commit [`Inner::part_with`].
     pub(crate) async fn plan_kept_by_versions(
         &self,
         plan: &mut Plan,
@@ -184,10 +192,10 @@ impl Inner {
         self.plan_retire(plan, &old, node).map(Some)
     }
 
-    /// After the commit that took `node` from its name: frees its content, unless versions keep it.
-    pub(crate) fn part_with(&self, node: &Node, kept: Option<Retired>) {
-        match (kept, node) {
-            (None | Some(Retired::Gone), _) => self.discard_node(node),
+    /// After the commit that took a node from its name: frees its content, unless versions keep it.
+    pub(crate) fn part_with(&self, gone: &Unnamed) {
+        match (gone.kept, &gone.node) {
+            (None | Some(Retired::Gone), node) => self.discard_node(node),
             (Some(Retired::Adopted(bytes)), Node::Row { ino, inode, .. }) => {
                 self.clean.forget_copy(StreamId(ino.0, inode.generation));
                 self.dirty.adopt(1, bytes);

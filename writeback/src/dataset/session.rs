@@ -137,6 +137,7 @@ impl Inner {
             match self.commit(plan).await {
                 Ok(_) => {
                     self.datasets.sessions.insert(&live);
+                    self.idles(&live);
                     return Ok(live.id.clone());
                 }
                 Err(error) => attempts.after(error).await?,
@@ -525,8 +526,16 @@ impl Inner {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
+                () = self.datasets.idle.notified() => {}
                 () = self.components.clock.sleep(pause) => {}
             }
+        }
+    }
+
+    /// Nobody writes to a session from now on: it is looked at in time.
+    pub(super) fn idles(&self, live: &Live) {
+        if !live.own && live.keys.timeout < EXPIRY_INTERVAL {
+            self.datasets.idle.notify_one();
         }
     }
 

@@ -7,8 +7,8 @@ use super::{
     FileReader, SealedContent, WriteFile, WriteMode, copy,
     place::{GENERATION, check_target, create, size_of},
 };
-use crate::{Cache, Error, ErrorKind, Result, cache::Inner, changes::Change, rows::Content};
-use forebay_namespace::{Ino, Node, Path, Plan, Unlinked};
+use crate::{Cache, Error, ErrorKind, Result, cache::Inner, changes::Change, dataset::Unnamed, rows::Content};
+use forebay_namespace::{Ino, Path, Plan, Unlinked};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Most files joined at once: all of them change in one transaction.
@@ -70,7 +70,7 @@ impl Inner {
             match self.try_concat(path, others, &joined).await {
                 Ok(Some((replaced, removed))) => {
                     self.written(joined.sealed, Some(replaced));
-                    removed.iter().for_each(|node| self.discard_node(node));
+                    removed.iter().for_each(|gone| self.part_with(gone));
                     break;
                 }
                 Ok(None) => attempts.after(Error::lost()).await?,
@@ -109,7 +109,12 @@ impl Inner {
     }
 
     /// Plans and commits once. `None`: one of them has another content by now.
-    async fn try_concat(&self, path: &Path, others: &[Path], joined: &Joined) -> Result<Option<(Node, Vec<Node>)>> {
+    async fn try_concat(
+        &self,
+        path: &Path,
+        others: &[Path],
+        joined: &Joined,
+    ) -> Result<Option<(Unnamed, Vec<Unnamed>)>> {
         let Joined { sealed, identities } = joined;
         let ino = Ino(sealed.stream().0);
         let mut planner = self.names.planner();
@@ -137,19 +142,21 @@ impl Inner {
             inode.content = content.encode();
             inode.inherit(&replaced);
         })?;
-        self.plan_gone(&mut plan, others, &removed).await?;
+        let kept = self.plan_kept_by_versions(&mut plan, path, Some(&replaced)).await?;
+        let removed = self.plan_gone(&mut plan, others, removed).await?;
         self.commit(plan).await?;
-        Ok(Some((replaced, removed.into_iter().map(|gone| gone.node).collect())))
+        Ok(Some((Unnamed { node: replaced, kept }, removed)))
     }
 
-    /// The persister's work for what goes.
-    async fn plan_gone(&self, plan: &mut Plan, paths: &[Path], removed: &[Unlinked]) -> Result<()> {
-        for (path, gone) in paths.iter().zip(removed) {
-            self.persist
-                .plan_removed(plan, &gone.node, path, gone.whiteout.as_ref())
-                .await?;
+    /// The persister's work for what goes, and what versions keep of it.
+    async fn plan_gone(&self, plan: &mut Plan, paths: &[Path], removed: Vec<Unlinked>) -> Result<Vec<Unnamed>> {
+        let mut gone = Vec::with_capacity(removed.len());
+        for (path, Unlinked { node, whiteout, .. }) in paths.iter().zip(removed) {
+            self.persist.plan_removed(plan, &node, path, whiteout.as_ref()).await?;
+            let kept = self.plan_kept_by_versions(plan, path, Some(&node)).await?;
+            gone.push(Unnamed { node, kept });
         }
-        Ok(())
+        Ok(gone)
     }
 }
 

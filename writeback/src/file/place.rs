@@ -9,6 +9,7 @@ use crate::{
     attributes::{bytes_of, check_bytes, replace_user_xattrs},
     cache::Inner,
     changes::Change,
+    dataset::Unnamed,
     policy::Amount,
     rows::{self, Content, FileWritten, TokenRow},
 };
@@ -70,7 +71,7 @@ pub(crate) enum Ground {
 #[derive(Debug)]
 pub(crate) enum Tried {
     /// The name leads to the new content.
-    Done { replaced: Option<Node> },
+    Done { replaced: Option<Unnamed> },
     /// The token has committed before.
     Repeated(Committed),
     /// Another content lies there than the one copied from.
@@ -145,10 +146,10 @@ impl Inner {
     }
 
     /// After the commit that names `sealed`: it stays, what it replaced goes.
-    pub(crate) fn written(&self, sealed: SealedContent, replaced: Option<Node>) {
+    pub(crate) fn written(&self, sealed: SealedContent, replaced: Option<Unnamed>) {
         sealed.keep();
-        if let Some(node) = replaced {
-            self.discard_node(&node);
+        if let Some(gone) = replaced {
+            self.part_with(&gone);
         }
         self.persist.wake();
     }
@@ -218,13 +219,15 @@ impl Inner {
         if let Some(note) = note {
             plan.delete(note.clone());
         }
+        let kept = self
+            .plan_kept_by_versions(&mut plan, path, planned.replaced.as_ref())
+            .await?;
         let replaced = planned.replaced.as_ref().map(Amount::of).unwrap_or_default();
         let share = self.take_share(path, Amount::file(sealed.len).minus(replaced)).await?;
         drop(announced);
         self.commit_with(plan, share).await?;
-        Ok(Tried::Done {
-            replaced: planned.replaced,
-        })
+        let replaced = planned.replaced.map(|node| Unnamed { node, kept });
+        Ok(Tried::Done { replaced })
     }
 
     /// Aborted when a name does not lead to the content of which a draft was made: what somebody else has been told is there stays.

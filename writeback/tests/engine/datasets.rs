@@ -884,6 +884,31 @@ fn an_idle_session_is_aborted_after_its_timeout_but_not_while_someone_writes() {
 }
 
 #[test]
+fn an_idle_session_of_a_short_timeout_is_aborted_in_time() {
+    once(20, async |cache| {
+        let spec = || SessionSpec {
+            timeout: Some(Duration::from_secs(2)),
+            ..SessionSpec::default()
+        };
+        // In the middle of the time between two looks at all of them.
+        tokio::time::sleep(Duration::from_secs(13)).await;
+        let idle = cache.begin(&at("/idle"), spec()).await.unwrap();
+        let left = cache.begin(&at("/left"), spec()).await.unwrap();
+        let writer = open(cache, into("/left", &left), &rows(0..1)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1900)).await;
+        writer.commit().await.unwrap();
+        put(cache, into("/idle", &idle), &[rows(0..1)]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1900)).await;
+        assert_eq!(cache.status().await.unwrap().sessions, 2);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for session in [&idle, &left] {
+            let published = cache.publish(session, Publish::default()).await;
+            assert_eq!(kind(published), ErrorKind::Precondition);
+        }
+    });
+}
+
+#[test]
 fn of_two_attempts_of_a_task_the_first_to_end_counts_and_parts_are_ordered_by_task() {
     once(15, async |cache| {
         let session = begin(cache, "/d").await;

@@ -3,19 +3,19 @@
 use crate::support::{
     World, at,
     batches::{messages, rows},
-    get, kind, put as put_file, tree,
+    get, kind, mode, put as put_file, tree, write,
 };
 use arrow_array::{Int64Array, RecordBatch};
 use forebay_understore::StoreError;
 use forebay_writeback::{
     Cache, Error, ErrorKind, SetAttributes,
     dataset::{At, DatasetPlan, Decoder, FollowSpec, PartItem, Publish, PutTarget, SessionId, SessionSpec},
-    file::WriteMode,
+    file::{PlaceDraft, TriedPlace, WriteMode},
     names::Rename,
     policy::Change,
 };
 use futures::TryStreamExt;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -380,5 +380,108 @@ fn a_part_that_another_file_is_renamed_over_stays_what_was_published() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!(files(cache, "/d").await.len(), 1);
         assert_eq!(cache.status().await.unwrap().dirty_files, 1);
+    });
+}
+
+/// Ways to change the content of a file by its name.
+#[derive(Clone, Copy, Debug)]
+enum Touch {
+    Overwrite,
+    Append,
+    Cut,
+    InPlace,
+    Concat,
+}
+
+impl Touch {
+    const ALL: [Self; 5] = [Self::Overwrite, Self::Append, Self::Cut, Self::InPlace, Self::Concat];
+
+    async fn apply(self, cache: &Cache, path: &str) {
+        match self {
+            Self::Overwrite => drop(put_file(cache, path, b"notes").await.unwrap()),
+            Self::Append => drop(write(cache, path, b"more", mode(WriteMode::Append)).await.unwrap()),
+            Self::Cut => cache.truncate(&at(path), 10).await.unwrap(),
+            Self::InPlace => {
+                let reader = cache.read_file(&at(path)).await.unwrap();
+                let draft = Arc::new(cache.draft(Some(&reader), u64::MAX).await.unwrap());
+                draft.write(8, b"scribbled").await.unwrap();
+                let mut room = Some(draft.room().await.unwrap());
+                let placed = draft.place(&at(path), PlaceDraft::default(), &mut room).await.unwrap();
+                assert_eq!(placed, TriedPlace::Placed);
+            }
+            Self::Concat => {
+                put_file(cache, "/other", b"other").await.unwrap();
+                cache.concat(&at(path), &[at("/other")]).await.unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_that_is_written_over_appended_to_or_cut_stays_what_was_published() {
+    let mut world = World::new(716);
+    let dir = |root: &str, touch: Touch| format!("{root}/{touch:?}");
+    let each = || {
+        ["/d", "/kept"]
+            .into_iter()
+            .flat_map(|root| Touch::ALL.map(|touch| (root, touch)))
+    };
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for (root, touch) in each() {
+            let dir = dir(root, touch);
+            for n in 0..2 {
+                append(&cache, &dir, n).await;
+            }
+            // In one root before it was persisted, in the other afterwards.
+            persisted(&cache).await;
+            let name = format!("{dir}/{}", files(&cache, &dir).await.remove(0));
+            let before = get(&cache, &name).await.unwrap();
+            touch.apply(&cache, &name).await;
+            let touched = get(&cache, &name).await.unwrap();
+            assert_ne!(touched, before, "{dir}");
+            assert_eq!(numbers(&cache, &dir).await, [0, 1], "{dir}");
+            append(&cache, &dir, 2).await;
+            assert_eq!(numbers(&cache, &dir).await, [0, 1, 2], "{dir}");
+            assert_eq!(followed(&cache, &dir).await, [0, 1, 2], "{dir}");
+            // What is at the name is a file of its own, also in the store.
+            persisted(&cache).await;
+            assert_eq!(get(&cache, &name).await.unwrap(), touched, "{dir}");
+        }
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for (root, touch) in each() {
+            let dir = dir(root, touch);
+            assert_eq!(numbers(&cache, &dir).await, [0, 1, 2], "{dir}");
+            for n in 0..3 {
+                overwrite(&cache, &dir, n).await;
+            }
+        }
+        // What versions kept goes with them.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        persisted(&cache).await;
+        let status = cache.status().await.unwrap();
+        // Three versions of what no store has, of the others the two before the head.
+        assert_eq!(status.dirty_files, 5 * (3 + 2));
+    });
+}
+
+#[test]
+fn a_part_that_is_joined_to_another_file_stays_what_was_published() {
+    once(717, async |_, cache| {
+        for n in 0..3 {
+            append(cache, "/d", n).await;
+        }
+        let names = files(cache, "/d").await;
+        let parts: Vec<_> = names.iter().map(|name| at(&format!("/d/{name}"))).collect();
+        cache.concat(&parts[0], &parts[1..]).await.unwrap();
+        assert_eq!(files(cache, "/d").await, names[..1]);
+        assert_eq!(numbers(cache, "/d").await, [0, 1, 2]);
+        overwrite(cache, "/d", 9).await;
+        let mut before = numbers_at(cache, "/d", At::Version(3)).await.unwrap();
+        before.sort_unstable();
+        assert_eq!((numbers(cache, "/d").await, before), (vec![9], vec![0, 1, 2]));
     });
 }
