@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 import uuid
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -268,6 +269,14 @@ class TestPersist:
 @pytest.mark.parametrize("page", ["/healthz", "/readyz", "/metrics", "/api/v1/status", "/"])
 def test_pages(server, page):
     assert urllib.request.urlopen(server.http + page, timeout=10).status == 200
+
+
+def test_every_metric_says_what_it_is_and_the_docs_do_too(server, client):
+    page = urllib.request.urlopen(server.http + "/metrics", timeout=10).read().decode()
+    kinds, help_of = ({line.split()[2] for line in page.splitlines() if line.startswith(f"# {what} ")} for what in ("TYPE", "HELP"))
+    assert len(kinds) > 25 and kinds == help_of
+    docs = (Path(__file__).parents[2] / "docs/metrics.md").read_text()
+    assert [name for name in kinds if f"`{name}" not in docs] == []
 
 
 # ---- waiting for what is to come

@@ -27,7 +27,7 @@ use crate::{
     policy::value::Tier,
 };
 use forebay_segment::{FolderUsage, SegmentStore};
-use metrics::{Gauge, gauge};
+use metrics::{Gauge, Unit, describe_gauge, gauge};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,9 +79,19 @@ impl TierGauges {
     fn new(name: &str) -> Self {
         let label = [("tier", name.to_owned())];
         Self {
-            bytes: gauge!("forebay_tier_bytes", &label),
-            bytes_max: gauge!("forebay_tier_bytes_max", &label),
-            hits: gauge!("forebay_tier_hits", &label),
+            bytes: told_of(
+                "forebay_tier_bytes",
+                Unit::Bytes,
+                "copies of clean blocks in the tier",
+                &label,
+            ),
+            bytes_max: told_of("forebay_tier_bytes_max", Unit::Bytes, "size of the tier", &label),
+            hits: told_of(
+                "forebay_tier_hits",
+                Unit::Count,
+                "reads of blocks since start that found the copy in the tier",
+                &label,
+            ),
         }
     }
 }
@@ -98,36 +108,106 @@ impl FolderGauges {
     fn new(folder: &Path) -> Self {
         let label = [("folder", folder.display().to_string())];
         Self {
-            total_bytes: gauge!("forebay_folder_total_bytes", &label),
-            free_bytes: gauge!("forebay_folder_free_bytes", &label),
-            used_bytes: gauge!("forebay_folder_used_bytes", &label),
+            total_bytes: told_of(
+                "forebay_folder_total_bytes",
+                Unit::Bytes,
+                "size of the file system of the folder",
+                &label,
+            ),
+            free_bytes: told_of("forebay_folder_free_bytes", Unit::Bytes, "bytes free on it", &label),
+            used_bytes: told_of(
+                "forebay_folder_used_bytes",
+                Unit::Bytes,
+                "segment files and clean blocks in the folder",
+                &label,
+            ),
         }
     }
+}
+
+/// A gauge with its line of help.
+fn told(name: &'static str, unit: Unit, text: &'static str) -> Gauge {
+    describe_gauge!(name, unit, text);
+    gauge!(name)
+}
+
+/// The same with a label.
+fn told_of(name: &'static str, unit: Unit, text: &'static str, label: &[(&'static str, String); 1]) -> Gauge {
+    describe_gauge!(name, unit, text);
+    gauge!(name, label)
 }
 
 impl Stats {
     pub(crate) fn new(segments: &SegmentStore, tiers: &[TierSettings]) -> Self {
         Self {
-            dirty_bytes: gauge!("forebay_dirty_bytes"),
-            dirty_files: gauge!("forebay_dirty_files"),
-            dirty_bytes_max: gauge!("forebay_dirty_bytes_max"),
-            reserved_bytes: gauge!("forebay_reserved_bytes"),
-            oldest_dirty_seconds: gauge!("forebay_oldest_dirty_seconds"),
-            cached_bytes: gauge!("forebay_cached_bytes"),
-            pinned_bytes: gauge!("forebay_pinned_bytes"),
-            block_reads: gauge!("forebay_block_reads"),
-            block_hits: gauge!("forebay_block_hits"),
-            persisted_bytes: gauge!("forebay_persisted_bytes"),
-            queued: gauge!("forebay_queued"),
-            withheld: gauge!("forebay_withheld"),
-            uploading: gauge!("forebay_uploading"),
-            blocked: gauge!("forebay_blocked"),
-            conflicts: gauge!("forebay_conflicts"),
-            unconverted_parts: gauge!("forebay_unconverted_parts"),
-            sessions: gauge!("forebay_sessions"),
-            segment_file_bytes: gauge!("forebay_segment_file_bytes"),
-            segment_live_bytes: gauge!("forebay_segment_live_bytes"),
-            disk_free_bytes: gauge!("forebay_disk_free_bytes"),
+            dirty_bytes: told(
+                "forebay_dirty_bytes",
+                Unit::Bytes,
+                "bytes of which the cache holds the only copy",
+            ),
+            dirty_files: told(
+                "forebay_dirty_files",
+                Unit::Count,
+                "files of which the cache holds the only copy",
+            ),
+            dirty_bytes_max: told(
+                "forebay_dirty_bytes_max",
+                Unit::Bytes,
+                "the limit on dirty bytes: near it writers are slowed",
+            ),
+            reserved_bytes: told(
+                "forebay_reserved_bytes",
+                Unit::Bytes,
+                "dirty bytes, and those that writers under way have taken room for",
+            ),
+            oldest_dirty_seconds: told(
+                "forebay_oldest_dirty_seconds",
+                Unit::Seconds,
+                "age of the oldest change that no under-store has yet",
+            ),
+            cached_bytes: told("forebay_cached_bytes", Unit::Bytes, "clean bytes held locally"),
+            pinned_bytes: told("forebay_pinned_bytes", Unit::Bytes, "clean bytes that never make room"),
+            block_reads: told(
+                "forebay_block_reads",
+                Unit::Count,
+                "blocks of clean data that readers asked for since start",
+            ),
+            block_hits: told("forebay_block_hits", Unit::Count, "blocks asked for that were held"),
+            persisted_bytes: told(
+                "forebay_persisted_bytes",
+                Unit::Bytes,
+                "bytes brought to under-stores since start",
+            ),
+            queued: told("forebay_queued", Unit::Count, "pieces of persist work that wait"),
+            withheld: told(
+                "forebay_withheld",
+                Unit::Count,
+                "pieces of persist work that a policy keeps back",
+            ),
+            uploading: told("forebay_uploading", Unit::Count, "pieces of persist work under way"),
+            blocked: told(
+                "forebay_blocked",
+                Unit::Count,
+                "items that can not be persisted for now",
+            ),
+            conflicts: told("forebay_conflicts", Unit::Count, "items that wait for a decision"),
+            unconverted_parts: told(
+                "forebay_unconverted_parts",
+                Unit::Count,
+                "parts that went to under-stores in another format than the policy asks for, since start",
+            ),
+            sessions: told("forebay_sessions", Unit::Count, "sessions that are open"),
+            segment_file_bytes: told("forebay_segment_file_bytes", Unit::Bytes, "bytes of segment files"),
+            segment_live_bytes: told(
+                "forebay_segment_live_bytes",
+                Unit::Bytes,
+                "bytes of segment files that something still needs",
+            ),
+            disk_free_bytes: told(
+                "forebay_disk_free_bytes",
+                Unit::Bytes,
+                "bytes free on the data folders' file systems",
+            ),
             folders: segments.folders().map(|folder| FolderGauges::new(&folder)).collect(),
             tiers: tiers.iter().map(|tier| TierGauges::new(&tier.name)).collect(),
         }
