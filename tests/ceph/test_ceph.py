@@ -62,6 +62,21 @@ def test_overwrites_renames_and_deletes(client, bucket):
     assert bucket.objects()["e/00"] == b"anew"
 
 
+def test_an_empty_directory_is_a_key_with_a_slash_and_only_while_it_is_empty(client, bucket):
+    client.act("mkdir", path="/lake/a/b", parents=True)
+    client.act("mkdir", path="/lake/c")
+    wait(client)
+    assert bucket.objects() == {"a/b/": b"", "c/": b""}
+    client.put_file("/lake/a/b/f", b"f")
+    client.act("rename", **{"from": "/lake/c", "to": "/lake/d"})
+    wait(client)
+    assert bucket.objects() == {"a/b/f": b"f", "d/": b""}
+    client.act("delete", path="/lake/a/b/f")
+    client.act("delete", path="/lake/d")
+    wait(client)
+    assert bucket.objects() == {"a/b/": b""}
+
+
 def test_small_files_go_into_packs_and_show_to_whoever_has_the_bucket(server, client, bucket, tmp_path):
     client.act("policy_set", path="/lake/p", pack=True)
     files = {f"/lake/p/d{k % 2}/{k:03}": random.Random(k).randbytes(500 + k * 300) for k in range(120)}

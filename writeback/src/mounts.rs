@@ -182,6 +182,11 @@ impl Mount {
         self.url.starts_with("file:")
     }
 
+    /// Whether a directory of its store is only what lies under it, so that an empty one needs a marker.
+    pub(crate) fn has_markers(&self) -> bool {
+        !self.is_local() && !self.url.starts_with("hdfs:")
+    }
+
     /// Whether its store says by itself that a file changed then.
     pub(crate) fn shows_mtime(&self, mtime: Timestamp) -> bool {
         self.is_local() || self.url.starts_with("hdfs:") && mtime.0 % 1000 == 0

@@ -370,6 +370,9 @@ impl Inner {
         self.persist
             .plan_renamed(&mut plan, &renamed, &before, from, to)
             .await?;
+        if !how.exchange && from.parent() != to.parent() {
+            self.plan_left(&mut plan, from).await?;
+        }
         // What changes places with the other is not gone.
         let replaced = renamed.replaced.filter(|_| !how.exchange);
         let dataset = self.plan_dir_removed(&mut plan, replaced.as_ref()).await?;
@@ -449,6 +452,7 @@ impl Inner {
         self.persist
             .plan_removed(&mut plan, &node, path, whiteout.as_ref())
             .await?;
+        self.plan_left(&mut plan, path).await?;
         // What lies under a directory that is cut off, its own dataset rows too, is collected afterwards.
         let dataset = if recursive {
             None
@@ -462,6 +466,19 @@ impl Inner {
         }
         self.after_removal(dataset);
         Ok(true)
+    }
+
+    /// What is at `path` leaves its directory. One that is empty then is to be in its store, where nothing of it may have arrived.
+    async fn plan_left(&self, plan: &mut Plan, path: &Path) -> Result<()> {
+        let Some(parent) = path.parent().filter(|parent| self.mounts.resolve(parent).is_some()) else {
+            return Ok(());
+        };
+        if let Some(Node::Row { ino, .. }) = self.names.resolve(&parent).await?
+            && self.names.rows_in(ino, None, 2).await?.len() <= 1
+        {
+            self.persist.plan_dir(plan, ino, &parent).await?;
+        }
+        Ok(())
     }
 
     /// The dataset rows of a directory that goes.

@@ -330,6 +330,13 @@ pub fn asked_key(path: &[u8]) -> Key {
     keyed_by_path(table::ASKED, path)
 }
 
+/// Key of the marker of a directory.
+pub fn marker_key(mount: u32, key: &str) -> Key {
+    let mut of = mount.to_be_bytes().to_vec();
+    of.extend_from_slice(key.as_bytes());
+    keyed_by_path(table::MARKER, &of)
+}
+
 /// A path has no NUL, so a long one is never taken for a short one.
 fn keyed_by_path(table: u8, path: &[u8]) -> Key {
     let mut key = vec![table];
@@ -626,6 +633,8 @@ pub mod table {
     pub const DRAFT: u8 = 0x8d;
     /// `path bytes` (of a long path the first and a sum of all) → [`super::AskedRow`].
     pub const ASKED: u8 = 0x8e;
+    /// `mount id u32, key` (of a long one the first and a sum of all) → both: the directory there has a marker of ours.
+    pub const MARKER: u8 = 0x8f;
     /// `u | g, n, name` → the owner's number; `u | g, i, number u32` → its name.
     pub const OWNER: u8 = 0x90;
     /// `job u64` → [`super::LoadRow`].

@@ -225,7 +225,7 @@ impl Inner {
     }
 
     /// On an object store a directory is only what lies under it: one that lost its last file gets its marker.
-    async fn keep_parent(&self, seq: u64, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
+    pub(super) async fn keep_parent(&self, seq: u64, mount: &Arc<Mount>, key: &str) -> Result<Cleared> {
         match key.rsplit_once('/') {
             Some((parent, _)) => self.keep_directory(seq, mount, parent).await,
             None => Ok(Cleared::Done),
@@ -249,12 +249,13 @@ impl Inner {
         }
         let kept = async {
             if mount.upload.head(parent).await?.is_none() {
-                mount.upload.make_dir(parent).await?;
+                self.mark_dir(mount, parent).await?;
                 self.mounts.changed(mount.id, parent);
             }
-            Ok(())
+            self.unmark_from(mount, parent).await?;
+            Ok(Cleared::Done)
         };
-        Ok(kept.await.map_or_else(Cleared::Failed, |()| Cleared::Done))
+        kept.await.or_else(Stopped::cleared)
     }
 
     /// A directory that was made here.
@@ -283,33 +284,37 @@ impl Inner {
         if let Acquired::Owned(other) = self.persist.tracker.lock().acquire(row.seq, &(mount.id, key.clone())) {
             return Ok(Outcome::Wait(other));
         }
-        match self.made(&mount, &key, &path).await? {
+        match self.made(&mount, &key, &path).await {
             Ok(None) => self.give_up(row, None).await,
             Ok(Some(found)) => {
                 let reason = "a file is where the directory shall be";
                 Ok(self.conflict(&row, (mount.id, key), reason, Some(&found)))
             }
-            Err(StoreError::Unavailable(reason)) => Ok(Outcome::Away(mount.id, reason)),
-            Err(StoreError::Refused(reason)) => blocked(reason),
-            Err(_) => Ok(Outcome::Soon(SOON)),
+            Err(Stopped::Here(error)) => Err(error),
+            Err(Stopped::Store(StoreError::Unavailable(reason))) => Ok(Outcome::Away(mount.id, reason)),
+            Err(Stopped::Store(StoreError::Refused(reason))) => blocked(reason),
+            Err(Stopped::Store(_)) => Ok(Outcome::Soon(SOON)),
         }
     }
 
     /// Makes the directory unless it is there, or has something in it that will make it. Answers a file that is in the way.
-    async fn made(&self, mount: &Mount, key: &str, path: &Path) -> Result<Result<Option<Found>, StoreError>> {
-        let holds_something = !self.names.list(path, None, 1).await?.is_empty();
-        if holds_something && !mount.is_local() {
-            return Ok(Ok(None));
-        }
-        let made = async {
-            match mount.upload.head(key).await? {
-                Some(found) if found.is_dir => Ok(None),
-                Some(found) => Ok(Some(found)),
-                None => mount.upload.make_dir(key).await.map(|()| None),
+    async fn made(&self, mount: &Mount, key: &str, path: &Path) -> Result<Option<Found>, Stopped> {
+        let holds_something = !self.names.list(path, None, 1).await.map_err(Error::from)?.is_empty();
+        if !holds_something || mount.is_local() {
+            let made = async {
+                match mount.upload.head(key).await? {
+                    Some(found) if found.is_dir => Ok(None),
+                    Some(found) => Ok(Some(found)),
+                    None => self.mark_dir(mount, key).await.map(|()| None),
+                }
+            };
+            let made = made.await;
+            self.mounts.changed(mount.id, key);
+            if let Some(in_the_way) = made? {
+                return Ok(Some(in_the_way));
             }
-        };
-        let made = made.await;
-        self.mounts.changed(mount.id, key);
-        Ok(made)
+        }
+        self.unmark_from(mount, key).await?;
+        Ok(None)
     }
 }

@@ -3,7 +3,7 @@
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
 //! one after the other and hands it to `put` (with `convert`, `upload`, `attributes` and `publish`), `clear`, `overwritten`, or
 //! `tree`. `withhold` is what policies keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart
-//! must remember of that; `late` keeps out what a store carries out late.
+//! must remember of that; `late` keeps out what a store carries out late; `markers` are of empty directories.
 //!
 //! # Consistency
 //!
@@ -50,6 +50,7 @@ mod attributes;
 mod clear;
 mod convert;
 mod late;
+mod markers;
 mod notes;
 mod overwritten;
 mod pack;
@@ -65,7 +66,7 @@ mod troubled;
 mod upload;
 mod withhold;
 
-use self::{asked::Asked, late::Late, plan::Row, tracker::Tracker, upload::Partial};
+use self::{asked::Asked, late::Late, markers::Markers, plan::Row, tracker::Tracker, upload::Partial};
 use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
 use forebay_metastore::Version;
 use forebay_runtime::clock::Timestamp;
@@ -105,6 +106,7 @@ pub(crate) struct Persist {
     /// What is kept back no more because somebody asked for it.
     asked: Asked,
     late: Late,
+    markers: Markers,
     wake: Notify,
     /// Runs that wait without working, and what tells of one more.
     aside: AtomicUsize,
@@ -156,6 +158,7 @@ impl Persist {
             partials: Mutex::default(),
             asked: Asked::default(),
             late: Late::default(),
+            markers: Markers::default(),
             wake: Notify::new(),
             aside: AtomicUsize::new(0),
             stepped: Notify::new(),

@@ -114,9 +114,14 @@ impl Persist {
         Ok(None)
     }
 
-    /// The directory `ino` was made at `path`.
+    /// The directory `ino` was made at `path`, or may be empty now.
     pub(crate) async fn plan_dir(&self, plan: &mut Plan, ino: Ino, path: &Path) -> Result<()> {
-        if self.mounts.resolve(path).is_some() {
+        // The root of a mount is there.
+        if self
+            .mounts
+            .resolve(path)
+            .is_some_and(|(_, key)| key.as_deref() != Some(""))
+        {
             self.write(plan, None, self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new()))
                 .await?;
         }
@@ -137,6 +142,12 @@ impl Persist {
             dir: (mount.id, key),
             since,
         })
+    }
+
+    /// Directories of ours at and below the key that have no name any more are to go.
+    pub(super) async fn plan_pruned(&self, plan: &mut Plan, (mount, key): &At) -> Result<()> {
+        let place = Place::directory(*mount, key.clone(), PlaceKind::Prune);
+        self.clear(plan, None, vec![place]).await
     }
 
     /// `before` loses its name at `path`: a file, or a directory with everything below. `whiteout`: the base path that is hidden

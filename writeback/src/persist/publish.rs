@@ -2,7 +2,7 @@
 //!
 //! What the row answers for besides the target is cleared afterwards, by the same row, so that its turn is kept.
 
-use super::{attributes::look_alike, plan::work_key, put::Job, tracker::Outcome};
+use super::{attributes::look_alike, clear::Stopped, markers::parent_of, plan::work_key, put::Job, tracker::Outcome};
 use crate::{
     Result,
     cache::Inner,
@@ -17,6 +17,11 @@ use std::sync::{Arc, atomic::Ordering};
 impl Inner {
     /// Records that the content lies at `at`. Moved when the name was changed meanwhile: the next run sees what is to do.
     pub(super) async fn record(self: &Arc<Self>, job: Job, at: StoreAt) -> Result<Outcome> {
+        match self.unmark_from(&job.mount, parent_of(&at.key)).await {
+            Ok(()) => {}
+            Err(Stopped::Store(error)) => return Ok(Outcome::Away(at.mount, error.to_string())),
+            Err(Stopped::Here(error)) => return Err(error),
+        }
         let mut planner = self.names.planner();
         if planner.pin_path(job.ino).await?.as_ref() != Some(&job.path) {
             return Ok(Outcome::Moved);

@@ -48,6 +48,7 @@ impl Inner {
         let _ = self.persist.token_prefix.set(prefix);
         let named = self.read_queue().await?;
         self.read_asked().await?;
+        self.read_markers().await?;
         self.sweep_notes(&named).await;
         for mount in self.mounts.all().iter() {
             let (inner, id) = (Arc::clone(self), mount.id);

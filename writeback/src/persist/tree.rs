@@ -31,6 +31,14 @@ const REMOVES_PARALLEL: usize = 8;
 /// Objects that are removed before more are listed.
 const PAGE_REMOVED: usize = 1000;
 
+/// What was found in a directory that is moved.
+enum Walked {
+    Full,
+    Empty,
+    /// The queue takes no more for now.
+    Later,
+}
+
 impl Inner {
     pub(super) async fn move_tree(self: &Arc<Self>, row: Row, ino: u64) -> Result<Outcome> {
         let Some(path) = self.names.path_of(Ino(ino)).await? else {
@@ -43,11 +51,12 @@ impl Inner {
         if let Some(other) = self.in_the_way(&row) {
             return Ok(Outcome::Wait(other));
         }
-        let mut open = vec![path.clone()];
+        let (mut open, mut empty) = (vec![path.clone()], Vec::new());
         while let Some(dir) = open.pop() {
             match self.move_directory(&row, &dir, &mut open).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(Outcome::Soon(SOON)),
+                Ok(Walked::Full) => {}
+                Ok(Walked::Empty) => empty.push(dir),
+                Ok(Walked::Later) => return Ok(Outcome::Soon(SOON)),
                 Err(error) if error.kind() == crate::ErrorKind::Unavailable && !error.is_lost() => {
                     let mount = self.mounts.resolve(&path).map(|(mount, _)| mount.id);
                     let mount = mount
@@ -61,6 +70,7 @@ impl Inner {
         if self.names.path_of(Ino(ino)).await?.as_ref() != Some(&path) {
             return Ok(Outcome::Moved);
         }
+        self.make_empty(&empty).await?;
         let work = Work {
             what: WorkKind::Clear,
             state: WorkState::Queued,
@@ -68,6 +78,22 @@ impl Inner {
         };
         self.persist_row(&row, &work).await?;
         Ok(Outcome::Moved)
+    }
+
+    /// No file takes these directories along.
+    async fn make_empty(&self, dirs: &[Path]) -> Result<()> {
+        for dirs in dirs.chunks(PAGE) {
+            let mut plan = Plan::default();
+            for dir in dirs {
+                if let Some(Node::Row { ino, inode, .. }) = self.node_at(dir).await?
+                    && inode.is_dir()
+                {
+                    self.persist.plan_dir(&mut plan, ino, dir).await?;
+                }
+            }
+            self.commit(plan).await?;
+        }
+        Ok(())
     }
 
     /// Work that has to end first: uploads under way at the old places, whose record may come after our look.
@@ -119,18 +145,22 @@ impl Inner {
         Ok(Outcome::Moved)
     }
 
-    /// Gives everything in one directory a row and work; its directories go to `open`. False: the queue is full for now.
-    async fn move_directory(&self, row: &Row, dir: &Path, open: &mut Vec<Path>) -> Result<bool> {
+    /// Gives everything in one directory a row and work; its directories go to `open`.
+    async fn move_directory(&self, row: &Row, dir: &Path, open: &mut Vec<Path>) -> Result<Walked> {
         let Some(seen) = self.node_at(dir).await? else {
-            return Ok(true);
+            return Ok(Walked::Full);
         };
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = match self.names.list(dir, after.as_deref(), PAGE).await {
-                Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => return Ok(true),
+                Err(NsError::NotFound(_) | NsError::NotADirectory(_)) => return Ok(Walked::Full),
                 other => other?,
             };
             let ended = page.len() < PAGE;
+            if after.is_none() && page.is_empty() {
+                self.show_base(dir, row.seq, &seen).await?;
+                return Ok(Walked::Empty);
+            }
             after = page.last().map(|(name, _)| name.clone());
             let mut to_move = Vec::new();
             for (name, node) in page {
@@ -147,11 +177,11 @@ impl Inner {
                 break;
             }
             if self.persist.tracker.lock().len() > QUEUE_MAX {
-                return Ok(false);
+                return Ok(Walked::Later);
             }
         }
         self.show_base(dir, row.seq, &seen).await?;
-        Ok(true)
+        Ok(Walked::Full)
     }
 
     /// Whether the node has no row yet, or lies in the store under another name and nobody sees to it.
@@ -337,8 +367,15 @@ impl Inner {
             return Ok(Cleared::Failed(error));
         }
         match self.remove_below(mount, &place.key, since).await {
-            Ok(None) if since.is_some() => self.end_claims_below(row.seq, mount, &place.key).await,
-            Ok(None) => Ok(Cleared::Done),
+            Ok(None) => {
+                if since.is_some()
+                    && let cleared @ (Cleared::Wait(_) | Cleared::Failed(_) | Cleared::Foreign(..)) =
+                        self.end_claims_below(row.seq, mount, &place.key).await?
+                {
+                    return Ok(cleared);
+                }
+                self.keep_parent(row.seq, mount, &place.key).await
+            }
             Ok(Some(found)) => Ok(Cleared::Foreign(
                 Some(found),
                 "deleted here, written by someone else there since",
@@ -432,8 +469,9 @@ impl Inner {
                 continue;
             }
             match mount.upload.remove_dir(dir).await {
+                Ok(()) | Err(StoreError::NotFound(_)) => self.unmark_dir(mount, &(mount.id, dir.clone())).await?,
                 // Something else is in it: somebody else's, or a file that takes the directory's place.
-                Ok(()) | Err(StoreError::Changed(_) | StoreError::NotFound(_)) => {}
+                Err(StoreError::Changed(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -750,7 +750,82 @@ fn an_empty_directory_is_a_marker_and_one_that_lost_its_last_file_stays() {
         persisted(&cache).await;
         assert_eq!(world.store.dirs(), ["full"]);
         assert!(world.store.contents().is_empty());
+        // A marker goes with the first thing that is in its directory.
+        put(&cache, "/kept/full/y", b"y").await.unwrap();
+        cache.mkdir(&at("/kept/a/b"), true).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["a/b"]);
+        cache.mkdir(&at("/kept/a/b/c"), true).await.unwrap();
+        cache.mkdir(&at("/kept/later"), true).await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["a/b/c", "later"]);
     });
+    // Also in another life.
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let unmarked = world.store.calls(Call::UnmarkDir);
+        for name in ["full/z", "a/b/c/f", "later/f", "later/g"] {
+            put(&cache, &format!("/kept/{name}"), b"f").await.unwrap();
+            persisted(&cache).await;
+        }
+        assert_eq!(world.store.dirs(), Vec::<String>::new());
+        assert_eq!(
+            world.store.calls(Call::UnmarkDir) - unmarked,
+            2,
+            "asked only where there is one"
+        );
+    });
+}
+
+#[test]
+fn directories_are_empty_in_the_store_too_where_they_are_renamed_to() {
+    let mut world = World::new(16);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        cache.mkdir(&at("/kept/a/b/c"), true).await.unwrap();
+        cache.mkdir(&at("/kept/a/d"), true).await.unwrap();
+        put(&cache, "/kept/a/f", b"f").await.unwrap();
+        persisted(&cache).await;
+        rename(&cache, "/kept/a", "/kept/x").await.unwrap();
+        rename(&cache, "/kept/x/d", "/kept/x/e").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(
+            (names(&world.store), world.store.dirs()),
+            (vec!["x/f".to_owned()], vec!["x/b/c".to_owned(), "x/e".to_owned()])
+        );
+        rename(&cache, "/kept/x/f", "/kept/x/e/f").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(
+            (names(&world.store), world.store.dirs()),
+            (vec!["x/e/f".to_owned()], vec!["x/b/c".to_owned()])
+        );
+        rename(&cache, "/kept/x/e/f", "/kept/f").await.unwrap();
+        persisted(&cache).await;
+        assert_eq!(world.store.dirs(), ["x/b/c", "x/e"]);
+    });
+}
+
+#[test]
+fn a_file_that_comes_while_a_marker_is_made_leaves_none() {
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        world.live(async |world| {
+            let cache = world.open().await.unwrap();
+            let dirs: Vec<String> = (0..6).map(|k| format!("/kept/{k}/d")).collect();
+            for dir in &dirs {
+                cache.mkdir(&at(dir), true).await.unwrap();
+                put(&cache, &format!("{dir}/gone"), b"gone").await.unwrap();
+            }
+            pause(world, seed * 7 % 60).await;
+            for dir in &dirs {
+                cache.delete(&at(&format!("{dir}/gone")), false).await.unwrap();
+                put(&cache, &format!("{dir}/f"), b"f").await.unwrap();
+            }
+            persisted(&cache).await;
+            assert_eq!(world.store.dirs(), Vec::<String>::new(), "seed {seed}");
+        });
+    }
 }
 
 #[test]

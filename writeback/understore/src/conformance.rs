@@ -36,7 +36,7 @@ pub async fn run(store: UnderStoreRef) {
     parts_become_one_object(store, capabilities.part_bytes_min).await;
     an_aborted_upload_leaves_nothing(store).await;
     listings_are_in_byte_order(store).await;
-    directories_come_and_go(store).await;
+    directories_come_and_go(store, capabilities.atomic_rename).await;
     an_object_does_not_hide_a_directory_of_its_name(store).await;
     odd_names_and_bad_keys(store).await;
     at_keys_of_ours_there_is_nothing(store).await;
@@ -421,7 +421,7 @@ async fn listings_are_in_byte_order(store: &dyn UnderStore) {
     );
 }
 
-async fn directories_come_and_go(store: &dyn UnderStore) {
+async fn directories_come_and_go(store: &dyn UnderStore, are_real: bool) {
     store.make_dir(&key("made")).await.expect("make_dir");
     store.make_dir(&key("made")).await.expect("make_dir again");
     assert!(store.head(&key("made")).await.expect("head").expect("there").is_dir);
@@ -433,7 +433,22 @@ async fn directories_come_and_go(store: &dyn UnderStore) {
         matches!(full, Err(StoreError::Changed(_))),
         "remove_dir of a full directory: {full:?}"
     );
+    store.unmark_dir(&key("made")).await.expect("unmark_dir");
+    store.unmark_dir(&key("made")).await.expect("unmark_dir again");
+    assert_eq!(names(store, "made", None).await, ["x"]);
     store.delete(&key("made/x"), &Expect::Any).await.expect("delete");
+    let left = store.head(&key("made")).await.expect("head");
+    assert!(
+        left.is_none() || are_real,
+        "where a directory is only what lies under it, it had no marker any more: {left:?}"
+    );
+    store.make_dir(&key("made")).await.expect("make_dir");
+    store
+        .unmark_dir(&key("made"))
+        .await
+        .expect("unmark_dir of an empty one");
+    let kept = store.head(&key("made")).await.expect("head").expect("there");
+    assert!(kept.is_dir, "an empty directory keeps its marker");
     store.remove_dir(&key("made")).await.expect("remove_dir");
     store.remove_dir(&key("made")).await.expect("remove_dir of nothing");
     assert_eq!(store.head(&key("made")).await.expect("head"), None);

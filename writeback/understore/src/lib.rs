@@ -213,6 +213,12 @@ pub trait UnderStore: Debug + Send + Sync {
     async fn make_dir(&self, key: &str) -> Result<(), StoreError>;
     /// Removes an empty directory (or its marker). Absent is fine; not empty is `Changed`.
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError>;
+    /// Takes away the marker of a directory that has something in it; one that is empty keeps it. Whether it has none now, as where
+    /// directories need no markers.
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        let _ = key;
+        Ok(true)
+    }
 }
 
 /// Shared handle to an under-store.

@@ -207,6 +207,11 @@ impl UnderStore for Limited {
         self.pay(0).await;
         self.inner.remove_dir(key).await
     }
+
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        self.pay(0).await;
+        self.inner.unmark_dir(key).await
+    }
 }
 
 #[cfg(test)]

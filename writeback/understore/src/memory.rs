@@ -41,6 +41,7 @@ pub enum Call {
     Delete,
     MakeDir,
     RemoveDir,
+    UnmarkDir,
 }
 
 /// What goes wrong with a call.
@@ -751,6 +752,16 @@ impl UnderStore for Memory {
             Ok(())
         };
         self.call(Call::RemoveDir, key, remove).await
+    }
+
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        let unmark = |state: &mut State, _: i64| {
+            if !state.names(key).is_empty() {
+                state.dirs.remove(key);
+            }
+            Ok(!state.dirs.contains(key))
+        };
+        self.call(Call::UnmarkDir, key, unmark).await
     }
 }
 

@@ -109,6 +109,18 @@ pub(crate) struct Page {
     pub(crate) next: Option<String>,
 }
 
+/// What lies under a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    /// Its own marker alone.
+    Marker,
+    /// Something; and whether its marker too.
+    More {
+        marked: bool,
+    },
+}
+
 /// A bucket, or a prefix of one.
 #[derive(Debug)]
 pub(crate) struct Objects<B> {
@@ -163,6 +175,30 @@ impl<B: Bucket> Shared<B> {
     async fn head_directory(&self, key: &str) -> Result<Option<Found>, StoreError> {
         let any = self.any_below(&self.below(key)?).await?;
         Ok((any || key.is_empty()).then(directory))
+    }
+
+    /// What lies under a directory, whose marker is the key `below`.
+    async fn holds(&self, below: &str) -> Result<Holds, StoreError> {
+        let mut marked = false;
+        let mut token: Option<String> = None;
+        loop {
+            let ask = PageAsk {
+                prefix: below,
+                token: token.as_deref(),
+                keys_max: Some(2),
+                ..PageAsk::default()
+            };
+            let page = self.bucket.page(&ask).await?;
+            // The marker is the first of the keys.
+            marked |= page.objects.iter().any(|(key, _)| key == below);
+            if page.objects.iter().any(|(key, _)| key != below) {
+                return Ok(Holds::More { marked });
+            }
+            token = page.next;
+            if token.is_none() {
+                return Ok(if marked { Holds::Marker } else { Holds::Nothing });
+            }
+        }
     }
 
     /// Whether any key begins with `prefix`.
@@ -479,28 +515,29 @@ impl<B: Bucket> UnderStore for Objects<B> {
             return Ok(());
         }
         let below = self.shared.below(key)?;
-        let mut marked = false;
-        let mut token: Option<String> = None;
-        loop {
-            let ask = PageAsk {
-                prefix: &below,
-                token: token.as_deref(),
-                keys_max: Some(2),
-                ..PageAsk::default()
-            };
-            let page = self.shared.bucket.page(&ask).await?;
-            if page.objects.iter().any(|(key, _)| *key != below) {
-                return Err(StoreError::Changed(format!("{key}: not empty")));
-            }
-            marked |= !page.objects.is_empty();
-            token = page.next;
-            if token.is_none() {
-                break;
-            }
+        match self.shared.holds(&below).await? {
+            Holds::More { .. } => Err(StoreError::Changed(format!("{key}: not empty"))),
+            Holds::Marker if !below.is_empty() => self.shared.bucket.delete(&below, None).await,
+            Holds::Marker | Holds::Nothing => Ok(()),
         }
-        match marked && !below.is_empty() {
-            true => self.shared.bucket.delete(&below, None).await,
-            false => Ok(()),
+    }
+
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        let below = self.shared.below(key)?;
+        if below.is_empty() {
+            return Ok(true);
+        }
+        match self.shared.holds(&below).await? {
+            Holds::Marker => return Ok(false),
+            Holds::Nothing | Holds::More { marked: false } => return Ok(true),
+            Holds::More { marked: true } => {}
+        }
+        self.shared.bucket.delete(&below, None).await?;
+        // The last of what was in it may have gone meanwhile, by somebody who saw the marker.
+        match self.shared.holds(&below).await? {
+            Holds::More { .. } => Ok(true),
+            Holds::Marker => Ok(false),
+            Holds::Nothing => self.make_dir(key).await.map(|()| false),
         }
     }
 }

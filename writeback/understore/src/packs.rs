@@ -393,6 +393,12 @@ impl UnderStore for Packed {
         }
         self.store.remove_dir(key).await
     }
+
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        // What is packed makes no directory in the store.
+        check_not_ours(key)?;
+        self.store.unmark_dir(key).await
+    }
 }
 
 /// What the store has under own names and what is packed, in one order. A name that comes from both comes once; that of the store counts.

@@ -140,6 +140,10 @@ impl UnderStore for Everything {
     async fn remove_dir(&self, key: &str) -> Result<(), StoreError> {
         self.0.remove_dir(key).await
     }
+
+    async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
+        self.0.unmark_dir(key).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
