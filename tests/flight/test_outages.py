@@ -18,9 +18,11 @@ def stored(folder):
 
 
 def test_ten_outages_under_load(tmp_path):
-    lake, gone = tmp_path / "lake", tmp_path / "gone"
+    lake, gone, config = tmp_path / "lake", tmp_path / "gone", tmp_path / "config"
     lake.mkdir()
-    with Server(tmp_path / "d", under={"/lake": f"file://{lake}"}, dirty_max="8MiB") as server:
+    # Writers wait for as long as the store is away, and until the persister looks again.
+    config.write_text(f'[write]\nstall_max = "{int(60 + 2 * SECONDS)}s"\n')
+    with Server(tmp_path / "d", under={"/lake": f"file://{lake}"}, dirty_max="8MiB", config=config) as server:
         count = outages_under_load(server, lambda: lake.rename(gone), lambda: gone.rename(lake), lambda: stored(lake), 8 * MIB, SECONDS)
     assert count > 100
 
