@@ -29,6 +29,7 @@ Keys (with their defaults):
   revalidate=ttl        always, ttl, never: when an open asks the under-store whether a file is the same
   revalidate_ttl=1s     for how long its answer is believed
   sync_interval=1min    how often what the cache has is compared with the under-store
+  sync_depth=none       how many levels down that goes; 1: the directory's own entries
   ttl=none              a span: data last changed this long ago is over
   ttl_action=free       free (the cache drops it) or delete (the under-store too)
   quota_bytes=none      a size: most bytes under the path

@@ -170,7 +170,8 @@ def own(tmp_path):
     lake = tmp_path / "lake"
     lake.mkdir()
     config = tmp_path / "forebay.toml"
-    config.write_text("[[policy]]\npath = '/lake'\nrevalidate = 'never'\nsync_interval = '1s'\n[[policy]]\npath = '/lake/slow'\nsync_interval = '1d'\n")
+    config.write_text("[[policy]]\npath = '/lake'\nrevalidate = 'never'\nsync_interval = '1s'\n[[policy]]\npath = '/lake/slow'\nsync_interval = '1d'\n"
+                      "[[policy]]\npath = '/lake/flat'\nsync_depth = 1\n")
     with Server(tmp_path / "d", under={"/lake": f"file://{lake}"}, config=config) as server, server.client() as client:
         yield server, client, lake
 
@@ -189,6 +190,25 @@ def test_a_comparison_comes_by_itself_in_the_interval_of_its_path(own):
     assert client.file("/lake/slow/f") == b"before"
     client.act("sync", path="/lake", wait=True)
     assert client.file("/lake/slow/f") == (lake / "slow/f").read_bytes()
+
+
+def test_a_comparison_by_itself_goes_as_deep_as_its_policy_says(own):
+    _, client, lake = own
+    assert {"key": "sync_depth", "value": 1, "from": "/lake/flat"} in client.act("policy_explain", path="/lake/flat/a/b")
+    for name in ("flat/f", "flat/a/f", "deep/a/f"):
+        client.put_file(f"/lake/{name}", b"before")
+    wait(client)
+    for name in ("flat/f", "flat/a/f", "deep/a/f"):
+        rewritten(lake / name)
+    for name in ("flat/f", "deep/a/f"):
+        wait_for(lambda: client.file(f"/lake/{name}") == (lake / name).read_bytes(), f"{name} is not compared by itself", 20)
+    # Twice more, so that it was this one's turn too.
+    time.sleep(2.5)
+    assert client.file("/lake/flat/a/f") == b"before"
+    client.act("sync", path="/lake", wait=True)
+    assert client.file("/lake/flat/a/f") == (lake / "flat/a/f").read_bytes()
+    code, _, text = client.action("policy_set", {"path": "/lake", "sync_depth": 0})
+    assert code == "INVALID_ARGUMENT" and "from 1 to 2048, or none" in text, (code, text)
 
 
 def test_a_comparison_that_fails_is_told_and_made_again_and_changes_nothing(own):

@@ -398,6 +398,7 @@ pub const POLICY_KEYS: &[&str] = &[
     "revalidate",
     "revalidate_ttl",
     "sync_interval",
+    "sync_depth",
     "ttl",
     "ttl_action",
     "quota_bytes",

@@ -12,6 +12,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const SIZE_MAX: u64 = 1 << 60;
 const FILES_MAX: u64 = 1_000_000_000_000;
+/// No path has more components.
+const DEPTH_MAX: u64 = 2048;
 /// A row group is in memory while it is encoded.
 const ROW_GROUP: std::ops::RangeInclusive<u64> = 1 << 20..=512 << 20;
 
@@ -103,6 +105,8 @@ keys! {
     "revalidate_ttl" RevalidateTtl revalidate_ttl: Duration = SECOND, value::span(json, Duration::from_millis(1)..=365 * DAY);
     /// How often what the cache has is compared with the under-store.
     "sync_interval" SyncInterval sync_interval: Duration = 60 * SECOND, value::span(json, SECOND..=30 * DAY);
+    /// How many levels down from where it begins that comparison goes.
+    "sync_depth" SyncDepth sync_depth: Option<u64> = None, value::or_none(json, |json| value::count(json, 1..=DEPTH_MAX));
     /// Data that was last changed this long ago is over.
     "ttl" Ttl ttl: Option<Duration> = None, value::or_none(json, |json| value::span(json, SECOND..=36_500 * DAY));
     /// What becomes of it then.

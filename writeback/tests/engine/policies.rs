@@ -1,6 +1,6 @@
 //! Policies through the engine's own door: what is set, what holds, and what a restart leaves of it.
 
-use crate::support::{World, at, kind, put, write};
+use crate::support::{World, at, get, kind, put, write};
 use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::clock::Clock;
 use forebay_understore::memory::Call as StoreCall;
@@ -211,5 +211,57 @@ fn what_is_found_in_a_directory_proves_it_without_asking_for_it() {
         assert_eq!(asks("/kept/deep/dir/d").await, (false, 1));
         world.clock.sleep(Duration::from_millis(200)).await;
         assert!(!asks("/kept/deep/dir").await.0);
+    });
+}
+
+#[test]
+fn what_compares_by_itself_goes_so_many_levels_down_and_who_asks_goes_all_the_way() {
+    // From where the levels are counted, and what is beyond the depth there.
+    let seen = ["/kept/top", "/kept/d/one", "/kept/d/x/two", "/kept/e/one"];
+    let deeper = ["/kept/c/below", "/kept/d/x/y/three", "/kept/e/g/two"];
+    let mut world = World::new(21);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        set(&cache, "/kept", json!({"revalidate": "never", "sync_depth": 1}))
+            .await
+            .unwrap();
+        set(&cache, "/kept/d", json!({"sync_depth": 2})).await.unwrap();
+        set(&cache, "/kept/e", json!({"sync_interval": "10s"})).await.unwrap();
+        assert_eq!(
+            holds(&cache, "/kept/e/g", Key::SyncDepth),
+            (json!(1), Some("/kept".into()))
+        );
+        assert_eq!(holds(&cache, "/", Key::SyncDepth), (json!("none"), None));
+        for path in seen.iter().chain(&deeper) {
+            put(&cache, path, b"ours").await.unwrap();
+        }
+        cache
+            .wait_persisted(&at("/kept"), Duration::from_secs(3600))
+            .await
+            .unwrap();
+        for path in seen.iter().chain(&deeper) {
+            world.store.write_outside(path.trim_start_matches("/kept/"), "theirs");
+        }
+        world.clock.sleep(Duration::from_secs(200)).await;
+        for path in seen {
+            assert_eq!(get(&cache, path).await.unwrap(), b"theirs", "{path}");
+        }
+        for path in deeper {
+            assert_eq!(get(&cache, path).await.unwrap(), b"ours", "{path}");
+        }
+        cache.sync(&at("/kept"), true).await.unwrap();
+        for path in deeper {
+            assert_eq!(get(&cache, path).await.unwrap(), b"theirs", "{path}");
+        }
+        // Without the limit it goes all the way by itself too.
+        set(&cache, "/kept", json!({"sync_depth": "none"})).await.unwrap();
+        put(&cache, "/kept/c/below", b"ours").await.unwrap();
+        cache
+            .wait_persisted(&at("/kept"), Duration::from_secs(3600))
+            .await
+            .unwrap();
+        world.store.write_outside("c/below", "theirs again");
+        world.clock.sleep(Duration::from_secs(200)).await;
+        assert_eq!(get(&cache, "/kept/c/below").await.unwrap(), b"theirs again");
     });
 }

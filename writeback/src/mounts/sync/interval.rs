@@ -1,7 +1,8 @@
 //! The comparisons that come by themselves: which paths are due, and a walk over the rows that lie there.
 //!
-//! A mount is compared as a whole, but for the paths below it that have an interval of their own. Only rows are walked: a file without one
-//! shows what the store has as soon as what was remembered of it is forgotten.
+//! A mount is compared as a whole, but for the paths below it that have an interval of their own, and for what lies deeper than
+//! `sync_depth`. Only rows are walked: a file without one shows what the store has as soon as what was remembered of it is forgotten, at
+//! whatever depth.
 
 use super::super::Mount;
 use crate::{Error, ErrorKind, Result, cache::Inner, changes::Change, rows::Content};
@@ -129,7 +130,10 @@ impl Inner {
                 let Some(path) = self.names.path_of(ino).await? else {
                     continue;
                 };
-                if !self.sync_root_of(&path).is_some_and(|root| ready.contains(&root)) {
+                if !self
+                    .sync_root_of(&path)
+                    .is_some_and(|root| ready.contains(&root) && self.within_depth(&root, &path))
+                {
                     continue;
                 }
                 self.compare_row(&path, failed).await?;
@@ -148,6 +152,16 @@ impl Inner {
         let set = effective.from(Key::SyncInterval);
         let deeper = set.filter(|set| set.components().len() > mount.path.components().len());
         Some(deeper.unwrap_or(&mount.path).clone())
+    }
+
+    /// Whether a comparison that begins at `root` goes down to `path`. Levels are counted from there, or from where the depth is set when
+    /// that is further down: so what is set above a mount means the top of each mount below it.
+    fn within_depth(&self, root: &Path, path: &Path) -> bool {
+        let effective = self.policies.effective(path);
+        let Some(most) = effective.sync_depth else { return true };
+        let levels = |path: &Path| path.components().len() as u64;
+        let begin = effective.from(Key::SyncDepth).map_or(0, levels).max(levels(root));
+        levels(path).saturating_sub(begin) <= most
     }
 
     async fn compare_row(&self, path: &Path, failed: &mut Outcomes) -> Result<()> {
