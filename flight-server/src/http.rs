@@ -139,6 +139,7 @@ pub(crate) async fn status(door: &Door, by: &Principal) -> Result<StatusTold, St
     let documented = action::Status {
         dirty_bytes: status.dirty_bytes,
         dirty_files: status.dirty_files,
+        at_risk_bytes: status.at_risk_bytes,
         oldest_dirty_seconds: status.oldest_dirty_seconds,
         persisted_bytes: status.persisted_bytes,
         cached_bytes: status.cached_bytes,
@@ -237,6 +238,9 @@ pub(crate) fn mounts(door: &Door) -> Result<Vec<action::Mount>, Status> {
             state: m.state,
             synced: m.synced.map(engine::time),
             sync_error: m.sync_error,
+            queued: m.queued,
+            dirty_bytes: m.dirty_bytes,
+            lag_seconds: m.lag.as_secs_f64(),
         })
     });
     told.collect()

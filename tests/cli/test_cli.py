@@ -223,7 +223,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure(cli, server):
 def test_status(cli):
     told = cli.json("status")
     assert told.keys() >= STATUS_KEYS and told["mounts"][0]["path"] == "/kept" and told["ack"] == "local"
-    assert "/kept" in cli.text("status")
+    assert told["at_risk_bytes"] >= told["dirty_bytes"] and told["mounts"][0].keys() >= {"queued", "dirty_bytes", "lag_seconds"}
+    shown = cli.text("status")
+    assert "/kept" in shown and "at risk" in shown and "s behind" in shown
 
 
 def test_persist_brings_it_to_the_under_store(cli, lake):
@@ -250,6 +252,9 @@ def test_a_conflict_is_decided_by_a_person(cli, lake):
         (lake / path[6:]).write_bytes(b"theirs, longer")
         cli.run("put", "-", path, stdin=b"mine")
         conflicted(path)
+        [sides] = [c for c in cli.json("status")["conflicts"] if c["path"] == path]
+        shown = cli.text("status").split(f"{path} since", 1)[1]
+        assert "14 bytes" in sides["theirs"] and f"mine   {sides['mine']}" in shown and f"theirs {sides['theirs']}" in shown
         assert cli.run("doctor", code=1) != b""
         cli.run("persist", "retry", path)
         conflicted(path)

@@ -1,4 +1,4 @@
-"""`oldest_dirty_seconds`: how long the oldest of what exists only here does, whether or not an under-store is to get it."""
+"""What `status` says of what exists only here: how long, how much would be lost with it, and what each under-store has yet to get."""
 
 import time
 import urllib.request
@@ -68,3 +68,45 @@ def test_what_was_persisted_is_old_no_more(tmp_path):
         client.put_file("/lake/stays", b"stays")
         time.sleep(1)
         assert oldest(client) >= 1
+
+
+def test_each_mount_tells_its_backlog_and_what_no_mount_covers_is_at_risk(tmp_path):
+    under = {}
+    for name in ("here", "away"):
+        (tmp_path / name).mkdir()
+        under[f"/{name}"] = f"file://{tmp_path}/{name}"
+    server = Server(tmp_path / "d", under=under)
+    with server:
+        def of(client, name):
+            [mount] = [mount for mount in client.act("status")[0]["mounts"] if mount["path"] == f"/{name}"]
+            return mount["queued"] + client.act("status")[0]["uploading"], mount["dirty_bytes"], mount["lag_seconds"]
+
+        with server.client() as client:
+            client.put_file("/away/before", b"makes the mount known")
+            client.act("wait_persisted", path="/", timeout="10s")
+            assert of(client, "away") == of(client, "here") == (0, 0, 0)
+            (tmp_path / "away").rename(tmp_path / "gone")
+            begun = time.monotonic()
+            client.put_file("/away/a", b"x" * 1000)
+            client.put_file("/away/b", b"x" * 500)
+            client.put_file("/here/c", b"x" * 70)
+            client.put_file("/apart", b"x" * 7)
+            client.act("wait_persisted", path="/here", timeout="10s")
+            time.sleep(1)
+            pieces, dirty, lag = of(client, "away")
+            assert (pieces, dirty) == (2, 1500) and 1 <= lag <= time.monotonic() - begun + 0.5
+            assert of(client, "here")[1:] == (0, 0)
+            told = client.act("status")[0]
+            assert told["at_risk_bytes"] == told["dirty_bytes"] == 1507
+            session = client.act("begin", path="/apart-too")[0]["session"]
+            client.put("/apart-too", pa.record_batch([pa.array(range(1000))], names=["n"]), session=session)
+            assert client.act("status")[0]["at_risk_bytes"] > 9000
+            client.act("abort", session=session)
+        server.restart()
+        with server.client() as client:
+            wait_for(lambda: of(client, "away")[:2] == (2, 1500), "the backlog is not known after a restart")
+            assert of(client, "away")[2] >= lag
+            (tmp_path / "gone").rename(tmp_path / "away")
+            client.act("wait_persisted", path="/away", timeout="30s")
+            wait_for(lambda: of(client, "away") == (0, 0, 0), "it stays")
+            assert client.act("status")[0]["at_risk_bytes"] == 7

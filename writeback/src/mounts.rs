@@ -30,7 +30,7 @@ pub(crate) use self::{
 use crate::{
     Cache, Components, Error, Result, Settings,
     cache::Inner,
-    persist::Waiting,
+    persist::{MountBacklog, Waiting},
     policy::Policies,
     rows::{self, Content, table},
     settings::MountSpec,
@@ -138,6 +138,12 @@ pub struct MountInfo {
     pub synced: Option<Timestamp>,
     /// Why the one after that failed.
     pub sync_error: Option<String>,
+    /// Pieces of work for it that wait.
+    pub queued: u64,
+    /// Bytes of its files that exist only here: of those that are queued, under way, kept back by a policy, or can not go.
+    pub dirty_bytes: u64,
+    /// Age of the oldest change that it has yet to get; 0 when there is none.
+    pub lag: Duration,
 }
 
 impl Mount {
@@ -520,8 +526,14 @@ impl Cache {
     /// The mounts, by path.
     pub fn under_list(&self) -> Vec<MountInfo> {
         let mounts = self.inner.mounts.all();
+        let now = self.inner.components.clock.now();
         let info = |mount: &Arc<Mount>| {
             let synced = mount.synced.lock().clone();
+            let MountBacklog {
+                queued,
+                dirty_bytes,
+                oldest,
+            } = self.inner.persist.backlog(mount.id);
             MountInfo {
                 path: mount.path.clone(),
                 url: mount.url.clone(),
@@ -529,6 +541,9 @@ impl Cache {
                 state: mount.health.problem().unwrap_or_else(|| "ready".into()),
                 synced: synced.last,
                 sync_error: synced.failed,
+                queued,
+                dirty_bytes,
+                lag: oldest.map_or(Duration::ZERO, |oldest| now.since(oldest)),
             }
         };
         let mut infos: Vec<MountInfo> = mounts.iter().map(info).collect();

@@ -221,6 +221,10 @@ pub struct Status {
     pub dirty_bytes: u64,
     /// Files of them.
     pub dirty_files: u64,
+    /// Bytes that were acknowledged and that no under-store has: what would be lost with the data folders. `dirty_bytes` (committed, under a
+    /// mount or not, staged in sessions, or kept by old versions alone), and what was acknowledged before its commit: batches of puts under
+    /// way, and what programs have synced of files that they still write.
+    pub at_risk_bytes: u64,
     /// Age of the oldest content that exists only here, or of the oldest change that an under-store has yet to get, seconds; 0 when there
     /// is none.
     pub oldest_dirty_seconds: f64,
@@ -278,6 +282,7 @@ impl Cache {
         Ok(Status {
             dirty_bytes: inner.dirty.bytes(),
             dirty_files: inner.dirty.files(),
+            at_risk_bytes: inner.at_risk_bytes(),
             oldest_dirty_seconds: inner.oldest_dirty_seconds(&work),
             persisted_bytes: work.persisted_bytes,
             cached_bytes: inner.clean.cached_bytes(),
@@ -345,6 +350,11 @@ impl Inner {
             used_bytes: folder.usage.file_bytes + blocks,
         };
         folders.map(status).collect()
+    }
+
+    fn at_risk_bytes(&self) -> u64 {
+        let uncommitted = self.acknowledged_bytes() + self.files.drafts.promised_bytes();
+        self.dirty.bytes() + uncommitted
     }
 
     fn oldest_dirty_seconds(&self, work: &PersistNumbers) -> f64 {

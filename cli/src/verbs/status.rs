@@ -40,12 +40,13 @@ fn text(said: &Value) -> String {
 pub(super) fn lines(status: &Status) -> String {
     let size = |bytes| ByteSize(bytes).rounded();
     let mut out = format!(
-        "version    {}\nack        {}\ndirty      {} in {} files, the oldest {:.1} s\npersisted  {} since the start\ncached     {}\nwork       {} queued, {} under way, {} kept back by policies\n",
+        "version    {}\nack        {}\ndirty      {} in {} files, the oldest {:.1} s\nat risk    {} that no under-store has\npersisted  {} since the start\ncached     {}\nwork       {} queued, {} under way, {} kept back by policies\n",
         status.version,
         status.ack,
         size(status.dirty_bytes),
         status.dirty_files,
         status.oldest_dirty_seconds,
+        size(status.at_risk_bytes),
         size(status.persisted_bytes),
         size(status.cached_bytes),
         status.queued,
@@ -56,7 +57,16 @@ pub(super) fn lines(status: &Status) -> String {
         out.push_str("mounts     none: everything stays in the cache\n");
     }
     for mount in &status.mounts {
-        let _ = writeln!(out, "mount      {} = {} ({})", mount.path, mount.url, mount.state);
+        let _ = writeln!(
+            out,
+            "mount      {} = {} ({}): {} dirty, {} queued, {:.1} s behind",
+            mount.path,
+            mount.url,
+            mount.state,
+            size(mount.dirty_bytes),
+            mount.queued,
+            mount.lag_seconds,
+        );
         if let Some(error) = &mount.sync_error {
             let _ = writeln!(out, "mount      {} is not compared with its store: {error}", mount.path);
         }
@@ -116,6 +126,11 @@ pub(super) fn lines(status: &Status) -> String {
             "conflict   {} since {}: {}",
             conflict.path, conflict.since, conflict.reason
         );
+        for (side, has) in [("mine", &conflict.mine), ("theirs", &conflict.theirs)] {
+            if let Some(has) = has {
+                let _ = writeln!(out, "           {side:<6} {has}");
+            }
+        }
     }
     out.truncate(out.trim_end().len());
     out

@@ -89,7 +89,7 @@ actions! {
     "persist_resolve" PersistResolve(PersistResolve) "{path, how} decides the conflicts at a path and below: keep-mine or keep-theirs; or tries them, and what is blocked, again now: retry"
     "status" Status(Empty) "{} what is dirty, cached, queued, blocked and in conflict, the mounts, the data folders, the ack level and the version"
     "under_add" UnderAdd(UnderAdd) "{path, url, read_only} binds an under-store to a path"
-    "under_list" UnderList(Empty) "{} one result per mount: {path, url, read_only, state, synced, sync_error}"
+    "under_list" UnderList(Empty) "{} one result per mount: {path, url, read_only, state, synced, sync_error, queued, dirty_bytes, lag_seconds}"
     "under_remove" UnderRemove(UnderRemove) "{path, drain} takes a mount away; refused while dirty data lies under it, unless `drain` waits until it is persisted"
     "mount" Mount(MountFolder) "{dir, mode, read_only} mounts the names at a folder of the server's machine; mode pipeline or dataset"
     "unmount" Unmount(UnmountFolder) "{dir} places what is changed there, and unmounts it"
@@ -604,6 +604,9 @@ pub struct Status {
     pub dirty_files: u64,
     /// Age of the oldest of them, seconds.
     pub oldest_dirty_seconds: f64,
+    /// Bytes that were acknowledged and that no under-store has: `dirty_bytes`, and what was acknowledged of what is still being written.
+    #[serde(default)]
+    pub at_risk_bytes: u64,
     /// Bytes brought to under-stores since the start.
     pub persisted_bytes: u64,
     /// Bytes in the cache that the under-store has too.
@@ -736,7 +739,7 @@ pub struct Conflict {
 }
 
 /// An under-store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mount {
     /// The path it is bound to.
     pub path: WirePath,
@@ -753,6 +756,15 @@ pub struct Mount {
     /// Why the one after that failed; it is made again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sync_error: Option<String>,
+    /// Pieces of work for it that wait.
+    #[serde(default)]
+    pub queued: u64,
+    /// Bytes of its files that exist only in the cache.
+    #[serde(default)]
+    pub dirty_bytes: u64,
+    /// Age of the oldest change that it has yet to get, seconds; 0 when there is none.
+    #[serde(default)]
+    pub lag_seconds: f64,
 }
 
 /// `policy_list`.

@@ -75,6 +75,17 @@ impl Plan {
         Ok(())
     }
 
+    /// The inode that this plan writes, as it stands in it.
+    pub fn inode(&self, ino: Ino) -> Result<Option<Inode>> {
+        let key = keys::inode(ino);
+        let value = self.ops.iter().find_map(|op| match op {
+            Op::Put(k, value) if *k == key => Some(value),
+            _ => None,
+        });
+        let stored: Option<Stored> = value.map(|value| row::decode(value)).transpose()?;
+        Ok(stored.map(|stored| stored.inode))
+    }
+
     /// Keys as a transaction counts them: checks and ops together.
     pub fn keys(&self) -> usize {
         self.checks.len() + self.ops.len()

@@ -102,6 +102,11 @@ impl Sessions {
     pub(crate) fn count(&self) -> u64 {
         self.state.lock().by_id.len() as u64
     }
+
+    /// Bytes that were acknowledged of puts under way: the ledger does not know them yet.
+    pub(crate) fn acknowledged_bytes(&self) -> u64 {
+        self.all().iter().map(|live| live.look().acknowledged_bytes()).sum()
+    }
 }
 
 /// Keys of a session, resolved.
@@ -571,6 +576,17 @@ impl LiveState {
             self.order.extend(parts);
         }
         self.advance();
+    }
+
+    /// Bytes that were acknowledged of parts whose put has not ended.
+    fn acknowledged_bytes(&self) -> u64 {
+        let stable = |growing: &Arc<Growing>| growing.stable().borrow().bytes;
+        let bytes = |part: &LivePart| match &part.state {
+            LivePartState::Open => part.growing.as_ref().map_or(0, stable),
+            LivePartState::Ended(ended) => ended.bytes,
+            LivePartState::Dropped => 0,
+        };
+        self.parts.values().filter(|part| !part.settled).map(bytes).sum()
     }
 
     /// The put came to nothing: its parts are taken back.

@@ -568,6 +568,11 @@ impl Inner {
         next.max(Duration::from_millis(1))
     }
 
+    /// Bytes that were acknowledged of puts under way.
+    pub(crate) fn acknowledged_bytes(&self) -> u64 {
+        self.datasets.sessions.acknowledged_bytes()
+    }
+
     /// Sessions that are open.
     pub(crate) fn session_count(&self) -> u64 {
         self.datasets.sessions.count()

@@ -51,6 +51,8 @@ pub(crate) struct Drafts {
     memory: Budget,
     /// Rows whose content synced drafts become, and those by which contents are found again that were seen at their names; how often.
     awaited: Arc<Mutex<HashMap<Ino, u64>>>,
+    /// Bytes of those that were synced and have no place yet.
+    promised: Arc<AtomicU64>,
 }
 
 impl Default for Drafts {
@@ -58,11 +60,17 @@ impl Default for Drafts {
         Self {
             memory: Budget::new("drafts", MEMORY_BYTES_MAX),
             awaited: Arc::default(),
+            promised: Arc::default(),
         }
     }
 }
 
 impl Drafts {
+    /// Bytes that were promised to survive a power cut and have no place yet: the ledger does not know them.
+    pub(crate) fn promised_bytes(&self) -> u64 {
+        self.promised.load(Ordering::Relaxed)
+    }
+
     /// Whether the row stays although the under-store shows the same.
     pub(crate) fn awaits(&self, ino: Ino) -> bool {
         self.awaited.lock().contains_key(&ino)
@@ -158,6 +166,28 @@ struct Large {
     reservation: Mutex<Reservation>,
     /// Set once it is written down whose content it becomes: its bytes are promised then.
     noted: OnceLock<AwaitedRow>,
+    promised: Promised,
+}
+
+/// How many bytes of a draft are promised. Dropped, none are: they have a place, or nobody wants them.
+#[derive(Debug)]
+struct Promised {
+    of: Arc<AtomicU64>,
+    bytes: AtomicU64,
+}
+
+impl Promised {
+    fn set(&self, bytes: u64) {
+        let before = self.bytes.swap(bytes, Ordering::Relaxed);
+        self.of.fetch_add(bytes, Ordering::Relaxed);
+        self.of.fetch_sub(before, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Promised {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 impl Cache {
@@ -385,6 +415,10 @@ impl Draft {
             file,
             reservation: Mutex::new(reservation),
             noted: OnceLock::new(),
+            promised: Promised {
+                of: Arc::clone(&self.inner.files.drafts.promised),
+                bytes: AtomicU64::new(0),
+            },
         })
     }
 

@@ -3,7 +3,8 @@
 //! `plan` turns a change of names into rows of the queue, in the transaction of that change. `tracker` orders them. `run` takes
 //! one after the other and hands it to `put` (with `convert`, `upload`, `attributes` and `publish`), `clear`, `overwritten`, or
 //! `tree`. `withhold` is what policies keep back, `troubled` what can not go, `resolve` what people ask, `asked` what a restart
-//! must remember of that; `late` keeps out what a store carries out late; `markers` are of empty directories.
+//! must remember of that; `late` keeps out what a store carries out late; `markers` are of empty directories; `backlog` sums up what each
+//! mount has yet to get.
 //!
 //! # Consistency
 //!
@@ -47,6 +48,7 @@
 
 mod asked;
 mod attributes;
+mod backlog;
 mod clear;
 mod convert;
 mod late;
@@ -66,7 +68,9 @@ mod troubled;
 mod upload;
 mod withhold;
 
-use self::{asked::Asked, late::Late, markers::Markers, plan::Row, tracker::Tracker, upload::Partial};
+use self::{
+    asked::Asked, backlog::Home, late::Late, markers::Markers, plan::Row, tracker::Tracker, upload::Partial,
+};
 use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
 use forebay_metastore::Version;
 use forebay_runtime::clock::Timestamp;
@@ -83,6 +87,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 pub(crate) use attributes::look_alike;
+pub(crate) use backlog::MountBacklog;
 pub(crate) use plan::Unseen;
 pub use resolve::Resolve;
 pub(crate) use resolve::Waiting;
@@ -125,6 +130,8 @@ struct Touched {
     at: Duration,
     /// The version that the plan replaces; while the row still has it, the commit is yet to come.
     over: Version,
+    /// For which mount it is then, when the plan says so.
+    home: Option<Home>,
 }
 
 /// Counts for `status`.
@@ -181,10 +188,17 @@ impl Persist {
     /// A row is being planned in place of this version of it: look for it until another one is there. One that is seen before the
     /// commit must not settle it, or what is held, blocked or in conflict would never hear of the change.
     fn touch_over(&self, seq: u64, over: Version) {
+        self.touch_for(seq, over, None);
+    }
+
+    /// The same of a row whose mount the plan knows.
+    fn touch_for(&self, seq: u64, over: Version, home: Option<Home>) {
         let mut touched = self.touched.lock();
-        let known = touched.get(&seq).map_or(Version(0), |known| known.over);
-        let over = over.max(known);
-        touched.insert(seq, Touched { at: self.now(), over });
+        let known = touched.get(&seq).copied();
+        let over = over.max(known.map_or(Version(0), |known| known.over));
+        let home = home.or(known.and_then(|known| known.home));
+        let at = self.now();
+        touched.insert(seq, Touched { at, over, home });
     }
 
     fn now(&self) -> Duration {
@@ -223,11 +237,14 @@ impl Persist {
             self.note_overwritten(seq, row);
         }
         let mut touched = self.touched.lock();
-        let Some(Touched { at, over }) = touched.get(&seq).copied() else {
+        let Some(Touched { at, over, home }) = touched.get(&seq).copied() else {
             return;
         };
         // Planned and not there, or there as it was before: not committed yet. Known and not there: done.
         let settled = row.map_or(known, |row| row.version > over);
+        if let (true, Some(home)) = (settled && row.is_some(), home) {
+            self.tracker.lock().set_home(seq, home);
+        }
         if settled || now > at + TOUCHED_MAX {
             touched.remove(&seq);
             self.note_overwritten(seq, row);
@@ -237,6 +254,11 @@ impl Persist {
     /// Something was done.
     fn progress(&self) {
         self.done.send_modify(|done| *done += 1);
+    }
+
+    /// What a mount has yet to get.
+    pub(crate) fn backlog(&self, mount: u32) -> MountBacklog {
+        self.tracker.lock().backlog(mount)
     }
 
     /// The numbers now.

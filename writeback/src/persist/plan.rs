@@ -4,7 +4,7 @@
 //! and keep its places: so whatever an earlier upload may have left is answered for by whoever comes last, in the order of the
 //! first. It owns no effect on a store.
 
-use super::{Persist, tracker::At};
+use super::{Persist, backlog::Home, tracker::At};
 use crate::{
     Error, Result,
     mounts::Mount,
@@ -22,6 +22,14 @@ pub(super) fn work_key(seq: u64) -> Key {
     let mut key = vec![table::WORK];
     key.extend_from_slice(&seq.to_be_bytes());
     key.into()
+}
+
+/// The inode that a piece of work names.
+pub(super) fn named(what: &WorkKind) -> Option<Ino> {
+    match what {
+        WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Some(Ino(*ino)),
+        WorkKind::Clear => None,
+    }
 }
 
 /// A directory that is overwritten while its store is away, and the work that follows.
@@ -106,9 +114,11 @@ impl Persist {
         };
         let mut places = pending.as_ref().map(|row| row.work.places.clone()).unwrap_or_default();
         add(&mut places, before.and_then(|before| self.known(before)));
-        if self.mounts.resolve(path).is_some() {
+        if let Some((mount, _)) = self.mounts.resolve(path) {
             let what = WorkKind::Put { ino: ino.0, generation };
-            return self.write(plan, pending, self.work(what, places)).await.map(Some);
+            let home = plan.inode(ino)?.map(|inode| Home::of(mount.id, &inode));
+            let work = self.work(what, places);
+            return self.write_for(plan, pending, work, home).await.map(Some);
         }
         self.clear(plan, pending, places).await?;
         Ok(None)
@@ -117,12 +127,10 @@ impl Persist {
     /// The directory `ino` was made at `path`, or may be empty now.
     pub(crate) async fn plan_dir(&self, plan: &mut Plan, ino: Ino, path: &Path) -> Result<()> {
         // The root of a mount is there.
-        if self
-            .mounts
-            .resolve(path)
-            .is_some_and(|(_, key)| key.as_deref() != Some(""))
-        {
-            self.write(plan, None, self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new()))
+        let below = self.mounts.resolve(path).filter(|(_, key)| key.as_deref() != Some(""));
+        if let Some((mount, _)) = below {
+            let work = self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new());
+            self.write_for(plan, None, work, Some(Home::directory(mount.id)))
                 .await?;
         }
         Ok(())
@@ -254,17 +262,9 @@ impl Persist {
                 };
                 let since = pending.as_ref().map(|row| row.work.since);
                 let work = self.work(what, places);
-                Some(
-                    self.write(
-                        plan,
-                        pending,
-                        Work {
-                            since: since.unwrap_or(work.since),
-                            ..work
-                        },
-                    )
-                    .await?,
-                )
+                let since = since.unwrap_or(work.since);
+                let home = self.mounts.resolve(to).map(|(mount, _)| Home::of(mount.id, inode));
+                Some(self.write_for(plan, pending, Work { since, ..work }, home).await?)
             }
             _ => {
                 self.clear(plan, pending, places).await?;
@@ -303,8 +303,9 @@ impl Persist {
                 .map(|(mount, key)| Place::directory(mount.id, key, PlaceKind::Prune));
             add(&mut places, prune);
         }
-        self.write(plan, None, self.work(WorkKind::MoveTree { ino: ino.0 }, places))
-            .await?;
+        let work = self.work(WorkKind::MoveTree { ino: ino.0 }, places);
+        let home = self.mounts.resolve(to).map(|(mount, _)| Home::directory(mount.id));
+        self.write_for(plan, None, work, home).await?;
         Ok(())
     }
 
@@ -392,6 +393,11 @@ impl Persist {
 
     /// Writes a row, in place of `pending` or a new one.
     pub(super) async fn write(&self, plan: &mut Plan, pending: Option<Row>, work: Work) -> Result<u64> {
+        self.write_for(plan, pending, work, None).await
+    }
+
+    /// The same of work whose mount is known.
+    async fn write_for(&self, plan: &mut Plan, pending: Option<Row>, work: Work, home: Option<Home>) -> Result<u64> {
         let (seq, over) = match pending {
             Some(row) => {
                 plan.check(Check::At(work_key(row.seq), row.version));
@@ -400,7 +406,7 @@ impl Persist {
             None => (self.number().await?, Version(0)),
         };
         plan.put(work_key(seq), rows::encode(&work));
-        self.touch_over(seq, over);
+        self.touch_for(seq, over, home);
         Ok(seq)
     }
 

@@ -9,6 +9,7 @@
 //! this life or an earlier one left for exactly this content goes on.
 
 use super::{
+    backlog::Home,
     clear::Stopped,
     plan::{Row, with_work, work_key},
     rules,
@@ -109,11 +110,15 @@ impl Inner {
         let Some(path) = self.names.path_of(ino).await? else {
             return self.give_up(row, Some((ino, inode))).await;
         };
+        let target = self.mounts.resolve(&path);
+        if let Some((mount, _)) = &target {
+            let home = Home::of(mount.id, &inode);
+            self.persist.tracker.lock().set_home(row.seq, home);
+        }
         if rules::is_staging(&path) {
             return Ok(Outcome::Held);
         }
         let unwinds = self.persist.tracker.lock().unwinds(row.seq);
-        let target = self.mounts.resolve(&path);
         let leaves = source.is_some_and(|source| unwinds || must_leave(&source, target.as_ref()));
         if leaves {
             return self.bring_home(row, (ino, &inode), content, &path).await;

@@ -1,7 +1,7 @@
 //! What people ask of the persister: hurry, wait, decide.
 
 use super::{
-    plan::{with_work, work_key},
+    plan::{named, with_work, work_key},
     rules,
     tracker::{Conflicted, Seen},
     troubled::{Trouble, Troubled},
@@ -467,12 +467,4 @@ fn no_sides(path: &Path, reason: &str) -> Error {
     Error::precondition(format!(
         "{path}: is blocked, not in conflict, so there are no two sides to choose from: {reason}; mend that and `retry`, or delete it"
     ))
-}
-
-/// The inode that a piece of work names.
-fn named(what: &WorkKind) -> Option<Ino> {
-    match what {
-        WorkKind::Put { ino, .. } | WorkKind::MakeDir { ino } | WorkKind::MoveTree { ino } => Some(Ino(*ino)),
-        WorkKind::Clear => None,
-    }
 }

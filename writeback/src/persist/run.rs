@@ -50,6 +50,7 @@ impl Inner {
         self.read_asked().await?;
         self.read_markers().await?;
         self.sweep_notes(&named).await;
+        self.learn_homes();
         for mount in self.mounts.all().iter() {
             let (inner, id) = (Arc::clone(self), mount.id);
             self.tasks

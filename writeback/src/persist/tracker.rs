@@ -7,7 +7,10 @@
 mod gathering;
 
 use self::gathering::Gathering;
-use super::plan::Row;
+use super::{
+    backlog::{Backlog, Home, MountBacklog},
+    plan::Row,
+};
 use crate::rows::{Place, PlaceKind, WorkKind, WorkState};
 use forebay_namespace::Path;
 use std::{
@@ -121,6 +124,7 @@ struct Entry {
     unseen: bool,
     /// Runs in a row that changed nothing.
     idle: u32,
+    home: Home,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +189,7 @@ pub(super) struct Tracker {
     pauses: HashMap<u32, Pause>,
     running: usize,
     last_mount: u32,
+    backlog: Backlog,
 }
 
 impl Tracker {
@@ -214,6 +219,38 @@ impl Tracker {
     /// When the oldest was acknowledged.
     pub(super) fn oldest(&self) -> Option<i64> {
         self.entries.values().take(64).map(|entry| entry.since).min()
+    }
+
+    /// What a mount has yet to get.
+    pub(super) fn backlog(&self, mount: u32) -> MountBacklog {
+        self.backlog.of(mount)
+    }
+
+    /// For which mount it is, as is known by now.
+    pub(super) fn set_home(&mut self, seq: u64, home: Home) {
+        let Some(entry) = self.entries.get_mut(&seq) else {
+            return;
+        };
+        self.backlog.wait_no_more(entry.home, &entry.phase);
+        self.backlog.leave(entry.home, entry.since, seq);
+        entry.home = home;
+        self.backlog.enter(home, entry.since, seq);
+        self.backlog.wait(home, &entry.phase);
+    }
+
+    /// The same, unless it has become another piece, or somebody has said so since it was seen.
+    pub(super) fn learn_home(&mut self, work: &Seen, home: Home) {
+        let entry = self.entries.get(&work.seq);
+        if entry.is_some_and(|entry| !entry.home.told && entry.what == work.what) {
+            self.set_home(work.seq, home);
+        }
+    }
+
+    /// Up to `limit` after `seq` of which nobody has said for which mount they are.
+    pub(super) fn homeless(&self, seq: u64, limit: usize) -> Vec<Seen> {
+        let after = self.entries.range(seq.saturating_add(1)..);
+        let homeless = after.filter(|(_, entry)| !entry.home.told);
+        homeless.take(limit).map(|(seq, entry)| seen(*seq, entry)).collect()
     }
 
     /// What waits for a person or was refused, oldest first.
@@ -287,6 +324,9 @@ impl Tracker {
         let is_move = matches!(row.work.what, WorkKind::MoveTree { .. });
         let is_tree = row.work.places.iter().any(|place| place.kind != PlaceKind::File);
         let mut fresh = entry_of(row);
+        if let Some(old) = self.entries.get(&seq).filter(|old| old.what == fresh.what) {
+            fresh.home = old.home;
+        }
         match self.entries.get(&seq) {
             Some(old) if old.version >= fresh.version => return,
             Some(old) if old.phase == Phase::Running => {
@@ -360,6 +400,7 @@ impl Tracker {
 
     fn index(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
+        self.backlog.enter(entry.home, entry.since, seq);
         if matches!(entry.what, WorkKind::MoveTree { .. }) {
             self.moves.insert(seq);
         }
@@ -378,6 +419,7 @@ impl Tracker {
 
     fn unindex(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
+        self.backlog.leave(entry.home, entry.since, seq);
         self.moves.remove(&seq);
         let ats: Vec<At> = entry
             .places
@@ -399,6 +441,7 @@ impl Tracker {
 
     fn leave_phase(&mut self, seq: u64) {
         let Some(entry) = self.entries.get(&seq) else { return };
+        self.backlog.wait_no_more(entry.home, &entry.phase);
         match &entry.phase {
             Phase::Ready => {
                 if let Some(ready) = self.ready.get_mut(&entry.mount) {
@@ -443,6 +486,7 @@ impl Tracker {
             return;
         };
         entry.phase = phase.clone();
+        self.backlog.wait(entry.home, &phase);
         let mount = entry.mount;
         match phase {
             Phase::Ready => {
@@ -968,12 +1012,13 @@ fn entry_of(row: &Row) -> Entry {
         .iter()
         .map(|place| ((place.mount, place.key.clone()), place.kind))
         .collect();
+    let mount = places.first().map_or(0, |((mount, _), _)| *mount);
     Entry {
         what: row.work.what.clone(),
         since: row.work.since,
         version: row.version.0,
         phase: Phase::Ready,
-        mount: places.first().map_or(0, |((mount, _), _)| *mount),
+        mount,
         places,
         claims_place: row.work.places.iter().any(Place::is_claimed),
         source: None,
@@ -982,6 +1027,12 @@ fn entry_of(row: &Row) -> Entry {
         stale: false,
         unseen: matches!(row.work.what, WorkKind::Put { .. }),
         idle: 0,
+        home: Home {
+            mount,
+            bytes: 0,
+            // What only clears places is for their mount.
+            told: row.work.what == WorkKind::Clear,
+        },
     }
 }
 

@@ -2,6 +2,7 @@
 //! link all of it again.
 
 mod attributes;
+mod backlog;
 mod conditions;
 mod convert;
 mod datasets;

@@ -40,6 +40,7 @@ impl Draft {
                 "{path}: a draft in memory is placed, not synced"
             )));
         };
+        let bytes = self.size();
         large.file.sync().await?;
         self.inner
             .reach(forebay_runtime::crash_point!("draft-synced-not-noted"))?;
@@ -52,6 +53,7 @@ impl Draft {
             // Two that sync at once note the same.
             let _ = large.noted.set(awaited);
         }
+        large.promised.set(bytes);
         Ok(())
     }
 
