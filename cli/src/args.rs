@@ -46,7 +46,7 @@ Keys (with their defaults):
   parquet_statistics=page     none, chunk, page: how fine its statistics are
   pack=false            true: small files go there many in one object
   versions_kept=3       versions of a dataset that are kept
-  tier=disk             where the cache keeps it
+  tier=auto             auto, disk, the name of a [[tier]]: the fastest tier that copies of its blocks go to
 
 Examples:
   forebay policy set /train versions_kept=10 ttl=30d

@@ -42,10 +42,23 @@ class Folder:
         with urllib.request.urlopen(urllib.request.Request(at, method=method, data=content), timeout=30) as answer:
             return answer.read()
 
+    def listed(self, path):
+        return json.loads(self.call(path, op="LISTSTATUS"))["FileStatuses"]["FileStatus"]
+
+    def hidden(self, path=HIDDEN):
+        """Files that lie where what is being written does: none are left once all has arrived. Empty folders stay for a while."""
+        try:
+            entries = self.listed(path)
+        except urllib.error.HTTPError as error:
+            assert error.code == 404, error
+            return []
+        names = [(f"{path}/{entry['pathSuffix']}", entry["type"]) for entry in entries]
+        return [file for name, kind in names for file in (self.hidden(name) if kind == "DIRECTORY" else [name])]
+
     def files(self, path=""):
         """path below the folder → content, but for what is hidden."""
         found = {}
-        for entry in json.loads(self.call(path, op="LISTSTATUS"))["FileStatuses"]["FileStatus"]:
+        for entry in self.listed(path):
             below = f"{path}/{entry['pathSuffix']}".strip("/")
             if entry["type"] == "DIRECTORY":
                 found.update({} if below == HIDDEN else self.files(below))
@@ -76,7 +89,10 @@ class Folder:
 
 @pytest.fixture
 def folder():
-    return Folder(f"t-{uuid.uuid4().hex[:8]}")
+    folder = Folder(f"t-{uuid.uuid4().hex[:8]}")
+    yield folder
+    # The server is gone by now.
+    assert folder.hidden() == [], "something of an upload is left"
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-//! A trace of what is read, for `policy simulate`: which blocks, when, held or not.
+//! A trace of what is read, for `policy simulate`: which blocks, when, with how many bytes. Whether a block was held is left
+//! out: the simulation finds that out for other policies and sizes than those that were in force.
 //!
 //! Off unless the settings name a file. Lines are handed to a task through a queue of bounded length and written in batches; when the
 //! queue is full, lines are left out, and the file says how many. It ends at its size limit. A trace that can not be written is no

@@ -14,6 +14,9 @@
 //! | a flush failed, and a later one was believed | `tests/crash/test_disk.py::test_a_failed_flush_is_never_acknowledged` |
 //! | a bad record in the middle was taken for the torn end | `tests/crash/test_disk.py::test_a_flipped_bit_is_never_served` |
 //! | seven flushes for each small file | `tests/crash/test_disk.py::test_a_thousand_small_files_share_their_flushes` |
+//! | files that were open through the kernel at a kill failed, or showed others' bytes, after the restart | `tests/mount/test_life.py`: `test_large_sealed_files_open_at_the_kill_are_read_right_when_opened_again` |
+//! | a worker came back, and what it has stayed lost | cluster; not built yet |
+//! | a replica acknowledged ahead of its own disk | cluster; not built yet |
 
 use crate::support::{World, at, get, kind, pattern, put};
 use forebay_runtime::{clock::Clock, units::ByteSize};
