@@ -1,13 +1,18 @@
 """Where rows lie, with a server that says how much each part holds and one that does not; asked as little as can be."""
 
+import contextlib
 import json
+import threading
+import time
 
+import forebay.layout
 import pyarrow as pa
 import pyarrow.flight as fl
 import pytest
 from forebay.address import Address, Options
 from forebay.connection import Connection
 from forebay.layout import Layout
+from forebay.reading import EndpointStream
 
 PARTS = [[3, 4], [1, 0, 5], [10]]
 ROWS = 23
@@ -16,11 +21,12 @@ ROWS = 23
 class Stand(fl.FlightServerBase):
     """As much of a server as a layout asks. Counts the rows that it sends with columns and the parts that it counts without."""
 
-    def __init__(self, told, empty_batches):
+    def __init__(self, told, empty_batches, parts=PARTS):
         super().__init__("grpc://127.0.0.1:0")
         self.told, self.sent, self.counted = told, 0, []
+        self.asked = [threading.Event() for _ in parts]
         self.parts, at = [], 0
-        for sizes in PARTS:
+        for sizes in parts:
             self.parts.append([])
             for size in sizes:
                 self.parts[-1].append(pa.record_batch([pa.array(range(at, at + size), pa.int64())], names=["id"]))
@@ -46,7 +52,9 @@ class Stand(fl.FlightServerBase):
     def do_get(self, context, ticket):
         told = json.loads(ticket.ticket)
         batches = self.parts[told["part"]][told["skip"] :]
-        if told["columns"] == []:
+        if told["columns"] != []:
+            self.asked[told["part"]].set()
+        else:
             self.counted.append(told["part"])
             batches = [b.select([]) for b in batches if b.num_rows or self.empty_batches]
         return fl.GeneratorStream(batches[0].schema, self.sending(batches, told["columns"] != []))
@@ -66,9 +74,13 @@ def stand(request):
         yield server
 
 
+def layout_of(stand, **options):
+    return Layout(Connection(Address(f"grpc+tcp://127.0.0.1:{stand.port}"), Options()), "/x", 1, None, None, **options)
+
+
 @pytest.fixture
 def layout(stand):
-    return Layout(Connection(Address(f"grpc+tcp://127.0.0.1:{stand.port}"), Options()), "/x", 1, None, None)
+    return layout_of(stand)
 
 
 def test_any_range_is_read(layout):
@@ -90,3 +102,41 @@ def test_only_the_part_of_the_first_row_is_counted_where_the_others_are_told(sta
         stand.counted.clear()
         list(layout.read(7, 8))
         assert stand.counted == [], "the first row of a part needs no count"
+
+
+def test_the_next_part_is_asked_for_before_this_one_is_consumed_and_the_one_behind_the_range_never():
+    with Stand(True, True) as stand, contextlib.closing(layout_of(stand).read(5, 8)) as rows:
+        first = next(rows)
+        assert first["id"].to_pylist() == [5, 6] and stand.asked[1].wait(10), "nobody has asked for a second batch"
+        assert [i for batch in rows for i in batch["id"].to_pylist()] == [7]
+        assert not stand.asked[2].is_set()
+
+
+@pytest.mark.parametrize("bound", [0, 5])
+def test_what_is_read_ahead_is_bounded(monkeypatch, bound):
+    size, taken = 1 << 10, []
+
+    class Counted(EndpointStream):
+        def __next__(self):
+            chunk = super().__next__()
+            taken.append(chunk)
+            return chunk
+
+    monkeypatch.setattr(forebay.layout, "EndpointStream", Counted)
+    with Stand(True, True, [[size] * 40] * 3) as stand:
+        with contextlib.closing(layout_of(stand, bytes_ahead=bound * size * 8).read(0, 120 * size)) as rows:
+            next(rows)
+            before = -1
+            while before != len(taken):
+                before = len(taken)
+                time.sleep(0.3)
+            # The one that was given, those that are kept, and one in the hand of each stream.
+            assert bound < len(taken) <= 1 + max(bound, 1) + 2
+            assert sum(batch.num_rows for batch in rows) == 119 * size and len(taken) == 120
+
+
+def test_a_reader_that_is_left_in_the_middle_leaves_no_thread(layout):
+    rows = layout.read(0, ROWS)
+    next(rows)
+    rows.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "forebay-read"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
@@ -21,7 +21,7 @@ class InOrder:
         bytes_max: bytes of chunks kept that were not taken yet; one chunk more for the stream that is waited for.
     """
 
-    def __init__(self, openers: list[Callable[[], Any]], threads: int, bytes_max: int) -> None:
+    def __init__(self, openers: Sequence[Callable[[], Any]], threads: int, bytes_max: int) -> None:
         self._openers, self._bytes_max = openers, bytes_max
         self._changed = threading.Condition()
         self._feeds: dict[int, deque[Any]] = {}

@@ -24,7 +24,7 @@ from .. import shares
 from ..address import split_url
 from ..client import connect
 from ..errors import FailedPrecondition, InvalidArgument
-from ..layout import Layout
+from ..layout import BYTES_AHEAD, Layout
 from ..reading import Plan
 from . import tensors
 from .batches import exactly, in_turn
@@ -48,6 +48,8 @@ class IterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
         wait: seconds to wait for the dataset to come into being, where it is not there yet.
         drop_last: leaves out a rank's last batch where it is short.
         even: leaves out the last `rows % world` rows, so that all ranks have as many.
+        bytes_ahead: bytes of batches of a version that each process keeps before they are wanted, 64 MiB unless given. They are read while
+            the loop computes, also from the next part. What a follower has not been asked for waits at the server.
         rank, world: which reader of how many this process is; None: from `torch.distributed`, else RANK and WORLD_SIZE.
         connection: `token`, `tls_ca`, `retry_for` and so on, as for `forebay.connect`.
 
@@ -72,6 +74,7 @@ class IterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
         wait: float | None = None,
         drop_last: bool = False,
         even: bool = False,
+        bytes_ahead: int = BYTES_AHEAD,
         rank: int | None = None,
         world: int | None = None,
         **connection: Any,
@@ -86,7 +89,7 @@ class IterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
         server, self.path = split_url(url)
         self.client = connect(server, **connection)
         self.columns, self.batch_size, self.follow = None if columns is None else list(columns), batch_size, follow
-        self.filter, self.drop_last, self.even = filter, drop_last, even
+        self.filter, self.drop_last, self.even, self.bytes_ahead = filter, drop_last, even, bytes_ahead
         self._place = (rank, world) if rank is not None and world is not None else None
         self._layout: Layout | None = None
         self._begin_follow(wait) if follow else self._settle(version, wait)
@@ -158,7 +161,7 @@ class IterableDataset(torch.utils.data.IterableDataset):  # type: ignore[misc]
     def layout(self) -> Layout:
         """Where the rows lie."""
         if self._layout is None:
-            self._layout = Layout(self.client.connection, self.path, self.version, self.columns, self.filter)
+            self._layout = Layout(self.client.connection, self.path, self.version, self.columns, self.filter, self.bytes_ahead)
         return self._layout
 
     def _rank_rows(self) -> list[shares.Range]:
