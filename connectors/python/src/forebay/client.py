@@ -297,7 +297,8 @@ class Client:
 
         Args:
             sessions: at most 1,000, one of each dataset.
-            tasks: by the ids of sessions the attempts that count; of those that are not named the first attempt of each task that ended well.
+            tasks: by the ids of sessions the attempts that count; of those that are not named the first attempt of each task that ended
+                well.
             success_file: also writes `_SUCCESS` beside each version; None: when `Client.session` said so for one of them.
 
         Returns:

@@ -192,7 +192,7 @@ class FileWriter(io.RawIOBase):
         super().__init__()
         self._connection, self.path, self._stat = connection, path, stat
         keys = {"offset": offset, "if_etag": if_etag, "ack": ack, "token": token or uuid.uuid4().hex}
-        self._keys = {"kind": "file", "mode": mode} | keys
+        self._keys: dict[str, Any] = {"kind": "file", "mode": mode, **keys}
         self._waiting, self._sent, self._begin = bytearray(), 0, offset or 0
         self._put: PutStream | None = None
         self._ended, self._autocommit = False, autocommit
