@@ -183,11 +183,11 @@ def fails_late():
     return pass_on
 
 
-def wait_for(condition, seconds=240, what="it"):
+def wait_for(condition, seconds=240, what="it", pause=0.05):
     end = time.monotonic() + seconds
     while not (answer := condition()):
         assert time.monotonic() < end, f"{what} did not come about in {seconds} s"
-        time.sleep(0.05)
+        time.sleep(pause)
     return answer
 
 
@@ -196,6 +196,12 @@ def wait_held(folder, task, attempt=0, seconds=240):
     note = Path(folder) / f"held-{task}-{attempt}"
     wait_for(note.exists, seconds, f"attempt {attempt} of task {task} at the gate")
     return executor_of(int(note.read_text()))
+
+
+def executor_logs(spark):
+    """What each executor of a local cluster has written so far, by its number. Spark keeps it below its own folder."""
+    work = Path(ENVIRONMENT["SPARK_HOME"], "work", spark.sparkContext.applicationId)
+    return {log.parent.name: log.read_text(errors="replace") for log in work.glob("*/stderr")}
 
 
 def open_gate(folder):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import harness
+from tests.spark import cluster
 from tests.spark.conftest import TOKEN
 
 
@@ -60,7 +61,11 @@ def test_a_token_opens_and_is_not_to_be_seen(guarded, spark, folder, capfd):
     events = "".join(p.read_text(errors="replace") for p in Path(folder, "events").rglob("*") if p.is_file())
     out = capfd.readouterr()
     assert "/features/a" in events, "the event log tells of the query"
-    for where, text in {"plans": plans, "events": events, "out": out.out + out.err, "error": str(refused.value), "log": guarded.log()}.items():
+    executors = cluster.executor_logs(spark)
+    assert len(executors) >= 2 and all("Running task" in log for log in executors.values()), "both have had tasks, and tell of them"
+    said = {"plans": plans, "events": events, "out": out.out + out.err, "error": str(refused.value), "log": guarded.log()}
+    said |= {f"executor {number}": log for number, log in executors.items()}
+    for where, text in said.items():
         assert TOKEN not in text, f"the token shows in {where}"
 
 

@@ -132,6 +132,44 @@ def test_the_checkpoint_says_versions(spark, write, copy, path, tmp_path):
     assert json.loads(offsets[-1]) == {"version": 1, "parts": 1, "batches": 1, "base": 0}
 
 
+def test_of_the_folders_of_a_stream_a_sink_hears_nothing(spark, server, write, client, path, tmp_path):
+    """Spark tells no sink of this kind what `partitionBy` said, so that it can neither be done nor refused: docs/spark.md says what to do."""
+    write(spark.range(70), path)
+    rows = spark.readStream.format("forebay").option("addr", server.flight).load(path).selectExpr("*", "id % 7 day")
+    stream = rows.writeStream.format("forebay").option("addr", server.flight).option("path", path + "-copy").partitionBy("day")
+    stream.option("checkpointLocation", str(tmp_path / "c")).trigger(availableNow=True).start().awaitTermination()
+    assert not [name for name in client.names(path + "-copy") if "day=" in name]
+    table = client.table(path + "-copy")
+    assert sorted(zip(*table.to_pydict().values())) == [(id, id % 7) for id in range(70)], "one dataset, and the column is in it"
+
+
+def test_a_stream_into_folders_is_there_once_by_folders_of_epochs(spark, server, write, client, path, tmp_path):
+    """As docs/spark.md has it: an epoch that runs again takes the place of what it wrote before."""
+    target = path + "-folders"
+
+    def save(df, epoch):
+        rows = df.selectExpr("*", f"{epoch} epoch", "id % 7 day")
+        writer = rows.write.format("forebay").option("addr", server.flight).option("partitionOverwriteMode", "dynamic")
+        writer.mode("overwrite").partitionBy("epoch", "day").save(target)
+
+    def run():
+        rows = spark.readStream.format("forebay").option("addr", server.flight).load(path)
+        query = rows.writeStream.foreachBatch(save).option("checkpointLocation", str(tmp_path / "c"))
+        query.trigger(availableNow=True).start().awaitTermination()
+
+    write(spark.range(70), path)
+    run()
+    write(spark.range(70, 140), path)
+    run()
+    last = max((tmp_path / "c/commits").glob("[0-9]*"), key=lambda note: int(note.name))
+    for note in (last, last.with_name(f".{last.name}.crc")):
+        note.unlink()
+    run()
+    assert ids(client, target) == list(range(140))
+    versions = {e["path"].removeprefix(target + "/"): e["version"] for e in client.act("list", path=target, recursive=True) if e.get("version")}
+    assert versions == {f"epoch={epoch}/day={day}": 1 + epoch for epoch in range(2) for day in range(7)}, "the second epoch ran twice"
+
+
 @pytest.fixture
 def following(spark, server, tmp_path):
     """`following(source, target)` starts a stream that follows live sessions; it is stopped when the test is over."""
