@@ -4,6 +4,7 @@ Wants PySpark in the environment; without it the suite passes these tests over.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -182,6 +183,44 @@ def test_an_executor_that_dies_in_the_middle_costs_nothing(spark, hdfs, root, pa
     assert not thread.is_alive() and not failed, failed
     assert rows(spark, root + path) == list(range(BLOCK_OF_ROWS))
     assert not any("_temporary" in file for file in below(hdfs, path))
+
+
+MANIFEST = "org.apache.hadoop.mapreduce.lib.output.committer.manifest.ManifestCommitter"
+TEXT = "org.apache.hadoop.mapreduce.lib.output.TextOutputFormat"
+
+
+def test_the_manifest_committer_commits_one_of_two_attempts(spark, hdfs, root, path, tmp_path):
+    """Tasks leave a list of their files, and the job's commit renames them. Spark gets to it by Hadoop's output formats."""
+    gate = str(tmp_path / "gate")
+
+    def held_once(task, records):
+        import os
+        import time
+
+        from pyspark import TaskContext
+
+        # Not the first task, which Spark also runs alone, to see of what types the records are.
+        attempt = TaskContext.get().attemptNumber()
+        if (task, attempt) == (1, 0):
+            open(f"{gate}-held", "w").close()
+        # The copy begins when the first attempt has, which goes on when the copy was committed.
+        while task == 1 and not os.path.exists(f"{gate}-held" if attempt else gate) and os.getppid() != 1:
+            time.sleep(0.02)
+        return records
+
+    records = spark.sparkContext.range(0, 4000, 1, 4).mapPartitionsWithIndex(held_once).map(lambda number: (str(number), str(2 * number)))
+    text = "org.apache.hadoop.io.Text"
+    settings = {"mapreduce.outputcommitter.factory.scheme.webhdfs": f"{MANIFEST}Factory"}
+    records.saveAsNewAPIHadoopFile(root + path, TEXT, text, text, conf=settings)
+    assert os.path.exists(f"{gate}-held"), "the first attempt was under way"
+    Path(gate).touch()
+    time.sleep(1)
+    assert [file.rsplit("/", 1)[1] for file in below(hdfs, path)] == ["_SUCCESS", *(f"part-r-0000{task}" for task in range(4))]
+    summary = json.loads(hdfs.read(f"{path}/_SUCCESS"))
+    assert (summary["committer"], summary["success"]) == (MANIFEST, True), "no other committer was at work"
+    for task in range(4):
+        lines = hdfs.read(f"{path}/part-r-0000{task}").decode().splitlines()
+        assert lines == [f"{number}\t{2 * number}" for number in range(1000 * task, 1000 * task + 1000)]
 
 
 def test_what_is_committed_arrives_in_the_store_and_nothing_else(spark, server, hdfs, root, path, lake):
