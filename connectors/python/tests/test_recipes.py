@@ -1,14 +1,16 @@
-"""What the pages and examples say is so: the code of docs/tensorflow.md, of the README, and examples/follow."""
+"""What the pages and examples say is so: the code of docs/tensorflow.md, of the README, examples/follow and examples/sql."""
 
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
-import forebay
+import forebay.layout
+import forebay.shares
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -23,8 +25,8 @@ class Spec(types.SimpleNamespace):
         super().__init__(shape=shape, dtype=dtype)
 
 
-def code(page):
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.S)
+def code(page, language="python"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
 
 
 @pytest.fixture
@@ -68,6 +70,10 @@ def test_the_tensorflow_recipe(server, client, path, tensorflow):
     assert batch["x"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]] and batch["label"].tolist() == [1, 2, 3, 4]
     [followed] = names["batches"](follow=True)
     assert followed["label"].tolist() == batch["label"].tolist()
+    layout = forebay.layout.Layout(client.connection, path, 1, ["label"], None)
+    shares = [forebay.shares.of_rank(layout.rows, 3, rank) for rank in range(3)]
+    read = [[label for span in share for batch in layout.read(*span) for label in batch["label"].to_pylist()] for share in shares]
+    assert sum(read, []) == [1, 2, 3, 4] and all(read)
 
 
 def test_the_readme(server, client, monkeypatch):
@@ -140,3 +146,34 @@ def _parquet(frame):
     file = io.BytesIO()
     frame.to_parquet(file)
     return file.getvalue()
+
+
+SHELL = Path(BINARY).with_name("sql")
+
+
+@pytest.mark.skipif(not SHELL.exists(), reason="is built with the workspace, beside the server")
+def test_the_example_of_sql(server, client):
+    write, follow, more = (block.replace("127.0.0.1:47470", server.flight.removeprefix("grpc://")) for block in code("examples/sql/README.md", "sql"))
+
+    def shell(statements):
+        process = subprocess.Popen([SHELL, "--addr", server.flight], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdin.write(statements)
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def rows(process):
+        """What the tables that it printed have, cell by cell."""
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in out.splitlines() if line.startswith("|")]
+
+    told = rows(shell(write))
+    for row in [("cart", "1", "12.0"), ("home", "2", "4.0"), ("pages",), ("visits",), ("2",)]:
+        assert row in told, told
+    assert [version["rows"] for version in client.act("versions", path="/lake/visits")] == [2, 3]
+    with shell(follow) as following:
+        time.sleep(1)
+        assert following.poll() is None, "it waits for two rows more"
+        rows(shell(more))
+        assert sorted(rows(following)[1:]) == [("1", "home"), ("2", "cart"), ("3", "home"), ("4", "help"), ("5", "home")]
