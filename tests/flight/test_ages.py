@@ -83,7 +83,7 @@ def test_each_mount_tells_its_backlog_and_what_no_mount_covers_is_at_risk(tmp_pa
 
         with server.client() as client:
             client.put_file("/away/before", b"makes the mount known")
-            client.act("wait_persisted", path="/", timeout="10s")
+            client.act("wait_persisted", path="/away", timeout="10s")
             assert of(client, "away") == of(client, "here") == (0, 0, 0)
             (tmp_path / "away").rename(tmp_path / "gone")
             begun = time.monotonic()

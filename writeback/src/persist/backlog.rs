@@ -66,9 +66,7 @@ impl Home {
             told: true,
         }
     }
-}
 
-impl Home {
     /// Of a directory.
     pub(super) fn directory(mount: u32) -> Self {
         Self {

@@ -68,9 +68,7 @@ mod troubled;
 mod upload;
 mod withhold;
 
-use self::{
-    asked::Asked, backlog::Home, late::Late, markers::Markers, plan::Row, tracker::Tracker, upload::Partial,
-};
+use self::{asked::Asked, backlog::Home, late::Late, markers::Markers, plan::Row, tracker::Tracker, upload::Partial};
 use crate::{Components, PersistSettings, Result, Settings, mounts::Mounts};
 use forebay_metastore::Version;
 use forebay_runtime::clock::Timestamp;
