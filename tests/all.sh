@@ -79,14 +79,15 @@ suite flight "${pytest[@]}" tests/flight tests/cli tests/test_docs.py
 suite crash "${pytest[@]}" -s tests/crash
 suite mount "${pytest[@]}" -s tests/mount
 suite python "${pytest[@]}" connectors/python/tests
-suite webhdfs "${pytest[@]}" tests/webhdfs
 suite emulators tests/emulators/with.sh tests/emulators/suite.sh
 joined spark
 # Ceph and HDFS leave the processors idle, and what the next suite is built of is compiled behind them.
 nice -n 19 make --no-print-directory -o build test-ballista BALLISTA=--no-run >"$logs/ballista-build.log" 2>&1 &
 beside hdfs tests/hdfs/with.sh tests/hdfs/suite.sh
+beside webhdfs "${pytest[@]}" tests/webhdfs
 suite ceph tests/ceph/with.sh tests/ceph/suite.sh
 joined hdfs
+joined webhdfs
 suite ballista make --no-print-directory -o build test-ballista
 suite clients "${pytest[@]}" -s tests/clients
 suite doctests env RUSTDOC="$PWD/tests/rustdoc.sh" cargo test --release --workspace --doc
