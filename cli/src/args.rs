@@ -147,7 +147,7 @@ pub(crate) enum Verb {
     Persist(Persist),
     /// Bring what is under paths into the cache.
     #[command(
-        after_help = "Examples:\n  forebay load /train --wait\n  forebay load --from shards.txt --parallel 16   # one path a line\n  forebay load /train --cancel\n\n`forebay status` shows how far it is. It gives way to readers, and a restart goes on with it."
+        after_help = "Examples:\n  forebay load /train --wait\n  forebay load --from shards.txt --parallel 16   # one path a line\n  forebay load /train --verify --wait   # what is held is compared with its checksums\n  forebay load /train --cancel\n\n`forebay status` shows how far it is. It gives way to readers, and a restart goes on with it."
     )]
     Load(Load),
     /// Load, and keep in the cache: the policy pin=true.
@@ -318,11 +318,14 @@ pub(crate) struct Load {
     /// Files fetched at once.
     #[arg(long, value_name = "N")]
     pub(crate) parallel: Option<usize>,
+    /// Read back what the cache holds already, and fetch anew what is damaged.
+    #[arg(long)]
+    pub(crate) verify: bool,
     /// Return only when it is done.
     #[arg(long)]
     pub(crate) wait: bool,
     /// End the loads of the path that are under way.
-    #[arg(long, conflicts_with_all = ["from", "parallel", "wait"])]
+    #[arg(long, conflicts_with_all = ["from", "parallel", "verify", "wait"])]
     pub(crate) cancel: bool,
 }
 

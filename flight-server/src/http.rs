@@ -222,6 +222,8 @@ fn loads(door: &Door, may: impl Fn(&str) -> bool) -> Vec<action::LoadJob> {
             bytes: job.bytes.0,
             bytes_total: job.bytes.1,
             found_all: job.found_all,
+            verified_bytes: job.read_back.0,
+            damaged_bytes: job.read_back.1,
         })
     });
     told.collect()

@@ -322,6 +322,9 @@ def test_many_paths_are_loaded_as_one_job(cli, lake, tmp_path):
     job = cli.json("status")["loads"][-1]
     assert (job["path"], job["state"], job["files"], job["files_total"], job["bytes_total"], job["found_all"]) == ("/kept/many", "loaded", 20, 20, 20_000, True)
     assert "loaded" in cli.text("status")
+    told = cli.json("load", "/kept/many", "--verify", "--wait")
+    assert (told["files"], told["verified_bytes"], told["damaged_bytes"]) == (20, 20_000, 0)
+    assert "19.5 KiB that were there already" in cli.text("load", "/kept/many", "--verify", "--wait")
     cli.refused(3, "load", "/kept/many", "--cancel")
     cli.refused(3, "load", "/kept/none", "--wait")
     cli.refused(2, "load", "/kept/many", "--parallel", "0")
@@ -342,7 +345,7 @@ def test_policies_are_set_explained_and_taken_away(cli):
         {"path": "/pol/a/b", "set": {"versions_kept": 2}},
     ]
     explained = {line["key"]: line for line in cli.json("policy", "explain", "/pol/a/b/c")}
-    assert len(explained) == 20
+    assert len(explained) == 21
     assert explained["versions_kept"] == {"key": "versions_kept", "value": 2, "from": "/pol/a/b"}
     assert explained["revalidate_ttl"] == {"key": "revalidate_ttl", "value": "90s", "from": "/pol/a"}
     assert explained["ack"] == {"key": "ack", "value": "local", "from": "default"}

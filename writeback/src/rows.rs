@@ -315,6 +315,23 @@ pub struct LoadRow {
     pub parallel: Option<u64>,
     /// When it began, microseconds since the epoch.
     pub since: i64,
+    /// What is held is read back.
+    pub verify: bool,
+}
+
+impl LoadRow {
+    /// From the row of a load; earlier ones say nothing of `verify`.
+    pub fn decode(value: &[u8]) -> Result<Self> {
+        let short = |_| {
+            decode(value).map(|(paths, parallel, since)| Self {
+                paths,
+                parallel,
+                since,
+                verify: false,
+            })
+        };
+        decode(value).or_else(short)
+    }
 }
 
 /// Bytes of a path that go into a key as they are: keys of the metastore are shorter than paths.
@@ -644,6 +661,22 @@ pub mod table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_load_that_was_begun_before_loads_could_verify_goes_on() {
+        let paths = vec![b"/a".to_vec()];
+        let before = encode(&(&paths, Some(8u64), 7i64));
+        let row = LoadRow {
+            paths,
+            parallel: Some(8),
+            since: 7,
+            verify: false,
+        };
+        assert_eq!(LoadRow::decode(&before).unwrap(), row);
+        let row = LoadRow { verify: true, ..row };
+        assert_eq!(LoadRow::decode(&encode(&row)).unwrap(), row);
+        assert!(LoadRow::decode(&before[..3]).is_err());
+    }
 
     #[test]
     fn the_key_of_a_part_s_note_names_the_part_and_nothing_else_is_taken_for_one() {

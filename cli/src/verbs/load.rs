@@ -26,6 +26,7 @@ pub(super) async fn load(load: Load, door: &Door, output: &mut Output) -> Outcom
         mut paths,
         from,
         parallel,
+        verify,
         wait,
         cancel,
     } = load;
@@ -44,12 +45,18 @@ pub(super) async fn load(load: Load, door: &Door, output: &mut Output) -> Outcom
     let mut all = Value::Null;
     for job in jobs(&named) {
         let body = match job {
-            [one] => json!({ "path": one, "parallel": parallel, "wait": wait, "cancel": cancel }),
-            many => json!({ "paths": many, "parallel": parallel, "wait": wait, "cancel": cancel }),
+            [one] => json!({ "path": one, "parallel": parallel, "verify": verify, "wait": wait, "cancel": cancel }),
+            many => json!({ "paths": many, "parallel": parallel, "verify": verify, "wait": wait, "cancel": cancel }),
         };
         add(&mut all, act(&client, body, &job[0], wait).await?);
     }
-    output.one(&all, |told| text(&named[0], named.len(), told, wait, cancel))
+    output.one(&all, |told| {
+        let text = text(&named[0], named.len(), told, wait, cancel);
+        match verify && wait {
+            true => text + &verified(told),
+            false => text,
+        }
+    })
 }
 
 /// What several jobs did, as if it had been one.
@@ -94,6 +101,19 @@ fn text(path: &WirePath, paths: usize, told: &Value, wait: bool, cancel: bool) -
         "{what}: {} files, {} in the cache{full}",
         of("files"),
         ByteSize(of("bytes")).rounded()
+    )
+}
+
+/// What was read back, and what of it was damaged.
+fn verified(told: &Value) -> String {
+    let of = |key: &str| told.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let damaged = match of("damaged_bytes") {
+        0 => String::new(),
+        bytes => format!("; {} were damaged and fetched anew", ByteSize(bytes).rounded()),
+    };
+    format!(
+        "; {} that were there already are what was written{damaged}",
+        ByteSize(of("verified_bytes")).rounded()
     )
 }
 

@@ -6,7 +6,7 @@ use crate::{
     failure::{Failure, Outcome},
     output::Output,
 };
-use forebay_client::Status;
+use forebay_client::{Status, action::LoadJob};
 use forebay_runtime::units::ByteSize;
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -96,7 +96,7 @@ pub(super) fn lines(status: &Status) -> String {
     for load in &status.loads {
         let _ = writeln!(
             out,
-            "load       {} {}: {} of {}, {} of {} files{}",
+            "load       {} {}: {} of {}, {} of {} files{}{}",
             load.path,
             load.state,
             size(load.bytes),
@@ -104,6 +104,7 @@ pub(super) fn lines(status: &Status) -> String {
             load.files,
             load.files_total,
             if load.found_all { "" } else { " so far" },
+            read_back(load),
         );
     }
     for left in &status.unconverted {
@@ -134,4 +135,14 @@ pub(super) fn lines(status: &Status) -> String {
     }
     out.truncate(out.trim_end().len());
     out
+}
+
+/// What a load that verifies has read back.
+fn read_back(load: &LoadJob) -> String {
+    let size = |bytes: u64| ByteSize(bytes).rounded();
+    match (load.verified_bytes, load.damaged_bytes) {
+        (0, 0) => String::new(),
+        (good, 0) => format!(", {} verified", size(good)),
+        (good, damaged) => format!(", {} verified, {} damaged", size(good), size(damaged)),
+    }
 }

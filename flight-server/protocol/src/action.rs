@@ -93,7 +93,7 @@ actions! {
     "under_remove" UnderRemove(UnderRemove) "{path, drain} takes a mount away; refused while dirty data lies under it, unless `drain` waits until it is persisted"
     "mount" Mount(MountFolder) "{dir, mode, read_only} mounts the names at a folder of the server's machine; mode pipeline or dataset"
     "unmount" Unmount(UnmountFolder) "{dir} places what is changed there, and unmounts it"
-    "load" Load(Load) "{path, paths, parallel, wait, cancel} brings what is under the path, or the paths, into the cache; status shows how far it is: {job, files, bytes, full}; `cancel` ends the loads of the path instead"
+    "load" Load(Load) "{path, paths, parallel, verify, wait, cancel} brings what is under the path, or the paths, into the cache; status shows how far it is: {job, files, bytes, full, verified_bytes, damaged_bytes}; `verify` reads back what is held, and fetches anew what is damaged; `cancel` ends the loads of the path instead"
     "pin" Pin(PinPath) "{path, wait, until} sets the policy `pin` at the path, for ever or until a time or for a span, and loads what is under it: {job, files, bytes, full}"
     "unpin" Unpin(Wait) "{path, wait} lets what is under the path be evicted again"
     "free" Free(Wait) "{path, wait} drops clean data under the path from the cache; dirty and pinned data stays: {freed_bytes, dirty_bytes, pinned_bytes}"
@@ -265,6 +265,9 @@ pub struct Load {
     /// Files fetched at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parallel: Option<usize>,
+    /// What the cache holds already is read back and compared with its checksums; what is damaged is fetched anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verify: bool,
     /// Answers only when it is done.
     #[serde(default)]
     pub wait: bool,
@@ -593,6 +596,12 @@ pub struct Loaded {
     /// The cache had no room for more.
     #[serde(default)]
     pub full: bool,
+    /// With `verify`: bytes that were held and are what was written.
+    #[serde(default)]
+    pub verified_bytes: u64,
+    /// With `verify`: bytes that were held and damaged. They are not held any more, or were fetched anew.
+    #[serde(default)]
+    pub damaged_bytes: u64,
 }
 
 /// Result of `status`, also `forebay status --json` and `/api/v1/status`.
@@ -708,6 +717,12 @@ pub struct LoadJob {
     pub bytes_total: u64,
     /// Whether all files are found, so that the totals are.
     pub found_all: bool,
+    /// Of a load that verifies: bytes that were held and are what was written.
+    #[serde(default)]
+    pub verified_bytes: u64,
+    /// Of a load that verifies: bytes that were held and damaged.
+    #[serde(default)]
+    pub damaged_bytes: u64,
 }
 
 /// An item that cannot go to the under-store for now.
@@ -839,7 +854,7 @@ mod tests {
             ("load", r#"{"path":"/d","wait":false}"#),
             (
                 "load",
-                r#"{"paths":["/d","/e"],"parallel":8,"wait":true,"cancel":true}"#,
+                r#"{"paths":["/d","/e"],"parallel":8,"verify":true,"wait":true,"cancel":true}"#,
             ),
             ("pin", r#"{"path":"/d","wait":false}"#),
             ("unpin", r#"{"path":"/d","wait":false}"#),

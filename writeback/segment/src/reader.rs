@@ -6,12 +6,16 @@ use crate::{
     error::{Result, SegmentError},
     layout::{Extent, Layout, StreamId},
     store::Inner,
+    sums::BLOCK_BYTES,
     table::SharedFile,
 };
 use bytes::Bytes;
 use forebay_runtime::task;
 use parking_lot::Mutex;
 use std::{ops::Range, os::fd::RawFd, path::PathBuf, sync::Arc};
+
+/// Bytes that are compared without a pause.
+const COMPARED_AT_ONCE: u64 = 32 * BLOCK_BYTES;
 
 /// Reads one sealed stream. Holds what it needs: it stays good after a release. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -95,6 +99,18 @@ impl Reader {
         task::blocking(move || source.read(&range)).await
     }
 
+    /// Compares all bytes with their checksums as they lie there now, those that were compared before too. `Corrupt` names the first that
+    /// are not what was written.
+    pub async fn compare(&self) -> Result<()> {
+        let mut at = 0;
+        while at < self.len {
+            let (source, range) = (Arc::clone(&self.source), at..self.len.min(at + COMPARED_AT_ONCE));
+            at = range.end;
+            task::blocking(move || source.compare(&range)).await?;
+        }
+        Ok(())
+    }
+
     /// The whole content of a dedicated segment as one mapping, compared with its checksums; `None` when the stream is packed.
     pub async fn mapped(&self) -> Result<Option<Bytes>> {
         match &*self.source {
@@ -137,6 +153,22 @@ impl Source {
                     chunks.push(cut(&bytes, *offset, range));
                 }
                 Ok(chunks)
+            }
+        }
+    }
+
+    /// Compares what begins in `range`, which begins with a block of the checksums.
+    fn compare(&self, range: &Range<u64>) -> Result<()> {
+        match self {
+            Source::Empty => Ok(()),
+            Source::Dedicated(file) => {
+                let mut scratch = Vec::new();
+                let checks = file.sums().all(range);
+                checks.iter().try_for_each(|check| file.compare(check, &mut scratch))
+            }
+            Source::Packed { runs, .. } => {
+                let mut within = runs.iter().filter(|(offset, ..)| range.contains(offset));
+                within.try_for_each(|(_, extent, file)| read_extent(file, extent).map(drop))
             }
         }
     }

@@ -6,21 +6,26 @@
 //! 3. *Ended*: everything is there, the cache has no room for more, it was cancelled, or a store failed. The row goes; how it ended
 //!    is told for a while.
 //!
+//! What is held is taken for what was fetched, unless the job says to verify: then blocks, their copies in tiers and the local copies of
+//! persisted files are read and compared with their checksums, what is damaged goes, and its bytes are fetched anew. A damaged copy of a
+//! file goes after the store was seen to have its bytes. What is not persisted is read too; damage to that is a failure, and nothing goes.
+//!
 //! A job gives way: before each block it waits for as long as a reader waits for the under-store, up to a tenth of a second, so with readers
 //! about it goes on slowly and never stops. What is loaded counts as used, so that it is not the first to make room.
 
 use super::{
-    CleanReader,
+    CleanReader, ReadBack,
     walk::{Datasets, Walk},
 };
 use crate::{
     Cache, Error, ErrorKind, Result,
     cache::Inner,
-    rows::{self, Content, LoadRow, table},
+    rows::{self, Content, LoadRow, StoreAt, table},
 };
 use forebay_metastore::{Key, Op, Tx, prefix_end};
-use forebay_namespace::{Kind, Node, Path};
+use forebay_namespace::{Ino, Inode, Kind, Node, Path};
 use forebay_runtime::{clock::Timestamp, units::ByteSize};
+use forebay_segment::{SegmentError, StreamId};
 use forebay_understore::Validator;
 use futures::{TryStreamExt, stream};
 use parking_lot::Mutex;
@@ -54,6 +59,8 @@ pub struct LoadSpec {
     pub paths: Vec<Path>,
     /// Files fetched at once; none: a few.
     pub parallel: Option<usize>,
+    /// What is held already is read back, and fetched anew where it is damaged.
+    pub verify: bool,
 }
 
 /// How far a job is.
@@ -73,6 +80,8 @@ pub struct LoadJob {
     pub bytes: (u64, u64),
     /// Whether all are found.
     pub found_all: bool,
+    /// Bytes that were held and read back to verify them: good, and damaged.
+    pub read_back: (u64, u64),
     /// How it stands.
     pub state: LoadState,
 }
@@ -103,6 +112,8 @@ pub struct Loaded {
     pub bytes: u64,
     /// It had no room for more.
     pub full: bool,
+    /// Bytes that were held and read back to verify them: good, and damaged.
+    pub read_back: (u64, u64),
 }
 
 impl Loaded {
@@ -127,6 +138,7 @@ struct Job {
     bytes: AtomicU64,
     bytes_found: AtomicU64,
     found_all: AtomicBool,
+    read_back: ReadBack,
     full: AtomicBool,
     cancelled: AtomicBool,
     /// Files that were not loaded, and what the first error says.
@@ -141,7 +153,7 @@ impl Cache {
         self.inner.must_be_there(path).await?;
         let spec = LoadSpec {
             paths: vec![path.clone()],
-            parallel: None,
+            ..LoadSpec::default()
         };
         self.load_all(spec, wait).await
     }
@@ -225,6 +237,7 @@ impl Job {
             bytes: AtomicU64::new(0),
             bytes_found: AtomicU64::new(0),
             found_all: AtomicBool::new(false),
+            read_back: ReadBack::default(),
             full: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             failed: Mutex::new(None),
@@ -268,6 +281,7 @@ impl Job {
             files: self.files.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             full: self.full.load(Ordering::Relaxed),
+            read_back: self.read_back.bytes(),
         }
     }
 
@@ -281,6 +295,7 @@ impl Job {
             files: (number(&self.files), number(&self.files_found)),
             bytes: (number(&self.bytes), number(&self.bytes_found)),
             found_all: self.found_all.load(Ordering::Relaxed),
+            read_back: self.read_back.bytes(),
             state: self.state.borrow().clone(),
         }
     }
@@ -309,6 +324,7 @@ impl Inner {
             paths: spec.paths.iter().map(Path::as_bytes).collect(),
             parallel: spec.parallel.map(|parallel| parallel as u64),
             since: since.0,
+            verify: spec.verify,
         };
         self.write_load(Op::Put(row_key(id), rows::encode(&row))).await?;
         Ok(self.run_load(Job::new(id, spec, since)))
@@ -328,7 +344,7 @@ impl Inner {
     pub(crate) async fn resume_loads(self: &Arc<Self>) -> Result<()> {
         let range = Key::from(vec![table::LOAD])..prefix_end(&[table::LOAD]);
         for (key, entry) in self.components.meta.scan(range, JOBS_MAX * 2).await? {
-            let row: LoadRow = rows::decode(&entry.value)?;
+            let row = LoadRow::decode(&entry.value)?;
             let id = key.get(1..9).and_then(|id| id.try_into().ok()).map(u64::from_be_bytes);
             let id =
                 id.ok_or_else(|| Error::data_loss("metastore: the row of a load has a key that makes no sense"))?;
@@ -336,6 +352,7 @@ impl Inner {
             let spec = LoadSpec {
                 paths: paths?,
                 parallel: row.parallel.and_then(|parallel| usize::try_from(parallel).ok()),
+                verify: row.verify,
             };
             self.run_load(Job::new(id, spec, Timestamp(row.since)));
         }
@@ -343,7 +360,7 @@ impl Inner {
         if !pinned.is_empty() {
             let spec = LoadSpec {
                 paths: pinned,
-                parallel: None,
+                ..LoadSpec::default()
             };
             let id = self.components.meta.allocate("load", 1).await?.start;
             self.run_load(Job::new(id, spec, self.components.clock.now()));
@@ -431,12 +448,19 @@ impl Inner {
     }
 
     async fn load_file(&self, job: &Job, node: &Node) -> Result<()> {
-        let Some(object) = self.object_of(node)? else {
+        let mut read_back = job.spec.verify.then_some(&job.read_back);
+        let mut object = self.object_of(node)?;
+        if let (None, Some(told), Node::Row { ino, inode, .. }) = (&object, read_back, node) {
+            object = self.verify_local(*ino, inode, told).await?;
+            // What was fetched in place of a damaged copy is fresh.
+            read_back = None;
+        }
+        let Some(object) = object else {
             // What lies here anyway is loaded; what is no file has nothing to load.
             job.has(node_bytes(node));
             return Ok(());
         };
-        match self.clean.load(&object).await {
+        match self.clean.load(&object, read_back).await {
             // Changed or removed meanwhile is no failure of the rest.
             Err(error) if matches!(error.kind(), ErrorKind::Precondition | ErrorKind::NotFound) => return Ok(()),
             other => other?,
@@ -453,6 +477,62 @@ impl Inner {
         Ok(())
     }
 
+    /// Reads back what lies in segments. A damaged copy of what is persisted goes; the object that has its bytes.
+    async fn verify_local(&self, ino: Ino, inode: &Inode, read_back: &ReadBack) -> Result<Option<CleanReader>> {
+        if inode.kind != Kind::File {
+            return Ok(None);
+        }
+        let (content, stream) = (Content::decode(&inode.content)?, StreamId(ino.0, inode.generation));
+        let Some(layout) = content.layout() else {
+            return Ok(None);
+        };
+        let compared = match self.segments.reader(stream, layout) {
+            Ok(reader) => reader.compare().await,
+            Err(error) => Err(error),
+        };
+        let Err(error) = compared else {
+            read_back.verified.fetch_add(inode.size, Ordering::Relaxed);
+            return Ok(None);
+        };
+        let now = self.names.inode(ino).await?;
+        if now.is_none_or(|(now, _)| now.content != inode.content || now.generation != inode.generation) {
+            // Persisted, evicted or replaced meanwhile is no damage.
+            return Ok(None);
+        }
+        read_back.damaged.fetch_add(inode.size, Ordering::Relaxed);
+        match content {
+            Content::Persisted { at, .. } => self.replace_copy(ino, inode, at, &error).await,
+            Content::Open | Content::Sealed { .. } => Err(error.into()),
+        }
+    }
+
+    /// Drops a damaged copy once its store has given the bytes.
+    async fn replace_copy(
+        &self,
+        ino: Ino,
+        inode: &Inode,
+        at: StoreAt,
+        error: &SegmentError,
+    ) -> Result<Option<CleanReader>> {
+        let Some(object) = self.persisted_object(at, inode) else {
+            return Err(Error::unavailable(format!(
+                "{error}; its under-store is not mounted any more: mount it again"
+            )));
+        };
+        tracing::warn!(key = object.key, %error, "a local copy is damaged; fetching it again");
+        let fetched = self.clean.load(&object, None).await;
+        if fetched
+            .as_ref()
+            .is_err_and(|error| error.kind() == ErrorKind::Precondition)
+        {
+            // Whoever opens it next is shown what the store has now.
+            self.noticed(&object.mount, &object.key).await?;
+        }
+        fetched?;
+        self.evict(ino, inode.generation).await?;
+        Ok(Some(object))
+    }
+
     /// The object that has the bytes of a clean file which are not here.
     pub(super) fn object_of(&self, node: &Node) -> Result<Option<CleanReader>> {
         let (mount, key, size, validator, changed) = match node {
@@ -461,10 +541,7 @@ impl Inner {
                 _ => return Ok(None),
             },
             Node::Row { inode, .. } if inode.kind == Kind::File => match Content::decode(&inode.content)? {
-                Content::Persisted { at, layout: None, .. } => match self.mounts.by_id(at.mount) {
-                    Some(mount) => (mount, at.key, inode.size, at.validator, inode.mtime.max(inode.ctime)),
-                    None => return Ok(None),
-                },
+                Content::Persisted { at, layout: None, .. } => return Ok(self.persisted_object(at, inode)),
                 _ => return Ok(None),
             },
             _ => return Ok(None),
@@ -476,6 +553,16 @@ impl Inner {
             validator: Validator(validator),
             changed,
         }))
+    }
+
+    fn persisted_object(&self, at: StoreAt, inode: &Inode) -> Option<CleanReader> {
+        Some(CleanReader {
+            mount: self.mounts.by_id(at.mount)?,
+            key: at.key,
+            size: inode.size,
+            validator: Validator(at.validator),
+            changed: inode.mtime.max(inode.ctime),
+        })
     }
 }
 

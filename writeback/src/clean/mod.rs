@@ -268,13 +268,21 @@ impl Clean {
         Ok(chunks)
     }
 
-    /// Fetches the whole object, behind everyone who reads. What there is no room for is not kept.
-    pub(crate) async fn load(&self, object: &CleanReader) -> Result<()> {
+    /// Fetches what is not held of the object, behind everyone who reads. What there is no room for is not kept. What is held is taken for
+    /// what it was, or read back first and, where it is not, fetched anew.
+    pub(crate) async fn load(&self, object: &CleanReader, read_back: Option<&ReadBack>) -> Result<()> {
         let blocks = futures::stream::iter(0..object.size.div_ceil(BLOCK_BYTES));
         let blocks = blocks.map(|block| async move {
             self.give_way(&object.mount.readers).await;
-            self.block(object, block, Why::Ahead).await?;
-            self.shared.blocks.lock().wanted(&(object.id(), block));
+            let id = (object.id(), block);
+            if let Some(read_back) = read_back {
+                self.shared.read_back(&id, read_back).await;
+            }
+            let (found, goal) = self.shared.look(object, &id, Why::Ahead);
+            if found.is_none() || goal.is_some() {
+                self.block(object, block, Why::Ahead).await?;
+            }
+            self.shared.blocks.lock().wanted(&id);
             Ok(())
         });
         let loaded: Result<Vec<()>, StoreError> = blocks.buffered(AHEAD_MAX as usize).try_collect().await;
@@ -509,6 +517,42 @@ impl Clean {
     }
 }
 
+/// What a file has of a block.
+#[derive(Debug)]
+enum Lies {
+    /// What was written there.
+    Good(Bytes),
+    /// Something else, or nothing.
+    Damaged,
+    /// It is not held any more.
+    Gone,
+}
+
+/// What was held and read back, in bytes.
+#[derive(Debug, Default)]
+pub(crate) struct ReadBack {
+    verified: AtomicU64,
+    damaged: AtomicU64,
+}
+
+impl ReadBack {
+    fn note(&self, lies: &Lies, bytes: u64) {
+        match lies {
+            Lies::Good(_) => self.verified.fetch_add(bytes, Ordering::Relaxed),
+            Lies::Damaged => self.damaged.fetch_add(bytes, Ordering::Relaxed),
+            Lies::Gone => 0,
+        };
+    }
+
+    /// What was good, and what was damaged.
+    fn bytes(&self) -> (u64, u64) {
+        (
+            self.verified.load(Ordering::Relaxed),
+            self.damaged.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// A block, or its copy for a tier, that has room and is not written yet. Dropped, also because nobody waits for it any more, it gives both
 /// back.
 struct Admitted<'a> {
@@ -696,32 +740,61 @@ impl State {
 
     /// The bytes of a held block, from where they are fastest to have; none when no file fits any more.
     async fn read_held(&self, id: &BlockId, found: Found) -> Option<Bytes> {
-        if let Some(fast) = found.fast {
-            match self.read_file(fast, found.held).await {
-                Ok(bytes) => return Some(bytes),
-                Err(error) if self.blocks.lock().block(id) == Some(found) => {
-                    tracing::warn!(key = %id.0.key, block = id.1, %error, "the copy of a clean block in a tier is damaged; the block is read where it lies");
-                    let gone = self.blocks.lock().not_raised(id, folder_of(fast));
-                    self.remove_files(gone.into_iter().collect());
-                }
-                // Evicted meanwhile is no damage.
-                Err(_) => {}
-            }
+        if let Some(fast) = found.fast
+            && let Lies::Good(bytes) = self.read_copy(id, found, fast).await
+        {
+            return Some(bytes);
         }
-        match self.read_file(found.held.file, found.held).await {
-            Ok(bytes) => Some(bytes),
+        match self.read_lying(id, found).await {
+            Lies::Good(bytes) => Some(bytes),
+            Lies::Damaged | Lies::Gone => None,
+        }
+    }
+
+    /// Reads a held block and its copy in a tier, and drops what is not what was written.
+    async fn read_back(&self, id: &BlockId, read_back: &ReadBack) {
+        let found = self.blocks.lock().block(id);
+        let Some(found) = found else { return };
+        let bytes = u64::from(found.held.len);
+        if let Some(fast) = found.fast {
+            read_back.note(&self.read_copy(id, found, fast).await, bytes);
+        }
+        read_back.note(&self.read_lying(id, found).await, bytes);
+    }
+
+    /// What lies in a tier, which is dropped when it is damaged.
+    async fn read_copy(&self, id: &BlockId, found: Found, fast: u64) -> Lies {
+        match self.read_file(fast, found.held).await {
+            Ok(bytes) => Lies::Good(bytes),
             Err(error) => {
                 let mut blocks = self.blocks.lock();
-                let gone = match blocks.block(id) {
-                    Some(current) if current.held == found.held => {
-                        tracing::warn!(key = %id.0.key, block = id.1, %error, "a clean block is damaged; fetching it again");
-                        blocks.remove_block(id)
-                    }
-                    _ => Vec::new(),
-                };
+                if blocks.block(id) != Some(found) {
+                    // Evicted meanwhile is no damage.
+                    return Lies::Gone;
+                }
+                tracing::warn!(key = %id.0.key, block = id.1, %error, "the copy of a clean block in a tier is damaged; the block is read where it lies");
+                let gone = blocks.not_raised(id, folder_of(fast));
+                drop(blocks);
+                self.remove_files(gone.into_iter().collect());
+                Lies::Damaged
+            }
+        }
+    }
+
+    /// What lies in a data folder. A damaged block is dropped, with its copy.
+    async fn read_lying(&self, id: &BlockId, found: Found) -> Lies {
+        match self.read_file(found.held.file, found.held).await {
+            Ok(bytes) => Lies::Good(bytes),
+            Err(error) => {
+                let mut blocks = self.blocks.lock();
+                if blocks.block(id).is_none_or(|now| now.held != found.held) {
+                    return Lies::Gone;
+                }
+                tracing::warn!(key = %id.0.key, block = id.1, %error, "a clean block is damaged; fetching it again");
+                let gone = blocks.remove_block(id);
                 drop(blocks);
                 self.remove_files(gone);
-                None
+                Lies::Damaged
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Files and names through the engine's own door: what a writer, a reader and a crash may see.
 
-use crate::support::{World, at, get, kind, mode, page, pattern, put, tree, write};
+use crate::support::{World, at, files_below, get, kind, mode, page, pattern, put, tree, write};
 use bytes::Bytes;
 use forebay_metastore::mem::{Call, Fault};
 use forebay_runtime::{disk, units::ByteSize};
@@ -698,17 +698,6 @@ async fn stable(mut watch: StableWatch, appends: u64) {
         .await
         .unwrap();
     assert_eq!((reached.appends, reached.poisoned.clone()), (appends, None));
-}
-
-fn files_below(world: &World, folder: &std::path::Path, found: &mut Vec<(std::path::PathBuf, u64)>) {
-    for entry in world.disk.shared().list(folder).unwrap() {
-        let path = folder.join(&entry.name);
-        if entry.is_dir {
-            files_below(world, &path, found);
-        } else {
-            found.push((path, entry.len));
-        }
-    }
 }
 
 #[test]

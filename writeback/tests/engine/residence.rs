@@ -1,6 +1,6 @@
 //! What stays in the cache and what does not: pins, frees, orders, quotas, times to live, loads.
 
-use crate::support::{KEPT, World, at, get, kind, pattern, put, write};
+use crate::support::{KEPT, World, at, files_below, get, kind, pattern, put, write};
 use forebay_runtime::{clock::Clock, units::ByteSize};
 use forebay_understore::{
     StoreError,
@@ -8,13 +8,13 @@ use forebay_understore::{
 };
 use forebay_writeback::{
     Cache, Error, ErrorKind,
-    clean::{LoadSpec, LoadState, PinEnd},
+    clean::{LoadSpec, LoadState, Loaded, PinEnd},
     file::{WriteFile, WriteMode},
     names::Rename,
     policy::{Change, Key, Value, value::Pin},
 };
 use serde_json::{Value as Json, json};
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -476,6 +476,7 @@ fn a_load_says_how_far_it_is_and_can_be_ended() {
         let spec = LoadSpec {
             paths: vec![at("/kept/d"), at("/kept/not-there")],
             parallel: Some(1),
+            ..LoadSpec::default()
         };
         let begun = cache.load_all(spec.clone(), false).await.unwrap();
         let job = cache.loads().pop().unwrap();
@@ -508,10 +509,11 @@ fn a_load_says_how_far_it_is_and_can_be_ended() {
             LoadSpec {
                 paths: vec![at("/kept")],
                 parallel: Some(0),
+                ..LoadSpec::default()
             },
             LoadSpec {
                 paths: vec![at("/kept"); 20_000],
-                parallel: None,
+                ..LoadSpec::default()
             },
         ] {
             assert_eq!(kind(cache.load_all(wrong, true).await), ErrorKind::Invalid);
@@ -540,6 +542,122 @@ fn a_load_goes_on_after_a_restart() {
     world.live(async |world| {
         let cache = world.open().await.unwrap();
         assert!(cache.loads().is_empty(), "one that has ended is not begun again");
+    });
+}
+
+/// Whatever lies below a folder of the disk, the largest first.
+fn files(world: &World, folder: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    files_below(world, folder.as_ref(), &mut found);
+    found.sort_by_key(|(path, len)| (std::cmp::Reverse(*len), path.clone()));
+    found.into_iter().map(|(path, _)| path).collect()
+}
+
+async fn verify(cache: &Cache, path: &str) -> Result<Loaded, Error> {
+    let spec = LoadSpec {
+        paths: vec![at(path)],
+        verify: true,
+        ..LoadSpec::default()
+    };
+    cache.load_all(spec, true).await
+}
+
+#[test]
+fn a_load_that_verifies_reads_back_what_is_held_and_fetches_what_is_damaged() {
+    let mut world = world(18, 10 << 20);
+    outside(&world, "d", 6);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let loaded = verify(&cache, "/kept/d").await.unwrap();
+        assert_eq!((loaded.bytes, loaded.read_back), (6_000, (0, 0)), "nothing was held");
+        let blocks = files(world, "/data/clean");
+        world.disk.flip(&blocks[1], 500, 0x40);
+        world.disk.cut(&blocks[2], 10);
+        world.disk.lose(&blocks[3]);
+        let reads = world.store.calls(Call::Read);
+        cache.load(&at("/kept/d"), true).await.unwrap();
+        assert_eq!(world.store.calls(Call::Read), reads, "what is held is not looked at");
+        let loaded = verify(&cache, "/kept/d").await.unwrap();
+        assert_eq!((loaded.files, loaded.bytes), (6, 6_000));
+        assert_eq!(loaded.read_back, (3_000, 3_000));
+        assert_eq!(cache.loads().pop().unwrap().read_back, (3_000, 3_000));
+        assert_eq!(world.store.calls(Call::Read), reads + 3);
+        assert_eq!(verify(&cache, "/kept/d").await.unwrap().read_back, (6_000, 0));
+        read_all(&cache, "d", 0..6).await;
+        assert_eq!(world.store.calls(Call::Read), reads + 3);
+    });
+}
+
+#[test]
+fn a_load_that_verifies_replaces_damaged_copies_and_names_what_is_lost() {
+    let mut world = world(19, 10 << 20);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put(&cache, "/kept/d/large", &pattern(1, 600_000)).await.unwrap();
+        put(&cache, "/kept/d/small", &pattern(2, 3_000)).await.unwrap();
+        put(&cache, "/kept/d/whole", &pattern(3, 300_000)).await.unwrap();
+        persisted(&cache).await;
+        // Bytes that were compared once are compared again.
+        assert_eq!(get(&cache, "/kept/d/large").await.unwrap(), pattern(1, 600_000));
+        assert_eq!(verify(&cache, "/kept/d").await.unwrap().read_back, (903_000, 0));
+        let damaged = files(world, "/data").into_iter().next().unwrap();
+        world.disk.flip(&damaged, 550_000, 1);
+        let reads = world.store.calls(Call::Read);
+        assert_eq!(cache.load(&at("/kept/d"), true).await.unwrap().bytes, 903_000);
+        assert_eq!(world.store.calls(Call::Read), reads);
+
+        // A store that is away keeps its copies here, such as they are.
+        world.store.set_away(Some(StoreError::Unavailable("away".into())));
+        verify(&cache, "/kept/d").await.unwrap_err();
+        world.store.set_away(None);
+        assert_eq!(world.store.calls(Call::Read), reads);
+        tokio::time::sleep(SECOND * 5).await;
+
+        let loaded = verify(&cache, "/kept/d").await.unwrap();
+        assert_eq!((loaded.files, loaded.bytes), (3, 903_000));
+        assert_eq!(loaded.read_back, (303_000, 600_000));
+        let fetched = world.store.calls(Call::Read);
+        assert!(fetched > reads);
+        assert_eq!(get(&cache, "/kept/d/large").await.unwrap(), pattern(1, 600_000));
+        assert_eq!(verify(&cache, "/kept/d").await.unwrap().read_back, (903_000, 0));
+        assert_eq!(world.store.calls(Call::Read), fetched, "it is held as any other");
+
+        // What no store has is not dropped for being damaged.
+        put(&cache, "/local/big", &pattern(4, 900_000)).await.unwrap();
+        let damaged = files(world, "/data").into_iter().next().unwrap();
+        world.disk.flip(&damaged, 550_000, 1);
+        assert_eq!(kind(verify(&cache, "/local").await), ErrorKind::DataLoss);
+        world.disk.flip(&damaged, 550_000, 1);
+        assert_eq!(verify(&cache, "/local").await.unwrap().read_back, (900_000, 0));
+        assert_eq!(get(&cache, "/local/big").await.unwrap(), pattern(4, 900_000));
+    });
+}
+
+#[test]
+fn a_load_that_verifies_still_does_after_a_restart() {
+    let mut world = world(20, 10 << 20);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for n in 0..40 {
+            put(&cache, &format!("/kept/d/{n:04}"), &pattern(n, 1000))
+                .await
+                .unwrap();
+        }
+        persisted(&cache).await;
+        let spec = LoadSpec {
+            paths: vec![at("/kept/d")],
+            parallel: Some(1),
+            verify: true,
+        };
+        cache.load_all(spec, false).await.unwrap();
+        assert_eq!(cache.loads().pop().unwrap().state, LoadState::Running);
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        settle().await;
+        let job = cache.loads().pop().unwrap();
+        assert_eq!((job.state, job.read_back), (LoadState::Loaded, (40_000, 0)));
     });
 }
 

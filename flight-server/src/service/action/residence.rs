@@ -13,6 +13,7 @@ pub(super) async fn load(door: &Door, by: &Principal, body: action::Load) -> Res
         path,
         paths,
         parallel,
+        verify,
         wait,
         cancel,
     } = body;
@@ -35,7 +36,11 @@ pub(super) async fn load(door: &Door, by: &Principal, body: action::Load) -> Res
     if single {
         door.cache.stat(first).await.map_err(error::engine)?;
     }
-    let spec = LoadSpec { paths, parallel };
+    let spec = LoadSpec {
+        paths,
+        parallel,
+        verify,
+    };
     let loading = async { door.cache.load_all(spec, wait).await.map_err(error::engine) };
     one(&told(door.unless_draining(loading).await?))
 }
@@ -62,5 +67,7 @@ fn told(loaded: Loaded) -> action::Loaded {
         files: loaded.files,
         job: loaded.job,
         full: loaded.full,
+        verified_bytes: loaded.read_back.0,
+        damaged_bytes: loaded.read_back.1,
     }
 }

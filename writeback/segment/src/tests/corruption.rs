@@ -224,6 +224,11 @@ async fn fsck_and_scrub_name_what_a_reader_would_stumble_over() {
     let mut found = Vec::new();
     let scrubbed = store.scrub(ByteSize::mib(100), |finding| found.push(finding)).await;
     assert_eq!((scrubbed.findings, found.len()), (2, 2), "{found:?}");
+    assert!(matches!(reader.compare().await, Err(SegmentError::Corrupt { .. })));
+    fresh.bench.disk.flip(&data, 270_000, 1);
+    reader.compare().await.unwrap();
+    fresh.bench.disk.flip(&data, 270_000, 1);
+    assert!(matches!(reader.compare().await, Err(SegmentError::Corrupt { .. })));
     let rotten = found.iter().find(|f| f.segment == Some(dedicated)).unwrap();
     assert_eq!(
         (rotten.range.clone(), rotten.stream),

@@ -220,6 +220,18 @@ pub(crate) async fn page(cache: &Cache, path: &str, after: Option<&Path>, limit:
         .await
 }
 
+/// Files below a folder of the disk, with their bytes.
+pub(crate) fn files_below(world: &World, folder: &std::path::Path, found: &mut Vec<(std::path::PathBuf, u64)>) {
+    for entry in world.disk.shared().list(folder).unwrap() {
+        let path = folder.join(&entry.name);
+        if entry.is_dir {
+            files_below(world, &path, found);
+        } else {
+            found.push((path, entry.len));
+        }
+    }
+}
+
 /// The kind of an error, for comparisons.
 pub(crate) fn kind<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorKind {
     result.unwrap_err().kind()
