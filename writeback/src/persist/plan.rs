@@ -4,7 +4,7 @@
 //! and keep its places: so whatever an earlier upload may have left is answered for by whoever comes last, in the order of the
 //! first. It owns no effect on a store.
 
-use super::{Persist, backlog::Home, tracker::At};
+use super::{Persist, backlog::Home, rules, tracker::At};
 use crate::{
     Error, Result,
     mounts::Mount,
@@ -124,10 +124,12 @@ impl Persist {
         Ok(None)
     }
 
-    /// The directory `ino` was made at `path`, or may be empty now.
+    /// The directory `ino` was made at `path`, or may be empty now. One of a staging name is in no store, and is looked at where it is
+    /// renamed to.
     pub(crate) async fn plan_dir(&self, plan: &mut Plan, ino: Ino, path: &Path) -> Result<()> {
         // The root of a mount is there.
-        let below = self.mounts.resolve(path).filter(|(_, key)| key.as_deref() != Some(""));
+        let below = |(_, key): &(Arc<Mount>, Option<String>)| key.as_deref() != Some("") && !rules::is_staging(path);
+        let below = self.mounts.resolve(path).filter(below);
         if let Some((mount, _)) = below {
             let work = self.work(WorkKind::MakeDir { ino: ino.0 }, Vec::new());
             self.write_for(plan, None, work, Some(Home::directory(mount.id)))

@@ -779,6 +779,32 @@ fn an_empty_directory_is_a_marker_and_one_that_lost_its_last_file_stays() {
 }
 
 #[test]
+fn files_that_are_renamed_out_of_staging_directories_leave_no_work_behind() {
+    let mut world = World::new(17);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for k in 0..5 {
+            let staged = format!("/kept/out/_temporary/0/{k}/part");
+            put(&cache, &staged, b"x").await.unwrap();
+            rename(&cache, &staged, &format!("/kept/out/{k}")).await.unwrap();
+        }
+        cache.mkdir(&at("/kept/out/_temporary/0/gone"), true).await.unwrap();
+        cache.mkdir(&at("/kept/out/_temporary/0/empty"), true).await.unwrap();
+        rename(&cache, "/kept/out/_temporary/0/empty", "/kept/out/empty")
+            .await
+            .unwrap();
+        cache.delete(&at("/kept/out/_temporary"), true).await.unwrap();
+        persisted(&cache).await;
+        pause(world, 5_000).await;
+        assert_eq!(cache.status().await.unwrap().queued, 0);
+        assert_eq!(
+            (names(&world.store).len(), world.store.dirs()),
+            (5, vec!["out/empty".to_owned()])
+        );
+    });
+}
+
+#[test]
 fn directories_are_empty_in_the_store_too_where_they_are_renamed_to() {
     let mut world = World::new(16);
     world.live(async |world| {
