@@ -4,6 +4,7 @@
 #   kill NAME        SIGKILL, and waits until it is gone
 #   stop NAME        SIGSTOP: it holds its connections and answers nothing
 #   cont NAME        goes on
+#   heal             both run and go on, and have found each other, whatever a test has left
 #   wait             until the NameNode is out of safe mode and counts the DataNode, and that one serves
 #   metric NAME KEY  a number of a process's activity, such as datanode FsyncCount
 #   admin ARGS…      hdfs dfsadmin, such as -safemode enter
@@ -46,6 +47,13 @@ ready() {
 }
 
 case $1 in
+  heal)
+    for name in namenode datanode; do
+      "$0" start "$name" >>"$home/log/heal.out" 2>&1
+      signal CONT "$name"
+    done
+    exec "$0" wait
+    ;;
   start)
     alive "$2" && exit 0
     class=$(class_of "$2")

@@ -37,6 +37,8 @@ impl Real {
             return None;
         };
         let alone = ALONE.lock().await;
+        // One that failed while it kept a process away does not take the others with it.
+        node("heal").await;
         let real = Real {
             url,
             folder: format!("/{folder}"),
@@ -670,7 +672,6 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
     let mut parts = vec![store.part(&wanted, &upload, 0, 0, vec![bytes.clone()]).await.unwrap()];
 
     node("kill namenode").await;
-    let began = Instant::now();
     for answer in [
         put(&store, "during", &bytes, Expect::Absent).await.map(|_| ()),
         store
@@ -679,13 +680,9 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
             .map(|_| ()),
         store.head("before").await.map(|_| ()),
     ] {
-        assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
+        // At once: a closed port needs no waiting.
+        assert!(is_unavailable(&answer, "refused"), "{answer:?}");
     }
-    assert!(
-        began.elapsed() < SHORT,
-        "a closed port needs no waiting: {:?}",
-        began.elapsed()
-    );
     start("namenode").await;
     node("wait").await;
     parts.push(store.part(&wanted, &upload, 1, 0, vec![bytes.clone()]).await.unwrap());
@@ -698,13 +695,10 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
     node("stop namenode").await;
     let began = Instant::now();
     let answer = store.head("before").await;
-    assert!(is_unavailable(&answer, "no answer"), "{answer:?}");
-    assert!(
-        began.elapsed() >= SHORT && began.elapsed() < SHORT * 2,
-        "{:?}",
-        began.elapsed()
-    );
+    let waited = began.elapsed();
     node("cont namenode").await;
+    assert!(is_unavailable(&answer, "no answer from HDFS in 2s"), "{answer:?}");
+    assert!(waited >= SHORT, "{waited:?}");
     assert!(content(&store, "before").await == bytes);
 }
 
