@@ -101,6 +101,7 @@ pub(crate) struct Persist {
     components: Components,
     mounts: Mounts,
     numbers_left: Mutex<Range<u64>>,
+    takes_numbers: tokio::sync::Mutex<()>,
     tracker: Mutex<Tracker>,
     /// Rows that were planned or changed.
     touched: Mutex<HashMap<u64, Touched>>,
@@ -158,6 +159,7 @@ impl Persist {
             components: components.clone(),
             mounts: mounts.clone(),
             numbers_left: Mutex::new(0..0),
+            takes_numbers: tokio::sync::Mutex::const_new(()),
             tracker: Mutex::default(),
             touched: Mutex::default(),
             partials: Mutex::default(),

@@ -13,7 +13,7 @@ use super::{
     clear::Stopped,
     plan::{Row, with_work, work_key},
     rules,
-    tracker::{Acquired, At, Outcome},
+    tracker::{Acquired, At, Before, Outcome},
     upload::Uploaded,
 };
 use crate::{
@@ -421,8 +421,10 @@ impl Inner {
         let Some(root) = rules::barrier_root(path) else {
             return Ok(None);
         };
-        self.let_go(seq, &root).await?;
-        let (older, all) = self.persist.tracker.lock().older_than(seq, BARRIER_LOOK_MAX);
+        let Before { withheld, older, all } = self.persist.tracker.lock().before(seq, BARRIER_LOOK_MAX);
+        if let Some(goes) = self.let_go(withheld, &root).await? {
+            return Ok(Some(goes));
+        }
         for work in &older {
             let under = match work.what {
                 WorkKind::Put { .. } | WorkKind::MakeDir { .. } | WorkKind::MoveTree { .. } => {

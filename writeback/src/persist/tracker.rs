@@ -122,6 +122,10 @@ struct Entry {
     stale: bool,
     /// Has not run yet, so that its source is not known.
     unseen: bool,
+    /// The tick at which its run began: what happened later, the run may not have seen.
+    began: u64,
+    /// The tick at which its last run ended.
+    ended: u64,
     /// Runs in a row that changed nothing.
     idle: u32,
     home: Home,
@@ -157,6 +161,17 @@ pub(super) enum Acquired {
     TakeOver(u64),
 }
 
+/// What is older than a piece of work.
+#[derive(Clone, Debug)]
+pub(super) struct Before {
+    /// Contents that a policy keeps back: their numbers and inodes.
+    pub(super) withheld: Vec<(u64, u64)>,
+    /// What is not kept back until something lets it go, oldest first.
+    pub(super) older: Vec<Seen>,
+    /// Whether `older` is all of that.
+    pub(super) all: bool,
+}
+
 /// For people and waiters.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
@@ -190,6 +205,10 @@ pub(super) struct Tracker {
     running: usize,
     last_mount: u32,
     backlog: Backlog,
+    /// Counts what runs may have missed.
+    ticks: u64,
+    /// The tick at which all that is held or kept back was last let go.
+    let_go: u64,
 }
 
 impl Tracker {
@@ -206,14 +225,18 @@ impl Tracker {
         self.withheld.len()
     }
 
-    /// Contents that a policy keeps back and that are older than `seq`: their numbers and inodes.
-    pub(super) fn withheld_before(&self, seq: u64) -> Vec<(u64, u64)> {
-        let older = self.withheld.range(..seq);
+    /// What is older than `seq`, at one instant: what is not seen to be kept back is seen to be on its way.
+    pub(super) fn before(&self, seq: u64, limit: usize) -> Before {
         let content = |seq: &u64| match self.entries.get(seq)?.what {
             WorkKind::Put { ino, .. } => Some((*seq, ino)),
             _ => None,
         };
-        older.filter_map(content).collect()
+        let (older, all) = self.older_than(seq, limit);
+        Before {
+            withheld: self.withheld.range(..seq).filter_map(content).collect(),
+            older,
+            all,
+        }
     }
 
     /// When the oldest was acknowledged.
@@ -305,7 +328,7 @@ impl Tracker {
     }
 
     /// Up to `limit` that are older than `seq` and not kept back until something lets them go, oldest first, and whether these are all.
-    pub(super) fn older_than(&self, seq: u64, limit: usize) -> (Vec<Seen>, bool) {
+    fn older_than(&self, seq: u64, limit: usize) -> (Vec<Seen>, bool) {
         let mut older: Vec<Seen> = self
             .entries
             .range(..seq)
@@ -333,6 +356,7 @@ impl Tracker {
                 fresh.phase = Phase::Running;
                 fresh.target = old.target.clone();
                 fresh.mount = old.mount;
+                fresh.began = old.began;
                 fresh.stale = true;
                 self.unindex(seq);
                 self.entries.insert(seq, fresh);
@@ -535,7 +559,13 @@ impl Tracker {
         }
     }
 
+    fn tick(&mut self) -> u64 {
+        self.ticks += 1;
+        self.ticks
+    }
+
     fn release_held(&mut self) {
+        self.let_go = self.tick();
         for seq in std::mem::take(&mut self.held) {
             self.set_phase(seq, Phase::Ready);
         }
@@ -543,6 +573,9 @@ impl Tracker {
 
     /// Lets go what policies keep back; `timed`: only what is kept for a time or a size.
     pub(super) fn release_withheld(&mut self, timed: bool) {
+        if !timed {
+            self.let_go = self.tick();
+        }
         let goes = |seq: &u64| {
             let phase = self.entries.get(seq).map(|entry| &entry.phase);
             !timed || matches!(phase, Some(Phase::Withheld(Some(_)))) || self.gathering.contains(*seq)
@@ -616,8 +649,9 @@ impl Tracker {
         };
         self.set_phase(seq, Phase::Running);
         self.running += 1;
+        let began = self.ticks;
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.stale = false;
+            (entry.stale, entry.began) = (false, began);
         }
         Some(seq)
     }
@@ -843,13 +877,17 @@ impl Tracker {
     /// The run of `seq` is over.
     pub(super) fn finish(&mut self, seq: u64, outcome: Outcome, now: Duration) {
         self.running = self.running.saturating_sub(1);
+        let ended = self.tick();
         self.unindex(seq);
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.target = None;
+            (entry.target, entry.ended) = (None, ended);
         }
         self.index(seq);
-        let stale = self.entries.get(&seq).is_some_and(|entry| entry.stale);
-        let mount = self.entries.get(&seq).map_or(0, |entry| entry.mount);
+        let entry = self.entries.get(&seq);
+        let stale = entry.is_some_and(|entry| entry.stale);
+        let mount = entry.map_or(0, |entry| entry.mount);
+        let began = entry.map_or(0, |entry| entry.began);
+        let let_go = began < self.let_go;
         // Who waits for others has not asked the store, and does not know that it is back.
         if !matches!(
             outcome,
@@ -867,11 +905,15 @@ impl Tracker {
             // The row was changed under it: what the run found no longer counts.
             _ if stale => Phase::Ready,
             Outcome::Moved => Phase::Ready,
+            // It was on its way when it was seen, and is kept back now: nobody may let it go but who waits for it.
+            Outcome::Wait(on) if self.kept_back_since(on, began) => Phase::Ready,
             Outcome::Wait(on) if self.entries.contains_key(&on) => Phase::Waiting(on),
             Outcome::Wait(_) => Phase::Ready,
+            // The directory it lies in may have got another name while it ran.
+            Outcome::Held if let_go => Phase::Ready,
             Outcome::Held => Phase::Held,
-            // It was asked for while it ran.
-            Outcome::Withheld(_) | Outcome::Gathers { .. } if self.urgent.contains(&seq) => Phase::Ready,
+            // It was asked for, or let go, while it ran.
+            Outcome::Withheld(_) | Outcome::Gathers { .. } if let_go || self.urgent.contains(&seq) => Phase::Ready,
             Outcome::Withheld(time) | Outcome::Gathers { time, .. } => {
                 Phase::Withheld(time.map(|time| now.saturating_add(time)))
             }
@@ -906,6 +948,13 @@ impl Tracker {
             let together = self.gathering.add(seq, root, bytes, goal);
             self.urge(&together);
         }
+    }
+
+    /// Whether a run that ended after this tick found that it is kept back.
+    fn kept_back_since(&self, seq: u64, tick: u64) -> bool {
+        self.entries
+            .get(&seq)
+            .is_some_and(|entry| entry.ended > tick && matches!(entry.phase, Phase::Held | Phase::Withheld(_)))
     }
 
     /// A run that changes nothing must not follow itself at once, whatever sets it off: after a few it pauses, and not in step with
@@ -1026,6 +1075,8 @@ fn entry_of(row: &Row) -> Entry {
         unwind: false,
         stale: false,
         unseen: matches!(row.work.what, WorkKind::Put { .. }),
+        began: 0,
+        ended: 0,
         idle: 0,
         home: Home {
             mount,

@@ -130,9 +130,8 @@ impl Inner {
         }
     }
 
-    /// A commit was told of at `path`: what was kept back for it goes.
-    pub(super) async fn let_go(&self, seq: u64, root: &Path) -> Result<()> {
-        let withheld = self.persist.tracker.lock().withheld_before(seq);
+    /// A commit of what is below `root` was told of: what was kept back for it, of these numbers and inodes, goes. Answers one of that.
+    pub(super) async fn let_go(&self, withheld: Vec<(u64, u64)>, root: &Path) -> Result<Option<u64>> {
         let mut committed = Vec::new();
         for (seq, ino) in withheld {
             let path = self
@@ -145,7 +144,7 @@ impl Inner {
             }
         }
         self.persist.tracker.lock().urge(&committed);
-        Ok(())
+        Ok(committed.first().copied())
     }
 
     /// Precondition when some of this work goes only when a person says so.

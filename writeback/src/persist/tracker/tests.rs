@@ -303,6 +303,38 @@ fn what_changes_while_it_runs_runs_again() {
 }
 
 #[test]
+fn what_is_let_go_while_it_runs_is_not_kept_back_by_what_the_run_found() {
+    for kept in [Outcome::Held, Outcome::Withheld(None)] {
+        let mut tracker = tracker(&[put(1, 1, &[])]);
+        tracker.next(NOW);
+        let mut moved = put(2, 2, &[]);
+        moved.work.what = WorkKind::MoveTree { ino: 7 };
+        tracker.refresh(2, Some(&moved), NOW);
+        tracker.finish(1, kept.clone(), NOW);
+        assert_eq!(tracker.next(NOW), Some(1), "{kept:?}");
+        tracker.finish(1, kept, NOW);
+        assert_eq!(tracker.next(NOW), Some(2));
+        assert_eq!(tracker.next(NOW), None);
+    }
+}
+
+#[test]
+fn what_is_waited_for_and_was_kept_back_meanwhile_is_asked_for_again() {
+    let mut tracker = tracker(&[put(1, 1, &[]), put(2, 2, &[])]);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), Some(2)));
+    // The second sees the first on its way, which ends before the second has begun to wait.
+    assert!(tracker.before(2, 10).withheld.is_empty());
+    tracker.finish(1, Outcome::Withheld(None), NOW);
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    assert_eq!(tracker.next(NOW), Some(2));
+    let Before { withheld, older, all } = tracker.before(2, 10);
+    assert_eq!((withheld, older.len(), all), (vec![(1, 1)], 0, true));
+    tracker.urge(&[1]);
+    tracker.finish(2, Outcome::Wait(1), NOW);
+    assert_eq!((tracker.next(NOW), tracker.next(NOW)), (Some(1), None));
+}
+
+#[test]
 fn staging_names_are_looked_at_again_when_a_directory_was_renamed() {
     let mut tracker = tracker(&[put(1, 1, &[])]);
     tracker.next(NOW);
