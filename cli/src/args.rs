@@ -34,6 +34,8 @@ Keys (with their defaults):
   ttl_action=free       free (the cache drops it) or delete (the under-store too)
   quota_bytes=none      a size: most bytes under the path
   quota_files=none      a number: most files under the path
+  user_quota_bytes=none a size: most bytes under the path of each user's files
+  user_quota_files=none a number: most files under the path of each user
   evict=auto            auto, epoch, s3fifo, lru: what makes room in the clean cache
   pin=false             true: clean data stays in the cache (`forebay pin` also loads it)
   replicas=1            copies of dirty data

@@ -9,6 +9,7 @@
 //! | `error` | from the engine's kinds to gRPC codes, in one match |
 //! | `auth`, `tickets` | who asks, what they may do, and what they were given |
 //! | `http` | console, metrics, health, WebHDFS |
+//! | `owners` | names of users and groups, and their numbers |
 //! | `folders` | the wish to mount a folder, passed on |
 //!
 //! The Flight service sits below tonic's codec, so that a stored batch goes from its segment to the socket, and a received one from
@@ -19,6 +20,7 @@ mod encode;
 mod error;
 mod folders;
 mod http;
+mod owners;
 mod reply;
 pub mod server;
 mod service;

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import grpc
@@ -23,6 +24,11 @@ name = "ada"
 password_hash = "{SESAME}"
 token_sha256 = "{hashlib.sha256(b"ada-token").hexdigest()}"
 allow = ["r:/features", "rw:/scratch"]
+
+[[user]]
+name = "cyd"
+token_sha256 = "{hashlib.sha256(b"cyd-token").hexdigest()}"
+allow = ["rw:/scratch"]
 
 [[user]]
 name = "bob"
@@ -172,6 +178,37 @@ class TestPermissions:
         ada = Caller(guarded, "ada-token")
         assert ada.act("under_list") == ada.act("under_add", path="/scratch/u", url="file:///tmp") == ada.act("under_remove", path="/scratch/u") == "PERMISSION_DENIED"
         assert Caller(guarded, "root-token").act("under_list") == "OK"
+
+    def test_each_user_has_a_quota_of_their_own(self, guarded):
+        ada, cyd, root = (Caller(guarded, f"{name}-token") for name in ("ada", "cyd", "root"))
+        assert ada.act("policy_set", path="/scratch/each", user_quota_files=2) == "PERMISSION_DENIED"
+        assert root.act("policy_set", path="/scratch/each", user_quota_files=2) == "OK"
+        assert [ada.put(f"/scratch/each/ada-{n}") for n in range(3)] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+        begun = ada.call("DoAction", protobuf(_1=b"begin", _2=b'{"path": "/scratch/each/ada-1"}'))[1]
+        session = json.loads(fl.Result.deserialize(begun[0]).body.to_pybytes())["session"]
+        assert ada.put("/scratch/each/ada-1", session=session) == "OK"
+        assert ada.act("publish", session=session) == "RESOURCE_EXHAUSTED"
+        assert cyd.put("/scratch/each/cyd") == "OK"
+        assert [root.put(f"/scratch/each/root-{n}") for n in range(3)] == ["OK"] * 3
+
+        def webhdfs(token, path, method="GET", **query):
+            address = f"{guarded.http}/webhdfs/v1{path}?{urllib.parse.urlencode(query)}"
+            request = urllib.request.Request(address, method=method, headers={"authorization": f"Bearer {token}"})
+            try:
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    return answer.status, answer.read()
+            except urllib.error.HTTPError as refused:
+                return refused.code, refused.read()
+
+        [part] = json.loads(webhdfs("ada-token", "/scratch/each/ada-0", op="LISTSTATUS")[1])["FileStatuses"]["FileStatus"]
+        assert part["owner"] == "ada"
+        path = f"/scratch/each/ada-0/{part['pathSuffix']}"
+        assert webhdfs("ada-token", path, "PUT", op="SETOWNER", owner="cyd")[0] == 403
+        assert webhdfs("root-token", path, "PUT", op="SETOWNER", owner="cyd")[0] == 200
+        assert ada.act("publish", session=session) == "OK"
+        assert cyd.put("/scratch/each/cyd-2") == "RESOURCE_EXHAUSTED"
+        assert cyd.act("delete", path="/scratch/each/cyd", recursive=True) == "OK"
+        assert cyd.put("/scratch/each/cyd-2") == "OK"
 
     def test_list_flights_shows_what_one_may_read(self, guarded):
         def listed(token):

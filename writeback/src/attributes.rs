@@ -3,7 +3,9 @@
 //! A name that only the under-store has gets a row with its first change, and keeps it while the row says more than the under-store
 //! shows. It does not own what a store keeps of them: the persister takes them from the row, with the content or after it.
 
-use crate::{Cache, Error, Result, cache::Inner, changes::Change, names::Stat, persist::look_alike, rows::Content};
+use crate::{
+    Cache, Error, Result, cache::Inner, changes::Change, names::Stat, persist::look_alike, policy::Adds, rows::Content,
+};
 use forebay_metastore::Version;
 use forebay_namespace::{Inode, Kind, Node, Path, Plan, Planned};
 use forebay_runtime::clock::Timestamp;
@@ -147,11 +149,21 @@ impl Inner {
     async fn try_set_attributes(&self, path: &Path, change: &SetAttributes) -> Result<()> {
         let mut planner = self.names.planner();
         let (ino, before) = planner.adopt(path).await?;
-        let updated = planner.update(ino, |inode| change.apply(inode)).await?;
+        let mut handed_over = Adds::default();
+        let updated = planner
+            .update(ino, |inode| {
+                let (owner, is_file) = (inode.uid, inode.kind == Kind::File);
+                change.apply(inode);
+                if is_file && inode.uid != owner {
+                    handed_over = Adds::file(inode.uid, inode.size).minus(Adds::file(owner, inode.size));
+                }
+            })
+            .await?;
         check_bytes(path, bytes_of(&updated.inode.xattrs))?;
         let mut plan = planner.finish()?;
         let follows = self.plan_to_follow(&mut plan, path, &before, updated).await?;
-        self.commit(plan).await?;
+        let share = self.take_share(path, &handed_over).await?;
+        self.commit_with(plan, share).await?;
         if follows {
             self.persist.wake();
         }

@@ -25,7 +25,7 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 use tokio::sync::{Notify, futures::Notified};
 
-pub(crate) use quota::{Amount, Quotas};
+pub(crate) use quota::{Adds, Quotas};
 
 pub use forebay_policy::{Change, Defaults, Effective, Invalid, Key, Set, Table, Value, value};
 

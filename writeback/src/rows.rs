@@ -401,6 +401,24 @@ pub struct SessionRow {
     pub begun: i64,
     /// How it ended.
     pub end: Option<SessionEnd>,
+    /// Who owns its parts; rows that were written before there was an owner end here.
+    pub owner: u32,
+}
+
+impl SessionRow {
+    /// From a session's row.
+    pub fn decode(row: &[u8]) -> Result<Self> {
+        let short = |_| {
+            decode(row).map(|(path, spec, begun, end)| Self {
+                path,
+                spec,
+                begun,
+                end,
+                owner: 0,
+            })
+        };
+        decode(row).or_else(short)
+    }
 }
 
 /// Keys of `begin`, resolved.

@@ -7,7 +7,7 @@
 //! | `status`, `places` | what is there, where its bytes are said to lie, what this server is like |
 //! | `read`, `opened`, `checksum` | reading; all requests of one reader see one content |
 //! | `write` | CREATE, APPEND, TRUNCATE, CONCAT: bytes go to the engine as they come |
-//! | `names`, `attributes`, `owners` | directories, renames, deletes; modes, times, xattrs; owners by name |
+//! | `names`, `attributes` | directories, renames, deletes; modes, times, xattrs, owners by name |
 //! | `login` | a token for a password, for clients that can only ask for one by OAuth |
 //! | `error` | from the engine's kinds to the exceptions that Hadoop programs know |
 //!
@@ -23,7 +23,6 @@ mod names;
 mod op;
 mod opened;
 mod origin;
-mod owners;
 mod places;
 mod query;
 mod read;
@@ -51,7 +50,6 @@ use http::{HeaderValue, StatusCode, header, request::Parts};
 use op::Op;
 use opened::Opened;
 use origin::Origin;
-use owners::Owners;
 use query::Query;
 use serde_json::{Value, json};
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
@@ -68,7 +66,6 @@ const USER_BYTES_MAX: usize = 255;
 #[derive(Debug)]
 struct WebHdfs {
     door: Arc<Door>,
-    owners: Owners,
     opened: Opened,
     checksums: tokio::sync::Semaphore,
     secure: bool,
@@ -93,7 +90,6 @@ type Answer = Result<Response, Fault>;
 /// The door's pages. `secure`: clients reach it by TLS.
 pub(super) fn router(door: Arc<Door>, secure: bool) -> Router {
     let hdfs = Arc::new(WebHdfs {
-        owners: Owners::new(door.cache.clone()),
         opened: Opened::new(door.tasks()),
         checksums: tokio::sync::Semaphore::new(checksum::AT_ONCE),
         secure,
@@ -262,7 +258,7 @@ impl Call {
     /// User and group of what is created; `None`: nobody is named.
     async fn owner(&self) -> Result<Option<(u32, u32)>, Fault> {
         match &self.user {
-            Some(name) => Ok(Some((self.hdfs.owners.number(OwnerKind::User, name).await?, 0))),
+            Some(name) => Ok(Some((self.hdfs.door.owners.number(OwnerKind::User, name).await?, 0))),
             None => Ok(None),
         }
     }

@@ -273,12 +273,14 @@ async fn begin(door: &Door, by: &Principal, body: action::Begin) -> Result<Answe
         token,
     } = body;
     let path = writable(by, &path)?;
+    let owner = door.owner(by, &path).await?;
     let spec = SessionSpec {
         mode: engine::mode(mode),
         format: engine::format(format),
         compression: compression.filter(|c| *c != Compression::None).map(engine::compression),
         ack: ack.map(engine::ack).transpose()?,
         timeout: timeout.map(|span| span.0),
+        owner,
         job,
         token,
     };

@@ -52,7 +52,7 @@ pub(super) async fn put(door: Arc<Door>, call: Call) -> Result<Answer, Status> {
         token: command.token.clone(),
     };
     let (path, session) = (command.path.clone(), command.session.clone());
-    let (sink, stable) = match (open(&door, command, message(first)).await, session) {
+    let (sink, stable) = match (open(&door, &principal, command, message(first)).await, session) {
         (Err(refused), Some(session)) => {
             let refused = sessions::misplaced(&door, &principal, Right::Write, &path, &session, refused).await;
             return Err(unknown.name(refused));
@@ -123,7 +123,12 @@ fn message(message: FlightMessage) -> IpcMessage {
 }
 
 /// Opens the engine's writer.
-async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<(Sink, Stable), Status> {
+async fn open(
+    door: &Door,
+    by: &Principal,
+    command: WriteCommand,
+    schema: IpcMessage,
+) -> Result<(Sink, Stable), Status> {
     let WriteCommand {
         path,
         kind,
@@ -144,6 +149,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
     }
     let ack = ack.map(engine::ack).transpose()?;
     let mode = engine::mode(mode);
+    let owner = door.owner(by, &path).await?;
     if kind == PathKind::File {
         let column = file::column(&schema)?;
         let level = ack.unwrap_or_else(|| door.cache.ack_level_at(&path));
@@ -154,6 +160,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
             ack: Some(level),
             token,
             user_xattrs: attributes.map(engine::xattrs),
+            owner: owner.map(|owner| (owner, 0)),
             ..WriteFile::default()
         };
         let writer = door.cache.write_file(&path, how).await.map_err(error::engine)?;
@@ -171,6 +178,7 @@ async fn open(door: &Door, command: WriteCommand, schema: IpcMessage) -> Result<
             format: engine::format(format),
             compression: compression.filter(|c| *c != Compression::None).map(engine::compression),
             ack,
+            owner,
             ..SessionSpec::default()
         },
         token,

@@ -248,6 +248,14 @@ impl Node {
         }
     }
 
+    /// User and group that own it.
+    pub fn owner(&self) -> (u32, u32) {
+        match self {
+            Node::Row { inode, .. } => (inode.uid, inode.gid),
+            Node::Base { entry, .. } => entry.owner(),
+        }
+    }
+
     /// The inode's number, when it has a row.
     pub fn ino(&self) -> Option<Ino> {
         match self {

@@ -115,6 +115,10 @@ keys! {
     "quota_bytes" QuotaBytes quota_bytes: Option<Size> = None, value::or_none(json, |json| Size::read(json, 1..=SIZE_MAX));
     /// Most files under the path.
     "quota_files" QuotaFiles quota_files: Option<u64> = None, value::or_none(json, |json| value::count(json, 1..=FILES_MAX));
+    /// Most bytes under the path of each user's files.
+    "user_quota_bytes" UserQuotaBytes user_quota_bytes: Option<Size> = None, value::or_none(json, |json| Size::read(json, 1..=SIZE_MAX));
+    /// Most files under the path of each user.
+    "user_quota_files" UserQuotaFiles user_quota_files: Option<u64> = None, value::or_none(json, |json| value::count(json, 1..=FILES_MAX));
     /// What makes room in the clean cache.
     "evict" Evict evict: Evict = Evict::Auto, Evict::read(json);
     /// Clean data stays in the cache.

@@ -158,6 +158,8 @@ pub struct SessionSpec {
     pub ack: Option<AckLevel>,
     /// Without a writer for this long it is aborted; `None`: the cache's.
     pub timeout: Option<Duration>,
+    /// Who owns its parts; `None`: nobody by name.
+    pub owner: Option<u32>,
     /// A job's name, for people.
     pub job: Option<String>,
     /// Idempotency key of `begin`.

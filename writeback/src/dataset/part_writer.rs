@@ -27,7 +27,7 @@ use crate::{
     AckLevel, Cache, Error, ErrorKind, Result,
     cache::Inner,
     file::{ContentWriter, SealedContent, WriteMode},
-    policy::Amount,
+    policy::Adds,
     rows::{self, DatasetAnswer, PartRow, PartState},
 };
 use arrow_array::RecordBatch;
@@ -225,7 +225,7 @@ impl Inner {
         self.check_schema(&live, &schema).await?;
         if live.keys.mode != WriteMode::Overwrite {
             // What could not be published anyway is not taken in.
-            self.check_share(&live.path, Amount::file(1)).await?;
+            self.check_share(&live.path, &Adds::file(live.keys.owner, 1)).await?;
         }
         if let (false, Some(token)) = (live.own, target.token.as_deref()) {
             self.take_unfinished(&live, token).await?;

@@ -28,7 +28,7 @@ use crate::{
     changes::Change,
     file::{SealedContent, WriteMode},
     persist::Unseen,
-    policy::Amount,
+    policy::Adds,
     rows::{self, Content, DatasetAnswer, Foreign, HeadRow, PartRow, SessionEnd, SessionRow, VersionRow},
 };
 use forebay_metastore::{Check, Entry, LIMITS};
@@ -123,7 +123,7 @@ struct Step {
     foreign: Foreign,
     /// The store is away, and what others have in the directory goes once it answers.
     unseen: bool,
-    adds: Amount,
+    adds: Adds,
     after: After,
 }
 
@@ -231,10 +231,10 @@ impl Inner {
         check_size(&plan, publications)?;
         // Those that make room first: what the others need may be what they give.
         let mut amounts: Vec<_> = publications.iter().map(|p| &p.live.path).zip(&steps).collect();
-        amounts.sort_by_key(|(_, step)| (step.adds.bytes, step.adds.files));
+        amounts.sort_by_key(|(_, step)| step.adds.needs());
         let mut shares = Vec::with_capacity(amounts.len());
         for (path, step) in amounts {
-            shares.push(self.take_share(path, step.adds).await?);
+            shares.push(self.take_share(path, &step.adds).await?);
         }
         let committed = match publications.len() {
             1 => self.commit_with_all(plan, shares).await,
@@ -294,7 +294,7 @@ impl Inner {
         let files = names
             .iter()
             .zip(*parts)
-            .map(|(name, part)| (name.clone(), create(&part.ended)))
+            .map(|(name, part)| (name.clone(), create(&part.ended, live.keys.owner)))
             .collect();
         if !parts.is_empty() {
             planner.create_all(&live.path, files).await?;
@@ -328,9 +328,9 @@ impl Inner {
             let unlinked = planner.unlink(&name).await?;
             removed.push((name, unlinked.node, unlinked.whiteout));
         }
-        let gone = removed.iter().map(|(_, node, _)| Amount::of(node));
-        let adds = parts.iter().map(|part| Amount::file(part.ended.bytes));
-        let adds = adds.fold(gone.fold(Amount::default(), Amount::minus), Amount::plus);
+        let gone = removed.iter().map(|(_, node, _)| Adds::of(node));
+        let adds = parts.iter().map(|part| Adds::file(live.keys.owner, part.ended.bytes));
+        let adds = adds.fold(gone.fold(Adds::default(), Adds::minus), Adds::plus);
         Ok(Step {
             before,
             names,
@@ -657,8 +657,9 @@ pub(super) fn other_schema(path: &Path, difference: &str) -> Error {
     Error::precondition(format!("{path}: another schema than the dataset's: {difference}"))
 }
 
-fn create(ended: &Ended) -> Create {
+fn create(ended: &Ended, owner: u32) -> Create {
     Create {
+        uid: owner,
         content: content(ended, None).encode(),
         size: ended.bytes,
         generation: ended.generation,

@@ -43,7 +43,7 @@ impl Inner {
         let mut sessions = Vec::new();
         for (key, entry) in self.scan_all(Key::from_static(&[table::SESSION, b'o'])).await? {
             let id = SessionId(String::from_utf8_lossy(&key[2..]).into_owned());
-            sessions.push((id, rows::decode::<SessionRow>(&entry.value)?));
+            sessions.push((id, SessionRow::decode(&entry.value)?));
         }
         sessions.sort_by(|a, b| (a.1.begun, &a.0).cmp(&(b.1.begun, &b.0)));
         for (id, row) in sessions {

@@ -117,6 +117,8 @@ pub(crate) struct Keys {
     pub(crate) compression: Option<Compression>,
     pub(crate) ack: AckLevel,
     pub(crate) timeout: Duration,
+    /// Who owns its parts.
+    pub(crate) owner: u32,
 }
 
 impl Keys {
@@ -155,6 +157,7 @@ impl Keys {
             compression,
             ack,
             timeout: Duration::from_micros(timeout),
+            owner: row.owner,
         }
     }
 }

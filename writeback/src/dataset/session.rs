@@ -152,6 +152,7 @@ impl Inner {
             spec: live.keys.to_row(),
             begun: live.begun.0,
             end: None,
+            owner: live.keys.owner,
         }
     }
 
@@ -201,6 +202,7 @@ impl Inner {
             compression: spec.compression,
             ack,
             timeout,
+            owner: spec.owner.unwrap_or_default(),
         })
     }
 
@@ -245,7 +247,7 @@ impl Inner {
         let found = self.components.meta.get(&keys).await?;
         let found = keys.into_iter().zip(found).find_map(|(key, entry)| Some((key, entry?)));
         found
-            .map(|(key, entry)| Ok((rows::decode(&entry.value)?, key, entry)))
+            .map(|(key, entry)| Ok((SessionRow::decode(&entry.value)?, key, entry)))
             .transpose()
     }
 

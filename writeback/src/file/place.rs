@@ -10,7 +10,7 @@ use crate::{
     cache::Inner,
     changes::Change,
     dataset::Unnamed,
-    policy::Amount,
+    policy::Adds,
     rows::{self, Content, FileWritten, TokenRow},
 };
 use forebay_metastore::{Announced, Check, Key};
@@ -196,11 +196,11 @@ impl Inner {
             crc: sealed.crc,
         }
         .encode();
-        let mut xattrs_bytes = 0;
+        let (mut xattrs_bytes, mut owner) = (0, 0);
         plan.amend(ino, |inode| {
             inode.content = content;
             dress(inode, how, planned.replaced.as_ref());
-            xattrs_bytes = bytes_of(&inode.xattrs);
+            (xattrs_bytes, owner) = (bytes_of(&inode.xattrs), inode.uid);
         })?;
         // What is only inherited has been taken before.
         if how.user_xattrs.is_some() {
@@ -222,8 +222,9 @@ impl Inner {
         let kept = self
             .plan_kept_by_versions(&mut plan, path, planned.replaced.as_ref())
             .await?;
-        let replaced = planned.replaced.as_ref().map(Amount::of).unwrap_or_default();
-        let share = self.take_share(path, Amount::file(sealed.len).minus(replaced)).await?;
+        let replaced = planned.replaced.as_ref().map(Adds::of).unwrap_or_default();
+        let adds = Adds::file(owner, sealed.len).minus(replaced);
+        let share = self.take_share(path, &adds).await?;
         drop(announced);
         self.commit_with(plan, share).await?;
         let replaced = planned.replaced.map(|node| Unnamed { node, kept });

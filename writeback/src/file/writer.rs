@@ -8,7 +8,7 @@ use super::{
     ContentWriter,
     place::{GENERATION, Ground, Target, Token, check_target, copy_ground, with_token},
 };
-use crate::{AckLevel, Cache, Error, ErrorKind, Result, attributes::check_user_xattrs, cache::Inner, policy::Amount};
+use crate::{AckLevel, Cache, Error, ErrorKind, Result, attributes::check_user_xattrs, cache::Inner, policy::Adds};
 use bytes::Bytes;
 use forebay_namespace::{Node, NsError, Path};
 use forebay_runtime::clock::Timestamp;
@@ -108,8 +108,9 @@ struct Writing {
     content: ContentWriter,
     stable: StableWatch,
     target: Target,
-    /// What the commit would add so far.
-    added: Amount,
+    /// What the commit would add so far, and of whose.
+    added: Adds,
+    owner: u32,
 }
 
 impl Cache {
@@ -129,7 +130,13 @@ impl Cache {
         if let Token::Known(answer) = inner.file_token(path, how.token.as_deref()).await? {
             return Ok(FileWriter::repeat(answer));
         }
-        let (content, ground, copied, added) = inner.begin_content(path, &how).await?;
+        let Begun {
+            content,
+            ground,
+            copied,
+            added,
+            owner,
+        } = inner.begin_content(path, &how).await?;
         let stable = inner.without_first(content.stable(), copied);
         let target = Target {
             path: path.clone(),
@@ -144,6 +151,7 @@ impl Cache {
                 stable,
                 target,
                 added,
+                owner,
             })),
         })
     }
@@ -192,10 +200,10 @@ impl FileWriter {
             }
             State::Writing(writing) => {
                 let bytes = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-                writing.added = writing.added.plus(Amount::bytes(bytes));
+                writing.added = std::mem::take(&mut writing.added).plus(Adds::bytes(writing.owner, bytes));
                 // What could not be committed anyway is not taken in.
                 let inner = Arc::clone(writing.content.inner());
-                inner.check_share(&writing.target.path, writing.added).await?;
+                inner.check_share(&writing.target.path, &writing.added).await?;
                 Ok(Accepted {
                     written: writing.content.append(&chunks, Bytes::new()).await?,
                 })
@@ -240,25 +248,39 @@ impl FileWriter {
     }
 }
 
+/// What a write begins with.
+struct Begun {
+    content: ContentWriter,
+    /// What it takes the place of.
+    ground: Ground,
+    /// How many appends of the content are what was there before.
+    copied: u64,
+    /// What it would add to quotas if it had no bytes.
+    added: Adds,
+    /// Who owns the file then.
+    owner: u32,
+}
+
+/// Who owns the file then.
+fn owner_of(how: &WriteFile, before: Option<&Node>) -> u32 {
+    let owner = how.owner.or(before.map(Node::owner));
+    owner.map_or(0, |(uid, _)| uid)
+}
+
 /// What a write adds at least, as far as can be known when it begins.
-fn least_added(how: &WriteFile, before: Option<&Node>) -> Amount {
+fn least_added(how: &WriteFile, before: Option<&Node>, owner: u32) -> Adds {
     let hint = how.size_hint.unwrap_or(0);
     match before {
         // Nothing would be written in vain unless it has bytes.
-        None => Amount::file(hint.max(1)),
-        Some(_) if how.mode == WriteMode::Append => Amount::bytes(hint),
-        Some(before) => Amount::file(hint).minus(Amount::of(before)),
+        None => Adds::file(owner, hint.max(1)),
+        Some(_) if how.mode == WriteMode::Append => Adds::bytes(owner, hint),
+        Some(before) => Adds::file(owner, hint).minus(Adds::of(before)),
     }
 }
 
 impl Inner {
-    /// A content for the write, what it takes the place of, how many appends of it are what was there before, and what it would add
-    /// to quotas if it had no bytes.
-    async fn begin_content(
-        self: &Arc<Self>,
-        path: &Path,
-        how: &WriteFile,
-    ) -> Result<(ContentWriter, Ground, u64, Amount)> {
+    /// A content for the write.
+    async fn begin_content(self: &Arc<Self>, path: &Path, how: &WriteFile) -> Result<Begun> {
         let mut moved = 0;
         loop {
             let before = self.look_before(path, how).await?;
@@ -267,21 +289,35 @@ impl Inner {
             }
             check_target(path, how, before.as_ref())?;
             self.check_etag(path, how, before.as_ref())?;
-            self.check_share(path, least_added(how, before.as_ref())).await?;
+            let owner = owner_of(how, before.as_ref());
+            self.check_share(path, &least_added(how, before.as_ref(), owner))
+                .await?;
             let mut content = self.content_writer(self.fresh_ino().await?, GENERATION, how.size_hint);
             if how.mode != WriteMode::Append {
-                let replaced = before.as_ref().map(Amount::of).unwrap_or_default();
-                return Ok((content, Ground::Any, 0, Amount::file(0).minus(replaced)));
+                let replaced = before.as_ref().map(Adds::of).unwrap_or_default();
+                return Ok(Begun {
+                    content,
+                    ground: Ground::Any,
+                    copied: 0,
+                    added: Adds::file(owner, 0).minus(replaced),
+                    owner,
+                });
             }
             let ino = before.as_ref().and_then(Node::ino);
-            let added = before.as_ref().map_or(Amount::file(0), |_| Amount::default());
+            let added = before.as_ref().map_or(Adds::file(owner, 0), |_| Adds::default());
             let old = before.map(|node| self.read_node(path.to_string(), &node)).transpose()?;
             match copy_ground(ino, old.as_ref(), &mut content).await {
                 // The under-store has another content by now; the next look shows it.
                 Err(error) if error.kind() == ErrorKind::Precondition && moved < MOVED_MAX => moved += 1,
                 other => {
                     let (ground, copied) = other?;
-                    return Ok((content, ground, copied, added));
+                    return Ok(Begun {
+                        content,
+                        ground,
+                        copied,
+                        added,
+                        owner,
+                    });
                 }
             }
         }

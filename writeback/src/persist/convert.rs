@@ -18,7 +18,7 @@ use crate::{
     changes::Change,
     dataset::ArrowPart,
     file::SealedContent,
-    policy::{Amount, value},
+    policy::{Adds, value},
     rows::{self, Content, Place, Work, WorkKind, WorkState},
 };
 use forebay_metastore::Check;
@@ -183,11 +183,11 @@ impl Inner {
 
     async fn replaced(self: &Arc<Self>, conversion: Conversion, replaced: Replaced) -> Result<Outcome> {
         let Conversion { path, part, sealed, .. } = conversion;
-        let change = Amount::change(part.bytes(), sealed.len);
+        let change = Adds::change(replaced.old.owner().0, part.bytes(), sealed.len);
         tracing::debug!(%path, bytes = part.bytes(), parquet = sealed.len, "a part became Parquet");
         sealed.keep();
         self.part_converted(&part, replaced.versions);
-        self.quotas.changed(&path, change);
+        self.quotas.changed(&path, &change);
         self.persist
             .tracker
             .lock()

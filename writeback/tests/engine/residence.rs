@@ -7,7 +7,7 @@ use forebay_understore::{
     memory::{Call, Fault},
 };
 use forebay_writeback::{
-    Cache, Error, ErrorKind,
+    Cache, Error, ErrorKind, SetAttributes,
     clean::{LoadSpec, LoadState, Loaded, PinEnd},
     file::{WriteFile, WriteMode},
     names::Rename,
@@ -430,6 +430,81 @@ fn a_quota_is_counted_again_after_a_restart_and_holds_beside_those_above_and_bel
         let mut writer = cache.write_file(&at("/q/b"), overwrite).await.unwrap();
         writer.append(vec![pattern(1, 6_000).into()]).await.unwrap();
         assert_eq!(kind(writer.append(vec![vec![1].into()]).await), ErrorKind::Full);
+    });
+}
+
+#[test]
+fn a_quota_of_users_counts_each_ones_files_and_nobodys_not() {
+    const ANN: u32 = 1001;
+    const BEN: u32 = 1002;
+    async fn put_by(cache: &Cache, owner: u32, path: &str, len: usize) -> Result<(), Error> {
+        let how = WriteFile {
+            mode: WriteMode::Overwrite,
+            owner: Some((owner, owner)),
+            ..WriteFile::default()
+        };
+        write(cache, path, &pattern(1, len), how).await.map(drop)
+    }
+    async fn give(cache: &Cache, path: &str, owner: u32) -> Result<(), Error> {
+        let change = SetAttributes {
+            uid: Some(owner),
+            ..SetAttributes::default()
+        };
+        cache.set_attributes(&at(path), change).await.map(drop)
+    }
+    let mut world = world(13, 1 << 20);
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        put_by(&cache, ANN, "/q/before", 3_000).await.unwrap();
+        assert!(!cache.counts_users(&at("/q/d/a")));
+        set(&cache, "/q", json!({"user_quota_bytes": 10_000, "user_quota_files": 4})).await;
+        assert!(cache.counts_users(&at("/q/d/a")) && !cache.counts_users(&at("/r")));
+        put_by(&cache, ANN, "/q/d/a", 7_000).await.unwrap();
+        let error = put_by(&cache, ANN, "/q/b", 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Full);
+        assert!(
+            error
+                .to_string()
+                .contains("user_quota_bytes of /q is reached for user 1001"),
+            "{error}"
+        );
+        assert_eq!(
+            kind(append(&cache, "/q/d/a", b"x").await),
+            ErrorKind::Full,
+            "of whom it is"
+        );
+        // Of another, and of nobody, there is as much room as before.
+        put_by(&cache, BEN, "/q/ben", 10_000).await.unwrap();
+        put(&cache, "/q/nobody", &pattern(1, 50_000)).await.unwrap();
+        // What is given away counts for who has it then.
+        assert_eq!(kind(give(&cache, "/q/d/a", BEN).await), ErrorKind::Full);
+        assert_eq!(cache.stat(&at("/q/d/a")).await.unwrap().uid, ANN);
+        cache.truncate(&at("/q/ben"), 3_000).await.unwrap();
+        give(&cache, "/q/d/a", BEN).await.unwrap();
+        put_by(&cache, ANN, "/q/b", 7_000).await.unwrap();
+        assert_eq!(kind(append(&cache, "/q/ben", b"x").await), ErrorKind::Full);
+        // What takes another's place is of who writes it.
+        put_by(&cache, BEN, "/r/ben", 1).await.unwrap();
+        let moved = cache.rename(&at("/r/ben"), &at("/q/moved"), Rename::default()).await;
+        assert_eq!(kind(moved), ErrorKind::Full);
+        assert_eq!(kind(put_by(&cache, ANN, "/q/ben", 1).await), ErrorKind::Full);
+        cache.delete(&at("/q/before"), false).await.unwrap();
+        put_by(&cache, ANN, "/q/ben", 3_000).await.unwrap();
+        cache
+            .rename(&at("/r/ben"), &at("/q/moved"), Rename::default())
+            .await
+            .unwrap();
+    });
+    world.cut_power();
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        // Two files of 7,000 and 3,000 bytes; the other has one of 7,000 and one of 1.
+        assert_eq!(kind(put_by(&cache, ANN, "/q/c", 1).await), ErrorKind::Full);
+        for number in 0..2 {
+            put_by(&cache, BEN, &format!("/q/ben-{number}"), 1).await.unwrap();
+        }
+        let error = put_by(&cache, BEN, "/q/ben-2", 1).await.unwrap_err();
+        assert!(error.to_string().contains("user_quota_files of /q"), "{error}");
     });
 }
 

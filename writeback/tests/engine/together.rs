@@ -442,6 +442,35 @@ fn a_quota_that_holds_for_all_of_them_refuses_all() {
 }
 
 #[test]
+fn a_quota_of_users_counts_parts_for_who_began_their_session() {
+    once(773, async |cache| {
+        let limit = Change::parse("user_quota_files", Some(&1.into())).unwrap();
+        cache.policy_set(&at("/kept/t"), vec![limit]).await.unwrap();
+        let mut sessions = Vec::new();
+        for (owner, path) in [1001, 1001, 1002].into_iter().zip(DAYS) {
+            let spec = SessionSpec {
+                owner: Some(owner),
+                ..SessionSpec::default()
+            };
+            let session = cache.begin(&at(path), spec).await.unwrap();
+            put(cache, path, &session, [i64::from(owner)]).await;
+            sessions.push(session);
+        }
+        let [first, second, others] = &sessions[..] else {
+            unreachable!()
+        };
+        publish(cache, std::slice::from_ref(first)).await.unwrap();
+        let error = publish(cache, std::slice::from_ref(second)).await.unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Full && error.to_string().contains("for user 1001"),
+            "{error}"
+        );
+        publish(cache, std::slice::from_ref(others)).await.unwrap();
+        assert_eq!(each(cache).await, [Some(vec![1001]), None, Some(vec![1002])]);
+    });
+}
+
+#[test]
 fn a_thousand_are_published_at_once_and_what_one_transaction_can_not_hold_is_refused_by_name() {
     once(772, async |cache| {
         let paths: Vec<String> = (0..1000).map(|day| format!("/kept/t/day={day}")).collect();

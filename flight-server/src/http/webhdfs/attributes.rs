@@ -57,10 +57,13 @@ pub(super) async fn set_owner(call: Call) -> Answer {
     call.stat().await?;
     let mut change = SetAttributes::default();
     if let Some(owner) = owner {
-        change.uid = Some(call.hdfs.owners.number(OwnerKind::User, owner).await?);
+        if call.cache().counts_users(&call.path) {
+            call.by.must_be_admin("give away files that count for their owner")?;
+        }
+        change.uid = Some(call.hdfs.door.owners.number(OwnerKind::User, owner).await?);
     }
     if let Some(group) = group {
-        change.gid = Some(call.hdfs.owners.number(OwnerKind::Group, group).await?);
+        change.gid = Some(call.hdfs.door.owners.number(OwnerKind::Group, group).await?);
     }
     call.set(change).await?;
     done()
@@ -262,7 +265,7 @@ pub(super) async fn list_xattrs(call: Call) -> Answer {
 pub(super) async fn acl_status(call: Call) -> Answer {
     call.may_read()?;
     let stat = call.stat().await?;
-    let owners = &call.hdfs.owners;
+    let owners = &call.hdfs.door.owners;
     json_answer(json!({"AclStatus": {
         "owner": &*owners.name(OwnerKind::User, stat.uid).await?,
         "group": &*owners.name(OwnerKind::Group, stat.gid).await?,

@@ -17,7 +17,14 @@ use forebay_writeback::{
 use tonic::Status;
 
 /// Keys that only an administrator sets.
-const ADMINS: [Key; 4] = [Key::QuotaBytes, Key::QuotaFiles, Key::Replicas, Key::Tier];
+const ADMINS: [Key; 6] = [
+    Key::QuotaBytes,
+    Key::QuotaFiles,
+    Key::UserQuotaBytes,
+    Key::UserQuotaFiles,
+    Key::Replicas,
+    Key::Tier,
+];
 
 pub(super) async fn set(door: &Door, by: &Principal, body: action::PolicySet) -> Result<Answer, Status> {
     let path = writable(by, &body.path)?;

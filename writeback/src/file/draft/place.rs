@@ -11,7 +11,7 @@ use crate::{
         Committed, ContentWriter, FileReader, SealedContent, WriteFile, WriteMode,
         place::{GENERATION, Ground, Seen, Target, Tried},
     },
-    policy::Amount,
+    policy::Adds,
     rows::{self, Content, DraftRow, draft_key},
 };
 use bytes::Bytes;
@@ -239,15 +239,17 @@ impl Inner {
         let path = planner.pin_path(ino).await?;
         let path = path.ok_or_else(|| Error::not_found(format!("{}: was removed meanwhile", target.path)))?;
         let how = &target.how;
-        let mut before = 0;
+        let mut before = Adds::default();
+        let mut owner = 0;
         planner
             .update(ino, |inode| {
-                before = inode.size;
+                before = Adds::file(inode.uid, inode.size);
                 inode.size = sealed.len;
                 inode.mode = how.mode_bits.unwrap_or(inode.mode);
                 (inode.uid, inode.gid) = how.owner.unwrap_or((inode.uid, inode.gid));
                 inode.mtime = how.mtime.unwrap_or(inode.ctime);
                 inode.ctime = how.ctime.unwrap_or(inode.ctime);
+                owner = inode.uid;
             })
             .await?;
         let mut plan = planner.finish()?;
@@ -263,8 +265,8 @@ impl Inner {
             plan.delete(note.clone());
         }
         // The row itself counts already.
-        let grown = Amount::file(sealed.len).minus(Amount::file(before));
-        let share = self.take_share(&path, grown).await?;
+        let grown = Adds::file(owner, sealed.len).minus(before);
+        let share = self.take_share(&path, &grown).await?;
         self.commit_with(plan, share).await?;
         Ok(Tried::Done { replaced: None })
     }

@@ -2,10 +2,9 @@
 //!
 //! The system may ask a directory service, so it is asked apart from the runtime's threads and its answers are remembered for a while.
 
-use super::error::Fault;
 use forebay_runtime::task;
 use forebay_writeback::{
-    Cache,
+    Cache, Result,
     owners::{OWNER_NUMBERS, OwnerKind},
 };
 use moka::sync::Cache as Remembered;
@@ -18,14 +17,14 @@ const REMEMBERED_MAX: u64 = 4096;
 
 /// Knows owners.
 #[derive(Clone, Debug)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     cache: Cache,
     numbers: Remembered<(OwnerKind, String), u32>,
     names: Remembered<(OwnerKind, u32), Arc<str>>,
 }
 
 impl Owners {
-    pub(super) fn new(cache: Cache) -> Self {
+    pub(crate) fn new(cache: Cache) -> Self {
         Self {
             cache,
             numbers: Remembered::builder()
@@ -40,7 +39,7 @@ impl Owners {
     }
 
     /// The number of a name. One that is a number itself, of somebody whom nobody knows, is that number.
-    pub(super) async fn number(&self, kind: OwnerKind, name: &str) -> Result<u32, Fault> {
+    pub(crate) async fn number(&self, kind: OwnerKind, name: &str) -> Result<u32> {
         let key = (kind, name.to_owned());
         if let Some(number) = self.numbers.get(&key) {
             return Ok(number);
@@ -56,7 +55,7 @@ impl Owners {
     }
 
     /// The name of a number; the number itself where it has none.
-    pub(super) async fn name(&self, kind: OwnerKind, number: u32) -> Result<Arc<str>, Fault> {
+    pub(crate) async fn name(&self, kind: OwnerKind, number: u32) -> Result<Arc<str>> {
         if let Some(name) = self.names.get(&(kind, number)) {
             return Ok(name);
         }
