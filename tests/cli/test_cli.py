@@ -345,7 +345,7 @@ def test_policies_are_set_explained_and_taken_away(cli):
         {"path": "/pol/a/b", "set": {"versions_kept": 2}},
     ]
     explained = {line["key"]: line for line in cli.json("policy", "explain", "/pol/a/b/c")}
-    assert len(explained) == 21
+    assert len(explained) == 23
     assert explained["versions_kept"] == {"key": "versions_kept", "value": 2, "from": "/pol/a/b"}
     assert explained["revalidate_ttl"] == {"key": "revalidate_ttl", "value": "90s", "from": "/pol/a"}
     assert explained["ack"] == {"key": "ack", "value": "local", "from": "default"}

@@ -406,6 +406,8 @@ pub const POLICY_KEYS: &[&str] = &[
     "ttl_action",
     "quota_bytes",
     "quota_files",
+    "user_quota_bytes",
+    "user_quota_files",
     "evict",
     "pin",
     "replicas",
