@@ -19,7 +19,7 @@ from tests.spark import cluster
 from tests.spark.cluster import DAYS, TASKS, kill, wait_for, wait_held
 
 ROWS = 2_000_000
-WAYS = [("file", 1), ("file", 2), ("webhdfs", 1)]
+WAYS = [("file", 1), ("file", 2), ("webhdfs", 1), ("webhdfs", 2)]
 KILLS = 5
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
