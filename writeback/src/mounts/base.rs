@@ -1,14 +1,15 @@
 //! What the under-stores show: the base that lies under the namespace's rows, over all mounts.
 //!
 //! Answers of a store are remembered as long as the policies say ([`Freshness`](super::freshness)), so that a burst of lookups costs one
-//! request, within [`REMEMBERED_BYTES_MAX`]. Our own changes drop what was remembered, and so does a comparison with the store. A store
+//! request, within [`REMEMBERED_BYTES_MAX`]; directories that were listed are too ([`listings`](super::listings)). Our own changes drop what was remembered, and so does a comparison with the store. A store
 //! that is away is an error, never an absence.
 
 use super::{
     Mount, PEEKED_BYTES_MAX, Shared,
     ages::{Ages, At},
+    freshness::Freshness,
     health::named,
-    listings::Listings,
+    listings::{Before, Whole},
     looks::{Asked, Looked},
     overwritten::went,
 };
@@ -27,6 +28,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Bytes of remembered answers.
 const REMEMBERED_BYTES_MAX: u64 = 32 << 20;
+/// A directory that was not changed for so many microseconds, by the clocks of store and server, has another time after the next change.
+const SETTLED_AFTER: i64 = 2_000_000;
 
 /// What a store answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,11 +167,10 @@ impl Base for MountedBase {
     async fn list(&self, path: &Path, after: Option<&[u8]>, limit: usize) -> Result<Vec<BaseEntry>, BaseError> {
         let mut entries: BTreeMap<Vec<u8>, BaseEntry> = BTreeMap::new();
         if let Some((mount, key)) = self.place(path) {
-            let (mut tries, listings, at) = (1, &self.shared.listings, (mount.id, key));
+            let (mut tries, at) = (1, (mount.id, key));
+            let freshness = self.shared.freshness(&mount, path);
             let listed = loop {
-                let now = self.shared.clock.monotonic();
-                let overwritten = self.shared.overwritten.since(&at);
-                match list_store(&mount, &at.1, (after, limit), (listings, now), overwritten).await {
+                match self.shared.list_store(&mount, &at, (after, limit), freshness).await {
                     Err(error) if mount.again(&error, &mut tries).await => {}
                     listed => break listed.map_err(|error| away(&mount, error))?,
                 }
@@ -248,6 +250,101 @@ impl Shared {
         self.remembered.keep(id.clone(), age, answer);
         Ok(entry)
     }
+
+    /// A page of a directory, each entry within the timeout, without what was overwritten unseen.
+    async fn list_store(
+        &self,
+        mount: &Mount,
+        at: &At,
+        (after, limit): (Option<&[u8]>, usize),
+        freshness: Freshness,
+    ) -> Result<Vec<Listed>, StoreError> {
+        // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
+        let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
+        let after = after.as_deref();
+        let overwritten = self.overwritten.since(at);
+        let known = self.known_whole(mount, at, freshness).await;
+        let is_known = known.is_some();
+        let now = self.clock.monotonic();
+        let mut listing = match known {
+            Some(whole) => self.listings.of_whole(at, whole, after),
+            None => {
+                let asked = match after {
+                    None => self.before_listing(mount, at, freshness).await,
+                    Some(_) => None,
+                };
+                let begin = || mount.store.list(&at.1, after);
+                self.listings.go_on(at, after, (now, asked), begin)
+            }
+        };
+        let mut listed: Vec<Listed> = Vec::new();
+        while listed.len() < limit {
+            let next = match is_known {
+                true => listing.next().await,
+                false => mount.health.ask(listing.next()).await,
+            };
+            match next {
+                Ok(Some(row)) if overwritten.is_some_and(|since| went(&row, since)) => {}
+                // An object hides a directory of its name, as it does when the name alone is asked for.
+                Ok(Some(row))
+                    if sayable(&row.name)
+                        && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) =>
+                {
+                    listed.push(row);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.listings.ended(listing);
+                    return Ok(listed);
+                }
+                Err(StoreError::NotFound(_)) => return Ok(listed),
+                Err(error) => return Err(error),
+            }
+        }
+        if !is_known {
+            self.listings.keep(listing, after, &listed, now);
+        }
+        Ok(listed)
+    }
+
+    /// What is remembered of a directory, as far as the policies let it be believed.
+    async fn known_whole(&self, mount: &Mount, at: &At, freshness: Freshness) -> Option<Arc<Whole>> {
+        if !freshness.remembers() {
+            return None;
+        }
+        let whole = self.listings.whole(at, mount.epoch())?;
+        let now = self.clock.monotonic();
+        if !freshness.holds(now.saturating_sub(whole.asked()), false) {
+            return None;
+        }
+        if freshness.holds(now.saturating_sub(whole.seen()), true) {
+            return Some(whole);
+        }
+        // Only the store knows whether another name is there by now.
+        let dated = whole.dated()?;
+        let found = mount.health.ask(mount.store.head(&at.1)).await.ok()??;
+        if found.is_dir && found.mtime == dated {
+            whole.see(now);
+            return Some(whole);
+        }
+        None
+    }
+
+    /// How a directory is that is about to be listed; none when that is not worth remembering.
+    async fn before_listing(&self, mount: &Mount, at: &At, freshness: Freshness) -> Option<Before> {
+        if !freshness.remembers() {
+            return None;
+        }
+        let (now, epoch) = (self.clock.monotonic(), mount.epoch());
+        let dated = match freshness.is_long() && mount.store.dates_names() {
+            true => mount.health.ask(mount.store.head(&at.1)).await.ok().flatten(),
+            false => None,
+        };
+        // What happens to a directory right after it changed may leave it with the same time.
+        let settled = self.clock.now().0.saturating_sub(SETTLED_AFTER);
+        let dated = dated.map(|found| found.mtime).filter(|mtime| *mtime < settled);
+        Some(Before { at: now, epoch, dated })
+    }
 }
 
 /// What is at a key, `is_new` to us or not. A failure in passing is tried again: a lookup that fails lets a write go ahead without knowing
@@ -272,37 +369,6 @@ async fn head(mount: &Mount, key: &str, is_new: bool) -> Result<Option<Found>, S
             found => return found,
         }
     }
-}
-
-/// A page of a directory, each entry within the timeout, without what was `overwritten` until then.
-async fn list_store(
-    mount: &Mount,
-    key: &str,
-    (after, limit): (Option<&[u8]>, usize),
-    (listings, now): (&Listings, Duration),
-    overwritten: Option<i64>,
-) -> Result<Vec<Listed>, StoreError> {
-    // Names of a store are UTF-8; a cursor that is not sorts after its longest valid beginning and what follows is filtered.
-    let after = after.map(|after| String::from_utf8_lossy(after).into_owned());
-    let after = after.as_deref();
-    let mut listing = listings.go_on(&(mount.id, key.to_owned()), after, now, || mount.store.list(key, after));
-    let mut listed: Vec<Listed> = Vec::new();
-    while listed.len() < limit {
-        match mount.health.ask(listing.next()).await {
-            Ok(Some(row)) if overwritten.is_some_and(|since| went(&row, since)) => {}
-            // An object hides a directory of its name, as it does when the name alone is asked for.
-            Ok(Some(row))
-                if sayable(&row.name) && listed.last().map_or(after, |last| Some(&last.name)) != Some(&row.name) =>
-            {
-                listed.push(row);
-            }
-            Ok(Some(_)) => {}
-            Ok(None) | Err(StoreError::NotFound(_)) => return Ok(listed),
-            Err(error) => return Err(error),
-        }
-    }
-    listings.keep(listing, after, &listed, now);
-    Ok(listed)
 }
 
 /// Whether a path can say the name.

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// How long "nothing there" is taken for true, at most.
 const ABSENT_MAX: Duration = Duration::from_millis(250);
 
+/// How long a burst of questions lasts: the default of the policy.
+const BURST: Duration = Duration::from_secs(1);
+
 /// For how long an answer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Freshness {
@@ -44,6 +47,11 @@ impl Freshness {
     /// Whether answers are remembered at all.
     pub(super) fn remembers(self) -> bool {
         self != Freshness::Always
+    }
+
+    /// Whether answers are remembered for longer than a burst of questions lasts, so that it pays to make them last.
+    pub(super) fn is_long(self) -> bool {
+        self.holds(BURST, false)
     }
 }
 

@@ -10,6 +10,7 @@ mod drafts;
 mod files;
 mod folder;
 mod grounds;
+mod listings;
 mod packs;
 mod persist;
 mod policies;

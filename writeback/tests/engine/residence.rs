@@ -682,6 +682,7 @@ fn a_load_that_verifies_replaces_damaged_copies_and_names_what_is_lost() {
         assert_eq!(world.store.calls(Call::Read), reads);
 
         // A store that is away keeps its copies here, such as they are.
+        tokio::time::sleep(SECOND).await;
         world.store.set_away(Some(StoreError::Unavailable("away".into())));
         verify(&cache, "/kept/d").await.unwrap_err();
         world.store.set_away(None);

@@ -9,6 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use std::time::Duration;
 
 const ROOT: &str = "forebay-conformance";
 
@@ -37,6 +38,7 @@ pub async fn run(store: UnderStoreRef) {
     an_aborted_upload_leaves_nothing(store).await;
     listings_are_in_byte_order(store).await;
     directories_come_and_go(store, capabilities.atomic_rename).await;
+    a_directory_dates_its_names(store).await;
     an_object_does_not_hide_a_directory_of_its_name(store).await;
     odd_names_and_bad_keys(store).await;
     at_keys_of_ours_there_is_nothing(store).await;
@@ -451,6 +453,29 @@ async fn directories_come_and_go(store: &dyn UnderStore, are_real: bool) {
     store.remove_dir(&key("made")).await.expect("remove_dir");
     store.remove_dir(&key("made")).await.expect("remove_dir of nothing");
     assert_eq!(store.head(&key("made")).await.expect("head"), None);
+}
+
+/// Where directories tell when a name came or went, they tell it of each.
+async fn a_directory_dates_its_names(store: &dyn UnderStore) {
+    if !store.dates_names() {
+        return;
+    }
+    put(store, "dated/a", b"1", Expect::Absent).await.expect("put");
+    let mut times = Vec::new();
+    for step in 0..5 {
+        // Times may be those of the kernel's clock, which goes in steps of some milliseconds.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match step {
+            0 => {}
+            1 => drop(put(store, "dated/b", b"1", Expect::Absent).await.expect("put")),
+            2 => store.make_dir(&key("dated/c")).await.expect("make_dir"),
+            3 => store.remove_dir(&key("dated/c")).await.expect("remove_dir"),
+            _ => store.delete(&key("dated/a"), &Expect::Any).await.expect("delete"),
+        }
+        let found = store.head(&key("dated")).await.expect("head").expect("there");
+        times.push(found.mtime);
+    }
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
 }
 
 async fn an_object_does_not_hide_a_directory_of_its_name(store: &dyn UnderStore) {

@@ -293,6 +293,10 @@ impl UnderStore for Hdfs {
         }
     }
 
+    fn dates_names(&self) -> bool {
+        true
+    }
+
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
         let listing = match visible(key) {
             Ok(None) => return futures::stream::empty().boxed(),

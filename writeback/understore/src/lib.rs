@@ -177,6 +177,11 @@ pub trait UnderStore: Debug + Send + Sync {
     /// The names directly in directory `key` greater than `after`, in byte order, as they arrive. On an object store one name may be
     /// an object and a directory: it comes twice then, the object first, so that whoever clears up sees both.
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>>;
+    /// Whether the time of a directory moves whenever a name comes or goes in it, so that what was listed is known to be all there is
+    /// while `head` tells the same time.
+    fn dates_names(&self) -> bool {
+        false
+    }
     /// Exactly `range` of the object, if it still has `validator`; `Changed` otherwise.
     async fn read(&self, key: &str, range: Range<u64>, validator: &Validator) -> Result<Bytes, StoreError>;
     /// Writes a whole object in one request.

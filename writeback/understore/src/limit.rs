@@ -208,6 +208,10 @@ impl UnderStore for Limited {
         self.inner.remove_dir(key).await
     }
 
+    fn dates_names(&self) -> bool {
+        self.inner.dates_names()
+    }
+
     async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
         self.pay(0).await;
         self.inner.unmark_dir(key).await

@@ -105,6 +105,10 @@ impl UnderStore for Local {
         self.blocking(move |folder| folder.head(&key)).await
     }
 
+    fn dates_names(&self) -> bool {
+        true
+    }
+
     fn list(&self, key: &str, after: Option<&str>) -> BoxStream<'static, Result<Listed, StoreError>> {
         let pass = match visible(key) {
             Ok(None) => return futures::stream::empty().boxed(),

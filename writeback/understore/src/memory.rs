@@ -106,6 +106,8 @@ struct State {
     wrong: HashMap<StoreKey, u32>,
     /// The read under way answers too few bytes.
     cut: bool,
+    /// When somebody else last made or took away a name, where directories tell that.
+    named: Option<i64>,
 }
 
 /// Randomness and time, when faults shall come by chance.
@@ -221,9 +223,13 @@ impl Memory {
     pub fn write_outside(&self, key: &str, bytes: impl Into<Bytes>) {
         let mut state = self.state.lock();
         let version = state.next_version();
+        let mtime = self.now(version);
+        if !state.objects.contains_key(key) {
+            state.named = state.named.map(|_| mtime);
+        }
         let object = Object {
             bytes: bytes.into(),
-            mtime: self.now(version),
+            mtime,
             version,
             token: None,
             attributes: Vec::new(),
@@ -233,7 +239,16 @@ impl Memory {
 
     /// Someone else deletes an object.
     pub fn delete_outside(&self, key: &str) {
-        self.state.lock().objects.remove(key);
+        let mut state = self.state.lock();
+        let now = self.now(state.version + 1);
+        if state.objects.remove(key).is_some() {
+            state.named = state.named.map(|_| now);
+        }
+    }
+
+    /// From now on directories tell when somebody else last made or took away a name anywhere.
+    pub fn date_names(&self) {
+        self.state.lock().named.get_or_insert_default();
     }
 
     /// Someone else aborts all uploads (a rule of the bucket that clears up).
@@ -575,7 +590,15 @@ impl UnderStore for Memory {
     }
 
     async fn head(&self, key: &str) -> Result<Option<Found>, StoreError> {
-        self.call(Call::Head, key, |state, _| Ok(state.find(key))).await
+        let head = |state: &mut State, _: i64| {
+            let (found, named) = (state.find(key), state.named);
+            let dated = |found: Found| match named {
+                Some(mtime) if found.is_dir => Found { mtime, ..found },
+                _ => found,
+            };
+            Ok(found.map(dated))
+        };
+        self.call(Call::Head, key, head).await
     }
 
     /// One call, and with it the faults, of `Head`.
@@ -752,6 +775,10 @@ impl UnderStore for Memory {
             Ok(())
         };
         self.call(Call::RemoveDir, key, remove).await
+    }
+
+    fn dates_names(&self) -> bool {
+        self.state.lock().named.is_some()
     }
 
     async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {

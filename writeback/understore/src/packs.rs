@@ -394,6 +394,10 @@ impl UnderStore for Packed {
         self.store.remove_dir(key).await
     }
 
+    fn dates_names(&self) -> bool {
+        self.store.dates_names() && self.log.packs().is_empty()
+    }
+
     async fn unmark_dir(&self, key: &str) -> Result<bool, StoreError> {
         // What is packed makes no directory in the store.
         check_not_ours(key)?;
