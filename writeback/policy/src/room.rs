@@ -4,7 +4,7 @@
 //! - what is pinned, which never makes room;
 //! - a path for which `evict` is set, with the order that it names;
 //! - a directory that is found to be read in epochs, with no eviction for its own kind;
-//! - everything else, in one S3-FIFO.
+//! - everything else, in one S3-FIFO, which lets in few newcomers while they are a scan.
 //!
 //! Where there is no room for a newcomer, the group whose next item was not used for longest gives one up. A group without eviction
 //! counts by its last use as a whole, and only once it has been left alone for [`ASLEEP`]: epochs take longer than most other data
@@ -15,7 +15,7 @@
 //! A quota holds for all groups under its path together, in the same way.
 
 use crate::{
-    evict::{Epoch, Item, Lru, Order, S3Fifo},
+    evict::{Arrival, Epoch, Item, Lru, Order, S3Fifo},
     passes::Passes,
     value::{Evict, Tier},
 };
@@ -149,8 +149,23 @@ impl<K: Item> Room<K> {
         self.items.get(key).is_some_and(|(name, _)| name.kind == Kind::Pinned)
     }
 
-    /// An item was read, whether it is held or not: to be told before [`Room::enter`]. Answers whether it is held.
+    /// An item was read, whether it is held or not: to be told before [`Room::admit`]. Answers whether it is held.
     pub fn read(&mut self, key: &K, place: &Arc<Place>, now: Duration) -> bool {
+        if let Some((group, tick)) = self.group_read(key, place, now) {
+            group.order.hit(key, tick);
+        }
+        self.holds(key)
+    }
+
+    /// As [`Room::read`], of an item that was fetched ahead of this read.
+    pub fn read_awaited(&mut self, key: &K, place: &Arc<Place>, now: Duration) {
+        if let Some((group, tick)) = self.group_read(key, place, now) {
+            group.order.hit_awaited(key, tick);
+        }
+    }
+
+    /// The group whose item is read, and when.
+    fn group_read(&mut self, key: &K, place: &Arc<Place>, now: Duration) -> Option<(&mut Group<K>, u64)> {
         self.tick += 1;
         if place.evict == Evict::Auto && !place.pinned {
             self.watch(key, place);
@@ -159,12 +174,9 @@ impl<K: Item> Room<K> {
             Some((name, _)) => name.clone(),
             None => self.name(place),
         };
-        let held = self.items.contains_key(key);
-        if let Some(group) = self.groups.get_mut(&name) {
-            group.used = now;
-            group.order.hit(key, self.tick);
-        }
-        held
+        let group = self.groups.get_mut(&name)?;
+        group.used = now;
+        Some((group, self.tick))
     }
 
     /// An item that is held counts as used, without having been read.
@@ -176,8 +188,28 @@ impl<K: Item> Room<K> {
         }
     }
 
-    /// A newcomer of so many bytes. One that is held already is taken out first.
+    /// A newcomer of so many bytes that somebody reads. Where others had to make room for it, its group's order may refuse it.
+    pub fn admit(&mut self, key: K, bytes: u64, place: &Arc<Place>, now: Duration) -> Entered<K> {
+        let is_short = self.is_short(bytes, &place.quotas) && !self.holds(&key);
+        let name = self.name(place);
+        if is_short
+            && let Some(group) = self.groups.get_mut(&name)
+            && !group.order.admits(&key, now)
+        {
+            return Entered {
+                kept: false,
+                gone: Vec::new(),
+            };
+        }
+        self.take_in(key, bytes, place, Arrival::Read, now)
+    }
+
+    /// A newcomer of so many bytes that is to be here, whoever reads it when. One that is held already is taken out first.
     pub fn enter(&mut self, key: K, bytes: u64, place: &Arc<Place>, now: Duration) -> Entered<K> {
+        self.take_in(key, bytes, place, Arrival::Brought, now)
+    }
+
+    fn take_in(&mut self, key: K, bytes: u64, place: &Arc<Place>, arrival: Arrival, now: Duration) -> Entered<K> {
         self.leave(&key);
         self.tick += 1;
         let name = self.name(place);
@@ -190,7 +222,7 @@ impl<K: Item> Room<K> {
                 used: now,
             });
             group.used = now;
-            group.order.insert(key.clone(), bytes, self.tick);
+            group.order.insert(key.clone(), bytes, arrival, self.tick);
             self.bytes += bytes;
             self.items.insert(key, (name, Arc::clone(place)));
         }
@@ -319,7 +351,7 @@ impl<K: Item> Room<K> {
             quotas: place.quotas.clone(),
             used,
         });
-        group.order.insert(key.clone(), bytes, self.tick);
+        group.order.insert(key.clone(), bytes, Arrival::Brought, self.tick);
         self.items.insert(key.clone(), (to, Arc::clone(place)));
     }
 
@@ -362,6 +394,12 @@ impl<K: Item> Room<K> {
             }
         }
         true
+    }
+
+    /// Whether others have to make room for so many bytes.
+    fn is_short(&self, bytes: u64, quotas: &[(Arc<Path>, u64)]) -> bool {
+        let exceeds = |(path, most): &(Arc<Path>, u64)| self.bytes_under(path) + bytes > *most;
+        self.bytes + bytes > self.limit || quotas.iter().any(exceeds)
     }
 
     fn bytes_under(&self, quota: &Arc<Path>) -> u64 {

@@ -117,7 +117,7 @@ impl Trace {
             let now = Duration::from_micros(at.saturating_sub(begin));
             let hit = room.read(number, place, now);
             if !hit {
-                room.enter(*number, *bytes, place, now);
+                room.admit(*number, *bytes, place, now);
             }
             hits.count(*bytes, hit);
         }

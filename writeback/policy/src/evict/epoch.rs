@@ -1,6 +1,6 @@
 //! No eviction for one's own kind: what is held stays held.
 
-use super::{Item, Order, ranked::Ranked};
+use super::{Arrival, Item, Order, ranked::Ranked};
 
 /// What comes when there is no room is not taken in. Only for others does it make room: last come, first gone, so that what was there
 /// through the most epochs stays.
@@ -20,7 +20,7 @@ impl<K> Default for Epoch<K> {
 }
 
 impl<K: Item> Order<K> for Epoch<K> {
-    fn insert(&mut self, key: K, bytes: u64, tick: u64) {
+    fn insert(&mut self, key: K, bytes: u64, _: Arrival, tick: u64) {
         self.by_arrival.insert(key, bytes, tick);
         self.used = tick;
     }

@@ -1,6 +1,6 @@
 //! Least recently used.
 
-use super::{Item, Order, ranked::Ranked};
+use super::{Arrival, Item, Order, ranked::Ranked};
 
 /// Who was not used for longest makes room first.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ impl<K> Default for Lru<K> {
 }
 
 impl<K: Item> Order<K> for Lru<K> {
-    fn insert(&mut self, key: K, bytes: u64, tick: u64) {
+    fn insert(&mut self, key: K, bytes: u64, _: Arrival, tick: u64) {
         self.by_use.insert(key, bytes, tick);
     }
 

@@ -4,11 +4,17 @@
 //! A newcomer that is not used again leaves from the small queue, which has a tenth of the bytes: a scan that reads everything once
 //! goes by without touching the main queue. One that was used while it was there moves to the main queue, and so does one that comes
 //! back while its ghost is remembered. The main queue lets those that were used go round once more for each use, at most three times.
+//!
+//! While newcomers prove to be a scan ([`Scan`]), most of them become ghosts at once and are not taken in.
 
-use super::{Item, Order};
+use super::{
+    Arrival, Item, Order,
+    scan::{Scan, Trial},
+};
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
 };
 
 /// The small queue's share of the bytes: one in so many.
@@ -23,6 +29,8 @@ struct Held {
     bytes: u64,
     uses: u8,
     in_main: bool,
+    /// It came because it was read, and was not used since.
+    trial: Option<Trial>,
     /// Its place in its queue.
     place: u64,
     used: u64,
@@ -40,6 +48,7 @@ pub struct S3Fifo<K> {
     ghosts: VecDeque<(u64, u64)>,
     /// Hash to the place at which it became a ghost last.
     haunts: HashMap<u64, u64>,
+    scan: Scan,
 }
 
 impl<K> Default for S3Fifo<K> {
@@ -53,6 +62,7 @@ impl<K> Default for S3Fifo<K> {
             places: 0,
             ghosts: VecDeque::new(),
             haunts: HashMap::new(),
+            scan: Scan::default(),
         }
     }
 }
@@ -69,8 +79,13 @@ impl<K: Item> S3Fifo<K> {
         self.places
     }
 
-    fn remember(&mut self, key: &K) {
-        let (hash, place) = (hash(key), self.place());
+    /// What the small queue has when it is full.
+    fn small_worth(&self) -> u64 {
+        self.bytes / SMALL_SHARE
+    }
+
+    fn remember(&mut self, hash: u64) {
+        let place = self.place();
         self.haunts.insert(hash, place);
         self.ghosts.push_back((hash, place));
         let most = self.items.len().clamp(*GHOSTS.start(), *GHOSTS.end());
@@ -92,13 +107,18 @@ impl<K: Item> S3Fifo<K> {
     fn pop_small(&mut self) -> Option<(K, u64)> {
         let (_, key) = self.small.first_key_value()?;
         let key = key.clone();
-        if self.items.get(&key)?.uses == 0 {
-            let bytes = self.remove(&key)?;
-            self.remember(&key);
-            return Some((key, bytes));
+        let Held { uses, trial, .. } = *self.items.get(&key)?;
+        if uses > 0 {
+            self.promote(&key);
+            return None;
         }
-        self.promote(&key);
-        None
+        let worth = self.small_worth();
+        let bytes = self.remove(&key)?;
+        if let Some(trial) = trial {
+            self.scan.unused(trial, bytes, worth);
+        }
+        self.remember(hash(&key));
+        Some((key, bytes))
     }
 
     fn promote(&mut self, key: &K) {
@@ -130,10 +150,22 @@ impl<K: Item> S3Fifo<K> {
 }
 
 impl<K: Item> Order<K> for S3Fifo<K> {
-    fn insert(&mut self, key: K, bytes: u64, tick: u64) {
+    fn admits(&mut self, key: &K, now: Duration) -> bool {
+        let hash = hash(key);
+        let admitted = self.haunts.contains_key(&hash) || self.scan.admits(hash, self.small_worth(), now);
+        if !admitted {
+            self.remember(hash);
+        }
+        admitted
+    }
+
+    fn insert(&mut self, key: K, bytes: u64, arrival: Arrival, tick: u64) {
         self.remove(&key);
         let (in_main, place) = (self.haunts.remove(&hash(&key)).is_some(), self.place());
         if in_main {
+            if arrival == Arrival::Read {
+                self.scan.used(bytes);
+            }
             self.main.insert(place, key.clone());
         } else {
             self.small.insert(place, key.clone());
@@ -144,6 +176,7 @@ impl<K: Item> Order<K> for S3Fifo<K> {
             bytes,
             uses: 0,
             in_main,
+            trial: (arrival == Arrival::Read && !in_main).then(|| self.scan.trial()),
             place,
             used: tick,
         };
@@ -153,6 +186,15 @@ impl<K: Item> Order<K> for S3Fifo<K> {
     fn hit(&mut self, key: &K, tick: u64) {
         if let Some(held) = self.items.get_mut(key) {
             held.uses = (held.uses + 1).min(USES_MAX);
+            held.used = tick;
+            if held.trial.take().is_some() {
+                self.scan.used(held.bytes);
+            }
+        }
+    }
+
+    fn hit_awaited(&mut self, key: &K, tick: u64) {
+        if let Some(held) = self.items.get_mut(key) {
             held.used = tick;
         }
     }

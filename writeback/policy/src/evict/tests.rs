@@ -1,7 +1,10 @@
 use super::*;
 use forebay_runtime::chance::{Chance, SeededChance};
 use proptest::prelude::*;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
 
 // ---- models: plain lists, as slow as they like
 
@@ -147,7 +150,7 @@ fn same(mut order: impl Order<u8>, mut model: impl Model, steps: Vec<Step>) -> R
     for (tick, step) in steps.into_iter().enumerate() {
         match step {
             Step::Insert(key, bytes) => {
-                order.insert(key, bytes, tick as u64);
+                order.insert(key, bytes, Arrival::Read, tick as u64);
                 model.insert(key, bytes);
                 held.insert(key, bytes);
             }
@@ -217,7 +220,7 @@ fn hit_ratio(mut order: impl Order<u64>, count: u64, room: u64, shuffle: bool) -
                 held.remove(&gone);
             }
             if order.bytes() < room {
-                order.insert(*item, 1, tick);
+                order.insert(*item, 1, Arrival::Read, tick);
                 held.insert(*item);
             }
         }
@@ -274,7 +277,7 @@ fn a_scan_passes_s3fifo_by_and_drowns_least_recently_used() {
             while order.bytes() >= 100 {
                 order.pop();
             }
-            order.insert(key, 1, tick as u64);
+            order.insert(key, 1, Arrival::Read, tick as u64);
         }
         order.items().iter().filter(|(key, _)| *key < 80).count()
     }
@@ -285,11 +288,152 @@ fn a_scan_passes_s3fifo_by_and_drowns_least_recently_used() {
 #[test]
 fn ghosts_are_as_many_as_are_held_and_no_more() {
     let mut order = S3Fifo::default();
-    for key in 0..10_000_u64 {
-        order.insert(key, 1, key);
+    for key in 0..100_000_u64 {
+        if order.bytes() < 100 || order.admits(&key, NOW) {
+            order.insert(key, 1, Arrival::Read, key);
+        }
         if order.bytes() > 100 {
             order.pop();
         }
     }
     assert!(format!("{order:?}").len() < 100_000, "it remembers everything");
+}
+
+// ---- scans
+
+const NOW: Duration = Duration::from_secs(1);
+
+/// An order of at most a hundred items of one byte, and who is in it.
+#[derive(Default)]
+struct Hundred {
+    order: S3Fifo<u64>,
+    held: HashSet<u64>,
+    now: Duration,
+    tick: u64,
+    writes: u64,
+}
+
+impl Hundred {
+    /// Reads as a cache does; whether it was a hit.
+    fn read(&mut self, key: u64) -> bool {
+        self.tick += 1;
+        if self.held.contains(&key) {
+            self.order.hit(&key, self.tick);
+            return true;
+        }
+        let is_short = self.held.len() >= 100;
+        if is_short && !self.order.admits(&key, self.now) {
+            return false;
+        }
+        self.bring(key, Arrival::Read);
+        self.writes += 1;
+        false
+    }
+
+    fn bring(&mut self, key: u64, arrival: Arrival) {
+        if self.held.len() >= 100 {
+            let (gone, _) = self.order.pop().unwrap();
+            self.held.remove(&gone);
+        }
+        self.order.insert(key, 1, arrival, self.tick);
+        self.held.insert(key);
+    }
+
+    fn hits(&mut self, keys: impl IntoIterator<Item = u64>) -> usize {
+        keys.into_iter().filter(|key| self.read(*key)).count()
+    }
+}
+
+#[test]
+fn of_a_scan_one_in_sixteen_is_let_in_once_a_small_queue_of_it_has_left_unused() {
+    let mut cache = Hundred::default();
+    cache.hits(0..100);
+    assert_eq!(cache.writes, 100, "while there is room all are let in");
+    cache.hits(100..110);
+    assert_eq!(cache.writes, 110, "there are no signs of a scan yet");
+    cache.hits(1000..17_000);
+    assert!((900..1100).contains(&(cache.writes - 110)), "{}", cache.writes);
+}
+
+#[test]
+fn whoever_comes_back_is_let_in_during_a_scan_and_does_not_end_it_alone() {
+    let mut cache = Hundred::default();
+    cache.hits(0..1000);
+    let (mut back, mut writes) = (0, 0);
+    for key in 1000..9000 {
+        cache.read(key);
+        if key % 100 == 0 && !cache.held.contains(&key) {
+            cache.read(key);
+            assert!(cache.read(key), "{key} was read for the third time");
+            (back, writes) = (back + 1, cache.writes);
+        }
+    }
+    assert!(back > 60 && writes < 8000 / 4, "{writes} writes, {back} came back");
+}
+
+#[test]
+fn what_is_read_again_after_a_scan_is_held_from_its_second_read_on() {
+    let mut cache = Hundred::default();
+    cache.hits(0..10_000);
+    cache.hits(20_000..20_080);
+    cache.hits(20_000..20_080);
+    assert_eq!(cache.hits(20_000..20_080), 80);
+}
+
+#[test]
+fn more_items_than_ghosts_are_remembered_for_get_in_by_those_that_are_tried() {
+    let mut order = S3Fifo::default();
+    let mut held: HashMap<u64, u64> = HashMap::new();
+    let mut read = |key: u64, bytes: u64| {
+        if held.contains_key(&key) {
+            order.hit(&key, 0);
+            return true;
+        }
+        if order.bytes() + bytes > 10_000 && !order.admits(&key, NOW) {
+            return false;
+        }
+        while order.bytes() + bytes > 10_000 {
+            let (gone, _) = order.pop().unwrap();
+            held.remove(&gone);
+        }
+        order.insert(key, bytes, Arrival::Read, 0);
+        held.insert(key, bytes);
+        false
+    };
+    // Ten are held, so ghosts are few.
+    for key in 0..1000 {
+        read(key, 1000);
+    }
+    let mut pass = || (5000..8000).filter(|key| read(*key, 1)).count();
+    let hits: Vec<usize> = (0..3).map(|_| pass()).collect();
+    assert_eq!(hits[2], 3000, "{hits:?}");
+}
+
+#[test]
+fn a_scan_that_nobody_goes_on_with_is_over() {
+    let mut cache = Hundred::default();
+    cache.hits(0..10_000);
+    cache.now += Duration::from_secs(61);
+    // Although nothing of what is held was ever used.
+    cache.hits(20_000..20_080);
+    assert_eq!(cache.hits(20_000..20_080), 80);
+}
+
+#[test]
+fn what_was_brought_says_nothing_of_what_is_read() {
+    let mut cache = Hundred::default();
+    (0..1000).for_each(|key| cache.bring(key, Arrival::Brought));
+    cache.hits(2000..2080);
+    assert_eq!((cache.writes, cache.hits(2000..2080)), (80, 80));
+}
+
+#[test]
+fn what_came_ahead_of_its_reader_is_not_used_by_that_read() {
+    let mut cache = Hundred::default();
+    for key in 0..10_000 {
+        if !cache.read(key) {
+            cache.order.hit_awaited(&key, cache.tick);
+        }
+    }
+    assert!(cache.writes < 1000, "{}", cache.writes);
 }

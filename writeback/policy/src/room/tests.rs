@@ -45,7 +45,7 @@ fn under(quotas: &[(&str, u64)], place: Arc<Place>) -> Arc<Place> {
 fn read(room: &mut Room<u64>, key: u64, place: &Arc<Place>, now: Duration) -> bool {
     let held = room.read(&key, place, now);
     if !held {
-        room.enter(key, 1, place, now);
+        room.admit(key, 1, place, now);
     }
     held
 }
@@ -178,9 +178,101 @@ fn what_a_changed_policy_asks_for_is_done_to_what_is_held() {
     assert_eq!((gone.len(), room.bytes(), room.pinned_bytes()), (60, 40, 0));
 }
 
+#[test]
+fn a_scan_beside_what_is_used_takes_nothing_from_it_and_is_hardly_written() {
+    let (hot, scan) = (auto("/hot"), auto("/scan"));
+    let mut room = Room::new(1000);
+    for _ in 0..4 {
+        for key in 0..700 {
+            read(&mut room, key, &hot, SECOND);
+        }
+    }
+    let chance = SeededChance::new(3);
+    let (mut written, mut hits) = (0, 0);
+    for key in 10_000..30_000 {
+        read(&mut room, key, &scan, SECOND);
+        written += u64::from(room.holds(&key));
+        hits += u64::from(read(&mut room, chance.below(700), &hot, SECOND));
+    }
+    assert!(hits >= 19_800, "{hits} of 20000 reads of what is used");
+    assert!(written < 20_000 / 12, "{written} of 20000");
+}
+
+#[test]
+fn a_scan_is_found_beside_readers_that_come_back_now_and_then() {
+    let (some, scan) = (auto("/some"), auto("/scan"));
+    let mut room = Room::new(1000);
+    // Far more is read of the low numbers.
+    let chance = SeededChance::new(4);
+    let skewed = || (1..=3).fold(5000, |most, _| chance.below(most + 1));
+    let hits = |room: &mut Room<u64>, with_scan: bool| {
+        let mut hits = 0;
+        for n in 0..40_000 {
+            hits += u64::from(read(room, skewed(), &some, SECOND));
+            if with_scan {
+                read(room, 1_000_000 + n, &scan, SECOND);
+            }
+        }
+        hits
+    };
+    hits(&mut room, false);
+    let (alone, beside) = (hits(&mut room, false), hits(&mut room, true));
+    assert!(beside * 100 > alone * 97, "{beside} beside a scan, {alone} alone");
+    let of_scan = (1_000_000..1_040_000).filter(|key| room.holds(key)).count();
+    assert!(of_scan <= 110, "{of_scan} of the scan are held");
+}
+
+#[test]
+fn other_orders_and_what_is_brought_know_no_scan() {
+    let mut room = Room::new(100);
+    for key in 0..10_000 {
+        read(&mut room, key, &auto("/scan"), SECOND);
+    }
+    assert!(!room.admit(20_001, 1, &auto("/scan"), SECOND).kept || !room.admit(20_002, 1, &auto("/scan"), SECOND).kept);
+    for key in 30_000..30_100 {
+        assert!(room.enter(key, 1, &auto("/scan"), SECOND).kept, "loaded");
+        assert!(room.admit(key + 1000, 1, &set("/l", Evict::Lru), SECOND).kept);
+    }
+}
+
+/// Whatever is read, the limit holds, and a pin with it.
+#[test]
+fn random_traces_never_break_the_limit() {
+    for seed in 0..40 {
+        let chance = SeededChance::new(seed);
+        let places = [
+            auto("/a"),
+            auto("/b"),
+            set("/s", Evict::S3Fifo),
+            under(&[("/q", 300)], auto("/q")),
+            pinned("/p"),
+        ];
+        let mut room = Room::new(1000);
+        let mut now = SECOND;
+        for _ in 0..300 {
+            let (span, from) = (1 + chance.below(400), chance.below(5000));
+            let place = &places[usize::try_from(chance.below(21) / 5).unwrap()];
+            now += SECOND * u32::try_from(chance.below(20)).unwrap();
+            for key in from..from + chance.below(span) {
+                if !room.read(&key, place, now) {
+                    let bytes = 1 + key % 40;
+                    let entered = match chance.below(10) {
+                        0 => room.enter(key, bytes, place, now),
+                        _ => room.admit(key, bytes, place, now),
+                    };
+                    assert_eq!(entered.kept, room.holds(&key), "seed {seed}");
+                    assert!(entered.kept || !entered.gone.contains(&key), "seed {seed}");
+                }
+                assert!(room.bytes() <= 1000, "seed {seed}: {} bytes", room.bytes());
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Read(u64, usize),
+    Admit(u64, u64, usize),
     Enter(u64, u64, usize),
     Leave(u64),
     Wait,
@@ -191,7 +283,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let key = 0..60_u64;
     let step = prop_oneof![
         8 => (key.clone(), 0..6_usize).prop_map(|(key, place)| Step::Read(key, place)),
-        8 => (key.clone(), 1..12_u64, 0..6_usize).prop_map(|(key, bytes, place)| Step::Enter(key, bytes, place)),
+        4 => (key.clone(), 1..12_u64, 0..6_usize).prop_map(|(key, bytes, place)| Step::Enter(key, bytes, place)),
+        8 => (key.clone(), 1..12_u64, 0..6_usize).prop_map(|(key, bytes, place)| Step::Admit(key, bytes, place)),
         2 => key.prop_map(Step::Leave),
         1 => Just(Step::Wait),
         1 => (0..6_usize).prop_map(Step::Replace),
@@ -215,9 +308,12 @@ proptest! {
         for step in steps {
             match step {
                 Step::Read(key, place) => prop_assert_eq!(room.read(&key, &places[place], now), held.contains_key(&key)),
-                Step::Enter(key, bytes, place) => {
+                Step::Enter(key, bytes, place) | Step::Admit(key, bytes, place) => {
                     held.remove(&key);
-                    let Entered { kept, gone } = room.enter(key, bytes, &places[place], now);
+                    let Entered { kept, gone } = match step {
+                        Step::Admit(..) => room.admit(key, bytes, &places[place], now),
+                        _ => room.enter(key, bytes, &places[place], now),
+                    };
                     for gone in gone {
                         let (_, of) = held.remove(&gone).expect("only what was held can go");
                         prop_assert!(!of.pinned);
