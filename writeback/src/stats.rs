@@ -9,6 +9,7 @@
 //! | `forebay_cached_bytes` | gauge | clean bytes held locally |
 //! | `forebay_pinned_bytes` | gauge | of those, what never makes room |
 //! | `forebay_block_reads`, `forebay_block_hits` | gauge | blocks of clean data that readers asked for since start, and those that were held |
+//! | `forebay_bypassed_bytes` | gauge | blocks that were fetched for readers since start and not kept |
 //! | `forebay_persisted_bytes` | gauge | brought to under-stores since start |
 //! | `forebay_queued`, `forebay_withheld`, `forebay_uploading`, `forebay_blocked`, `forebay_conflicts` | gauge | pieces of work |
 //! | `forebay_unconverted_parts` | gauge | parts that went to stores as they are since start, although a policy wants another form |
@@ -51,6 +52,7 @@ pub(crate) struct Stats {
     pinned_bytes: Gauge,
     block_reads: Gauge,
     block_hits: Gauge,
+    bypassed_bytes: Gauge,
     persisted_bytes: Gauge,
     queued: Gauge,
     withheld: Gauge,
@@ -173,6 +175,11 @@ impl Stats {
                 "blocks of clean data that readers asked for since start",
             ),
             block_hits: told("forebay_block_hits", Unit::Count, "blocks asked for that were held"),
+            bypassed_bytes: told(
+                "forebay_bypassed_bytes",
+                Unit::Bytes,
+                "bytes fetched for readers since start and not kept in the cache",
+            ),
             persisted_bytes: told(
                 "forebay_persisted_bytes",
                 Unit::Bytes,
@@ -395,6 +402,7 @@ impl Inner {
         let (reads, hits) = self.clean.reads();
         stats.block_reads.set(reads as f64);
         stats.block_hits.set(hits as f64);
+        stats.bypassed_bytes.set(self.clean.bypassed_bytes() as f64);
         stats.persisted_bytes.set(work.persisted_bytes as f64);
         stats.queued.set(work.queued as f64);
         stats.withheld.set(work.withheld as f64);

@@ -6,10 +6,11 @@
 //!
 //! A block may have a second copy in a faster tier, which comes and goes without the first.
 
-use super::tiers::Tiers;
+use super::{BLOCK_BYTES, tiers::Tiers};
 use forebay_namespace::{Ino, Path};
 use forebay_policy::{
     Room,
+    evict::Arrival,
     room::{Entered, Place},
 };
 use forebay_runtime::clock::Timestamp;
@@ -227,9 +228,14 @@ impl Blocks {
 
     /// A reader reads the block, held or not. In which folder there should be a copy of it now, and is none.
     pub(super) fn read(&mut self, id: &BlockId, at: &At, now: Duration) -> Option<usize> {
-        self.room.read(&Item::Block(id.clone()), &at.place, now);
         let block = self.block_mut(id);
         let again = block.map(|block| (std::mem::replace(&mut block.used, true), block.found.fast));
+        let item = Item::Block(id.clone());
+        match again {
+            Some((true, _)) => drop(self.room.read(&item, &at.place, now)),
+            // It came ahead of this read, or is on its way.
+            _ => self.room.read_awaited(&item, &at.place, now),
+        }
         let lies = again.and_then(|(_, fast)| fast).map(folder_of);
         self.tiers.read(id, &at.place, lies, now);
         let (again, _) = again?;
@@ -300,10 +306,21 @@ impl Blocks {
         self.room.touch(&Item::Block(id.clone()));
     }
 
-    /// Makes room for a block of `len` bytes before it is written. Whether there is, and who has to go.
-    pub(super) fn admit(&mut self, id: &BlockId, len: u32, at: &At, now: Duration) -> (bool, Vec<Gone>) {
+    /// Makes room for a block of `len` bytes before it is written. Whether there is, and it is worth it, and who has to go.
+    pub(super) fn admit(
+        &mut self,
+        id: &BlockId,
+        len: u32,
+        at: &At,
+        arrival: Arrival,
+        now: Duration,
+    ) -> (bool, Vec<Gone>) {
         let before = self.take_block(id);
-        let Entered { kept, gone } = self.room.enter(Item::Block(id.clone()), u64::from(len), &at.place, now);
+        let (item, bytes) = (Item::Block(id.clone()), u64::from(len));
+        let Entered { kept, gone } = match arrival {
+            Arrival::Read => self.room.admit(item, bytes, &at.place, now),
+            Arrival::Brought => self.room.enter(item, bytes, &at.place, now),
+        };
         let mut gone = self.gone(gone);
         gone.extend(before);
         (kept, gone)
@@ -431,9 +448,10 @@ impl Blocks {
         blocks.map(|(_, block)| u64::from(block.found.held.len)).sum()
     }
 
-    /// Whether a read from `start` on goes on where the last one ended.
-    pub(super) fn continues(&self, object: &ObjectId, start: u64) -> bool {
-        self.sequences.get(object).is_some_and(|(next, _)| *next == start)
+    /// Whether a read from `start` on goes on in the block in which the last one ended.
+    pub(super) fn goes_on(&self, object: &ObjectId, start: u64) -> bool {
+        let next = self.sequences.get(object).map_or(0, |(next, _)| *next);
+        next > 0 && start >= next && start / BLOCK_BYTES == (next - 1) / BLOCK_BYTES
     }
 
     /// A read of `start..end`: answers after how many reads in sequence it comes.
@@ -590,7 +608,7 @@ mod tests {
     /// As a cache takes a block in; who has to go.
     fn insert(blocks: &mut Blocks, key: &str, block: u64, len: u32, at: &At) -> Vec<Gone> {
         let id = id(key, block);
-        let (kept, mut gone) = blocks.admit(&id, len, at, NOW);
+        let (kept, mut gone) = blocks.admit(&id, len, at, Arrival::Read, NOW);
         if kept {
             let held = Held {
                 file: blocks.file(0),
@@ -633,7 +651,7 @@ mod tests {
     fn a_block_that_has_to_make_room_before_it_is_written_leaves_no_file() {
         let mut blocks = Blocks::new(10, Tiers::default());
         let place = lru("/a");
-        let (kept, _) = blocks.admit(&id("a", 0), 10, &place, NOW);
+        let (kept, _) = blocks.admit(&id("a", 0), 10, &place, Arrival::Read, NOW);
         assert!(kept);
         assert_eq!(insert(&mut blocks, "b", 0, 10, &place), []);
         let late = Held {
@@ -649,7 +667,7 @@ mod tests {
     fn a_block_that_is_never_written_takes_no_room() {
         let mut blocks = Blocks::new(10, Tiers::default());
         let place = lru("/a");
-        blocks.admit(&id("a", 0), 10, &place, NOW);
+        blocks.admit(&id("a", 0), 10, &place, Arrival::Read, NOW);
         assert_eq!(blocks.bytes(), 10);
         blocks.give_back(&id("a", 0));
         assert_eq!(blocks.bytes(), 0);
@@ -676,7 +694,7 @@ mod tests {
         let mut blocks = Blocks::new(1000, Tiers::default());
         for (n, folder) in [(0, 0), (1, 1), (2, 1), (3, 1)] {
             let (id, place) = (id("a", n), lru("/a"));
-            assert!(blocks.admit(&id, 10, &place, NOW).0);
+            assert!(blocks.admit(&id, 10, &place, Arrival::Read, NOW).0);
             let held = Held {
                 file: blocks.file(folder),
                 len: 10,
@@ -750,7 +768,11 @@ mod tests {
             .map(|(s, e)| blocks.sequence(object.clone(), s, e))
             .to_vec();
         assert_eq!(streaks, [1, 2, 3, 0]);
-        assert!(blocks.continues(&object, 4) && !blocks.continues(&object, 3));
+        let on: Vec<u64> = [0, 3, 4, BLOCK_BYTES - 1, BLOCK_BYTES]
+            .into_iter()
+            .filter(|start| blocks.goes_on(&object, *start))
+            .collect();
+        assert_eq!(on, [4, BLOCK_BYTES - 1]);
         for n in 0..3 * SEQUENCES_MAX {
             blocks.sequence(id(&n.to_string(), 0).0, 0, 1);
         }

@@ -7,12 +7,14 @@
 //! wrong is never kept. Reads that follow each other are fetched ahead, several blocks at once.
 //!
 //! Blocks and copies of persisted files stand under one limit, `evict` and `pin` of their paths say who makes room for whom (the policy
-//! crate's room), and where nobody does a block is read past the cache. A copy leaves its row first, in a transaction, and then the
-//! disk.
+//! crate's room), and where nobody does, or a scan is not worth it, a block is read past the cache: it is in memory until its readers are
+//! through with it (`passing`), and never on a disk. What is loaded is kept wherever there is room. A copy leaves its row first, in a
+//! transaction, and then the disk.
 
 mod blocks;
 mod evict;
 mod load;
+mod passing;
 mod residence;
 mod siblings;
 mod tiers;
@@ -22,6 +24,7 @@ mod walk;
 use self::{
     blocks::{At, BlockId, Blocks, Found, Gone, Held, ObjectId, folder_of},
     load::Loads,
+    passing::Passing,
     siblings::Siblings,
     tiers::Tiers,
     trace::Trace,
@@ -34,7 +37,7 @@ use crate::{
 use bytes::Bytes;
 use crc_fast::CrcAlgorithm;
 use forebay_namespace::{Ino, Path};
-use forebay_policy::room::Place;
+use forebay_policy::{evict::Arrival, room::Place};
 use forebay_runtime::{
     clock::{ClockRef, Timestamp},
     disk::{DiskRef, OpenHow},
@@ -48,7 +51,7 @@ use futures::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     io,
     ops::Range,
     path::PathBuf,
@@ -72,8 +75,6 @@ const BLOCKS_PARALLEL: usize = 4;
 const AHEAD_MAX: u64 = 8;
 /// Blocks fetched ahead at once, of all readers.
 const AHEAD_PARALLEL: usize = 16;
-/// Blocks in memory that there is no room for on the disk.
-const PASSING_MAX: usize = 32;
 /// Longest wait of a load for readers before a block, and how often it looks for them.
 const WAY_MAX: Duration = Duration::from_millis(100);
 const WAY_LOOK: Duration = Duration::from_millis(5);
@@ -106,8 +107,7 @@ struct State {
     blocks: Mutex<Blocks>,
     /// What was said last of a file, as it is said of all others in its directory.
     last_place: Mutex<Option<Arc<Place>>>,
-    /// Blocks that there is no room for, until they are read to their ends: whoever reads them in pieces fetches them once.
-    passing: Mutex<VecDeque<(BlockId, Bytes)>>,
+    passing: Mutex<Passing>,
     /// Fetches under way, for those who want the same block.
     flights: Mutex<HashMap<BlockId, WeakShared<Fetching>>>,
     /// Copies that have to leave their rows.
@@ -117,6 +117,7 @@ struct State {
     raising: Semaphore,
     reads: AtomicU64,
     hits: AtomicU64,
+    bypassed_bytes: AtomicU64,
     loads: Loads,
     siblings: Siblings,
     trace: Trace,
@@ -139,8 +140,16 @@ enum Why {
     Read,
     /// A reader reads on in it.
     GoesOn,
-    /// Somebody may read it later.
+    /// Somebody is about to read it.
     Ahead,
+    /// It shall be here.
+    Load,
+}
+
+impl Why {
+    fn is_reader(self) -> bool {
+        matches!(self, Why::Read | Why::GoesOn)
+    }
 }
 
 /// A tier, and what is in it.
@@ -224,6 +233,7 @@ impl Clean {
             raising: Semaphore::new(RAISING_PARALLEL),
             reads: AtomicU64::new(0),
             hits: AtomicU64::new(0),
+            bypassed_bytes: AtomicU64::new(0),
             loads: Loads::default(),
             siblings: Siblings::new(limit),
             trace: Trace::default(),
@@ -242,11 +252,11 @@ impl Clean {
             return Ok(Vec::new());
         }
         let (first, last) = (range.start / BLOCK_BYTES, (range.end - 1) / BLOCK_BYTES);
-        let goes_on = self.shared.blocks.lock().continues(&object.id(), range.start);
+        let goes_on = self.shared.blocks.lock().goes_on(&object.id(), range.start);
         let blocks = futures::stream::iter(first..=last).map(|block| async move {
             let begin = block * BLOCK_BYTES;
             // Reads of one block that follow each other are one use of it.
-            let why = if goes_on && range.start > begin {
+            let why = if goes_on && block == first {
                 Why::GoesOn
             } else {
                 Why::Read
@@ -254,11 +264,8 @@ impl Clean {
             let bytes = self.block(object, block, why).await?;
             let start = range.start.max(begin) - begin;
             let end = range.end.min(begin + bytes.len() as u64) - begin;
-            if end == bytes.len() as u64 {
-                self.shared
-                    .passing
-                    .lock()
-                    .retain(|(id, _)| id.1 != block || id.0 != object.id());
+            if end == bytes.len() as u64 && (start == 0 || why == Why::GoesOn) {
+                self.shared.passing.lock().end(&(object.id(), block));
             }
             Ok(bytes.slice(to_usize(start)..to_usize(end)))
         });
@@ -278,9 +285,9 @@ impl Clean {
             if let Some(read_back) = read_back {
                 self.shared.read_back(&id, read_back).await;
             }
-            let (found, goal) = self.shared.look(object, &id, Why::Ahead);
+            let (found, goal) = self.shared.look(object, &id, Why::Load);
             if found.is_none() || goal.is_some() {
-                self.block(object, block, Why::Ahead).await?;
+                self.block(object, block, Why::Load).await?;
             }
             self.shared.blocks.lock().wanted(&id);
             Ok(())
@@ -330,6 +337,11 @@ impl Clean {
     pub(crate) fn reads(&self) -> (u64, u64) {
         let State { reads, hits, .. } = &*self.shared;
         (reads.load(Ordering::Relaxed), hits.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of blocks that were fetched since the start and not kept.
+    pub(crate) fn bypassed_bytes(&self) -> u64 {
+        self.shared.bypassed_bytes.load(Ordering::Relaxed)
     }
 
     /// Most bytes held.
@@ -426,21 +438,28 @@ impl Clean {
             self.raise(&id, found.held, goal, &bytes, why).await;
             return Ok(bytes);
         }
-        if let Some(bytes) = self.shared.passing(&id) {
+        if let Some(bytes) = self.shared.passing(&id, why) {
+            if why == Why::Load {
+                self.shared.keep(object, &id, &bytes, why).await;
+            }
             return Ok(bytes);
         }
-        if why != Why::Ahead && object.size <= PEEKED_BYTES_MAX {
+        if why.is_reader() && object.size <= PEEKED_BYTES_MAX {
             object.mount.peeks.earn();
         }
         // Who stands aside for readers looks at this.
-        let _reader = (why != Why::Ahead).then(|| object.mount.readers.one());
-        let bytes = self.flight(object, id.clone()).await?;
-        if !self.shared.has_tiers() {
-            return Ok(bytes);
+        let _reader = why.is_reader().then(|| object.mount.readers.one());
+        let bytes = self.flight(object, id.clone(), why).await?;
+        if why == Why::Load && self.shared.blocks.lock().block(&id).is_none() {
+            // Those whose fetch it was may have had it for themselves alone.
+            self.shared.keep(object, &id, &bytes, why).await;
+        }
+        if why.is_reader() {
+            self.shared.passing.lock().begin(&id);
         }
         let came = {
             let mut blocks = self.shared.blocks.lock();
-            let goal = blocks.came(&id, why != Why::Ahead);
+            let goal = blocks.came(&id, why.is_reader());
             blocks.block(&id).map(|found| (found.held, goal))
         };
         if let Some((held, goal)) = came {
@@ -455,7 +474,7 @@ impl Clean {
             return;
         };
         let shared = &self.shared;
-        if why == Why::Ahead {
+        if !why.is_reader() {
             if let Ok(_permit) = shared.raising.acquire().await {
                 shared.raise(id, held, folder, bytes).await;
             }
@@ -470,13 +489,13 @@ impl Clean {
     }
 
     /// The fetch of a block that is under way, or a new one. It goes on as long as anybody waits for it.
-    fn flight(&self, object: &CleanReader, id: BlockId) -> Fetch {
+    fn flight(&self, object: &CleanReader, id: BlockId, why: Why) -> Fetch {
         let mut flights = self.shared.flights.lock();
         if let Some(fetch) = flights.get(&id).and_then(WeakShared::upgrade) {
             return fetch;
         }
         let fetch = Arc::clone(&self.shared)
-            .fetch(object.clone(), id.clone())
+            .fetch(object.clone(), id.clone(), why)
             .boxed()
             .shared();
         if let Some(weak) = fetch.downgrade() {
@@ -499,7 +518,7 @@ impl Clean {
         let Some(tasks) = self.shared.tasks.get() else { return };
         for block in (last + 1..blocks).take(to_usize(ahead)) {
             let id = (object.id(), block);
-            if self.shared.blocks.lock().block(&id).is_some() || self.shared.flights.lock().contains_key(&id) {
+            if self.shared.has(&id) || self.shared.flights.lock().contains_key(&id) {
                 continue;
             }
             if self.shared.ahead.available_permits() == 0 {
@@ -579,7 +598,7 @@ impl Drop for Admitted<'_> {
 }
 
 impl State {
-    async fn fetch(self: Arc<Self>, object: CleanReader, id: BlockId) -> Result<Bytes, StoreError> {
+    async fn fetch(self: Arc<Self>, object: CleanReader, id: BlockId, why: Why) -> Result<Bytes, StoreError> {
         let range = object.block_range(id.1);
         let (mut tries, mut away) = (1, None);
         let fetched = loop {
@@ -610,14 +629,10 @@ impl State {
             }
         };
         if let Ok(bytes) = &fetched {
-            self.keep(&object, &id, bytes).await;
+            self.keep(&object, &id, bytes, why).await;
         }
         self.flights.lock().remove(&id);
         fetched
-    }
-
-    fn has_tiers(&self) -> bool {
-        self.folders.len() > self.data_folders
     }
 
     /// The block, when it is held. A reader's look is a use; with it, the folder of the tier that a copy should go to now.
@@ -626,7 +641,7 @@ impl State {
         let mut blocks = self.blocks.lock();
         let found = blocks.block(id);
         let mut goal = match why {
-            Why::Ahead => blocks.came(id, false),
+            Why::Ahead | Why::Load => blocks.came(id, false),
             Why::Read | Why::GoesOn => None,
         };
         if why == Why::Read {
@@ -646,11 +661,19 @@ impl State {
         (found, goal)
     }
 
-    /// A block that was read a moment ago and is not kept.
-    fn passing(&self, id: &BlockId) -> Option<Bytes> {
-        let passing = self.passing.lock();
-        let found = passing.iter().find(|(of, _)| of == id);
-        found.map(|(_, bytes)| bytes.clone())
+    /// Whether a block is held, or passes by.
+    fn has(&self, id: &BlockId) -> bool {
+        let is_held = self.blocks.lock().block(id).is_some();
+        is_held || self.passing.lock().get(id).is_some()
+    }
+
+    /// A block that is not kept, when somebody had it fetched a moment ago.
+    fn passing(&self, id: &BlockId, why: Why) -> Option<Bytes> {
+        let mut passing = self.passing.lock();
+        if why.is_reader() {
+            passing.begin(id);
+        }
+        passing.get(id)
     }
 
     /// Files of one directory share what is said of them, unless something is set for one of them.
@@ -677,25 +700,30 @@ impl State {
             .map(|path| self.at(&path, object.changed))
     }
 
-    /// Makes room for a block and writes it to its file. What can not be kept is no error for the reader.
-    async fn keep(&self, object: &CleanReader, id: &BlockId, bytes: &Bytes) {
+    /// Makes room for a block and writes it to its file. What can not be kept, or is not worth it, is no error for the reader.
+    async fn keep(&self, object: &CleanReader, id: &BlockId, bytes: &Bytes, why: Why) {
         let (Ok(len), Some(at)) = (u32::try_from(bytes.len()), self.at_of(object)) else {
             return;
         };
         let folder = self.segments.roomy_folder(u64::from(len));
+        let now = self.clock.monotonic();
+        let arrival = match why {
+            Why::Load => Arrival::Brought,
+            Why::Ahead if !self.passing.lock().has_room(u64::from(len), now) => Arrival::Brought,
+            Why::Read | Why::GoesOn | Why::Ahead => Arrival::Read,
+        };
         let (file, kept) = {
             let mut blocks = self.blocks.lock();
-            let (kept, gone) = blocks.admit(id, len, &at, self.clock.monotonic());
+            let (kept, gone) = blocks.admit(id, len, &at, arrival, now);
             let file = blocks.file(folder);
             drop(blocks);
             self.remove_files(gone);
             (file, kept)
         };
         if !kept {
-            let mut passing = self.passing.lock();
-            passing.push_back((id.clone(), bytes.clone()));
-            if passing.len() > PASSING_MAX {
-                passing.pop_front();
+            if why != Why::Load {
+                self.bypassed_bytes.fetch_add(u64::from(len), Ordering::Relaxed);
+                self.passing.lock().insert(id, bytes, why == Why::Ahead, now);
             }
             return;
         }

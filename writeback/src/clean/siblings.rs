@@ -411,10 +411,18 @@ impl Inner {
 }
 
 impl Clean {
-    /// Fetches an object of one block for whoever reads it later. Whether there was room for it, as far as it was fetched.
+    /// Fetches an object of one block for whoever reads it later, unless he came first. Whether there was room for it, in the cache or in memory,
+    /// as far as it was fetched.
     async fn fetch_whole(&self, object: &CleanReader) -> bool {
+        let id = (object.id(), 0);
+        if self.shared.passing.lock().has_ended(&id) {
+            return true;
+        }
         match self.block(object, 0, Why::Ahead).await {
-            Ok(bytes) => bytes.is_empty() || self.held(object) > 0,
+            Ok(bytes) => {
+                let (len, now) = (bytes.len() as u64, self.shared.clock.monotonic());
+                len == 0 || self.held(object) > 0 || self.shared.passing.lock().has_room(len, now)
+            }
             Err(_) => true,
         }
     }

@@ -237,7 +237,10 @@ fn a_directory_that_is_read_in_epochs_is_hit_as_often_as_half_of_it_can_be() {
             epoch(step).await;
         }
         for step in [9, 11, 13] {
-            assert_eq!(epoch(step).await, 50, "half is held, and stays held");
+            let (misses, held) = (epoch(step).await, held_in(&cache, "train", 100).await);
+            assert_eq!(held, 50_000, "half is held, and stays held");
+            // Some are fetched ahead for the next one.
+            assert!((40..=60).contains(&misses), "{misses}");
         }
     });
 }
@@ -255,7 +258,9 @@ fn the_order_that_a_path_names_is_the_one_it_has() {
             }
             let before = world.store.calls(Call::Read);
             read_all(&cache, "d", 0..100).await;
-            assert_eq!(world.store.calls(Call::Read) - before, misses, "{evict}");
+            let missed = world.store.calls(Call::Read) - before;
+            // Some may have been fetched ahead for nothing a moment ago.
+            assert!((misses - 10..=misses).contains(&missed), "{evict}: {missed}");
         });
     }
 }
@@ -274,6 +279,68 @@ fn a_scan_passes_by_what_is_used() {
         let before = world.store.calls(Call::Read);
         read_all(&cache, "hot", 0..20).await;
         assert_eq!(world.store.calls(Call::Read), before, "all of it is still there");
+    });
+}
+
+#[test]
+fn a_scan_of_twenty_times_the_cache_is_hardly_written_and_takes_nothing_from_what_is_used() {
+    let mut world = world(9, 50_000);
+    for (folder, count) in [("hot", 30), ("scan", 1_000), ("wanted", 10), ("next", 15)] {
+        outside(&world, folder, count);
+    }
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        for _ in 0..3 {
+            read_all(&cache, "hot", 0..30).await;
+        }
+        let done = || (world.store.calls(Call::Read), world.disk.calls().writes);
+        let before = done();
+        for n in 0..1_000 {
+            read_all(&cache, "scan", n..n + 1).await;
+            read_all(&cache, "hot", n % 30..n % 30 + 1).await;
+        }
+        let (reads, writes) = (done().0 - before.0, done().1 - before.1);
+        assert!(
+            reads <= 1_000,
+            "{reads} reads of the store: what is used is still there"
+        );
+        assert!(writes < 1_000 / 8, "{writes} writes");
+        // What is asked for is there, whatever else is read.
+        let loaded = cache.load(&at("/kept/wanted"), true).await.unwrap();
+        assert_eq!((loaded.files, loaded.full), (10, false));
+        assert_eq!(held_in(&cache, "wanted", 10).await, 10_000);
+        // And so is what is read again, from its second read on.
+        for _ in 0..2 {
+            read_all(&cache, "next", 0..15).await;
+        }
+        let before = done();
+        read_all(&cache, "next", 0..15).await;
+        assert_eq!(done(), before);
+    });
+}
+
+#[test]
+fn a_large_file_that_is_scanned_is_fetched_ahead_and_once() {
+    const BLOCK: u64 = 2 << 20;
+    let mut world = world(10, 8 * BLOCK);
+    let content = pattern(1, (64 * BLOCK) as usize);
+    world.store.write_outside("large", content.clone());
+    world.live(async |world| {
+        let cache = world.open().await.unwrap();
+        let clock = world.components().clock;
+        let (begin, before) = (clock.monotonic(), world.disk.calls().writes);
+        let reader = cache.read_file(&at("/kept/large")).await.unwrap();
+        let piece = BLOCK / 8;
+        for start in (0..reader.size()).step_by(piece as usize) {
+            let bytes = reader.read(start..start + piece).await.unwrap().concat();
+            assert!(bytes == content[start as usize..(start + piece) as usize], "at {start}");
+            clock.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(world.store.calls(Call::Read), 64);
+        let (took, writes) = (clock.monotonic() - begin, world.disk.calls().writes - before);
+        assert!(writes < 24, "{writes} blocks written");
+        // A request takes 10 ms on average, and a block 8 ms to read.
+        assert!(took < Duration::from_millis(64 * 15), "{took:?}");
     });
 }
 
