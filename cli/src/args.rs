@@ -502,9 +502,9 @@ pub(crate) enum Policy {
     },
     /// What holds at a path, and where it comes from.
     Explain(OnePath),
-    /// What a trace of reads would have hit, under each order of `evict`; no server is asked.
+    /// What a trace of reads would have hit, under each order of `evict`.
     #[command(
-        after_help = "A server writes a trace where its configuration has trace.file = FILE. Lines are time_us,bytes,block,path.\n\nExamples:\n  forebay policy simulate reads.csv                     # at several sizes\n  forebay policy simulate reads.csv --cache-max 500GiB"
+        after_help = "A server writes a trace where its configuration has trace.file = FILE. Lines are time_us,bytes,block,path.\nNo server is asked, but with --policies-of-server. Of policies evict, pin and quota_bytes count; each order is tried where evict is not set.\n\nExamples:\n  forebay policy simulate reads.csv                     # at several sizes\n  forebay policy simulate reads.csv --cache-max 500GiB\n  forebay policy simulate reads.csv --policies tried.toml   # [[policy]] path = \"/train\" pin = true"
     )]
     Simulate {
         /// The trace.
@@ -513,6 +513,12 @@ pub(crate) enum Policy {
         /// Size of the clean cache; repeatable. Default: a tenth, a quarter, half and nine tenths of what was read.
         #[arg(long, value_name = "SIZE")]
         cache_max: Vec<ByteSize>,
+        /// Policies by path, the [[policy]] sections of this file; what else a configuration has does not count.
+        #[arg(long, value_name = "FILE")]
+        policies: Option<PathBuf>,
+        /// The policies that are set at the server.
+        #[arg(long, conflicts_with = "policies")]
+        policies_of_server: bool,
     },
 }
 

@@ -196,7 +196,7 @@ struct NodeTable {
 /// The settings that flags, environment and file make together. What is wrong is a usage error that names the flag or key.
 pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
     let file = match &flags.config {
-        Some(path) => read(path)?,
+        Some(path) => read("--config", path)?,
         None => File::default(),
     };
     refuse_absent(&flags, &file)?;
@@ -220,10 +220,10 @@ pub(crate) fn resolve(flags: ServeFlags) -> Outcome<ServeSettings> {
     })
 }
 
-fn read(path: &FilePath) -> Outcome<File> {
+fn read(flag: &str, path: &FilePath) -> Outcome<File> {
     let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| Failure::usage(format!("--config {}: {error}", path.display())))?;
-    toml::from_str(&text).map_err(|error| Failure::usage(format!("--config {}: {error}", path.display())))
+    let text = text.map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))?;
+    toml::from_str(&text).map_err(|error| Failure::usage(format!("{flag} {}: {error}", path.display())))
 }
 
 /// What INTERFACE promises and this build has not.
@@ -431,6 +431,11 @@ fn mount(path: &str, url: &str, read_only: bool) -> Outcome<MountSpec> {
         url: url.to_owned(),
         read_only,
     })
+}
+
+/// The `[[policy]]` sections of a configuration file.
+pub(crate) fn policies_of(path: &FilePath) -> Outcome<Vec<(Path, policy::Set)>> {
+    policies(&read("--policies", path)?.policy)
 }
 
 fn policies(file: &[PolicyTable]) -> Outcome<Vec<(Path, policy::Set)>> {

@@ -378,6 +378,17 @@ def test_what_a_trace_would_have_hit_is_told_for_people_and_machines(cli, tmp_pa
     assert all(all_of_it[order]["hit_ratio"] == 0.9 for order in ["auto", "epoch", "s3fifo", "lru"])
     lines = cli.text("policy", "simulate", trace).splitlines()
     assert len(lines) == 6 and lines[1].split() == ["cache", "auto", "epoch", "s3fifo", "lru"]
+    # Half of the parts are pinned, so they are hit in every epoch but the first, under any order.
+    tried = tmp_path / "tried.toml"
+    tried.write_text('[data]\ndir = "elsewhere"\n' + "".join(f'[[policy]]\npath = "/train/part-{n}"\npin = true\n' for n in range(12)))
+    pinned = cli.json("policy", "simulate", trace, "--cache-max", "50MB", "--policies", tried)["sizes"][0]
+    assert abs(pinned["lru"]["hit_ratio"] - 0.48 * 0.9) < 0.001
+    cli.run("policy", "set", "/train", "evict=epoch")
+    of_server = cli.json("policy", "simulate", trace, "--cache-max", "50MB", "--policies-of-server")["sizes"][0]
+    assert of_server["lru"] == of_server["epoch"] == half["epoch"]
+    cli.run("policy", "set", "/train", "evict=")
+    tried.write_text("[[policy]]\npath = '/a'\npim = true\n")
+    assert "pim" in cli.refused(2, "policy", "simulate", trace, "--policies", tried)
     trace.write_text("no trace\n")
     assert "line 1" in cli.refused(2, "policy", "simulate", trace)
 

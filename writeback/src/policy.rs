@@ -160,20 +160,7 @@ impl Policies {
 
     /// What they say of clean data at `path`.
     pub(crate) fn place(&self, path: &Path) -> Arc<Place> {
-        let table = self.table();
-        let effective = table.effective(path);
-        let quota = |(at, set): (&Path, &Set)| match set.get(Key::QuotaBytes) {
-            Some(Value::QuotaBytes(Some(size))) => Some((Arc::new(at.clone()), size.bytes)),
-            _ => None,
-        };
-        Arc::new(Place {
-            dir: Arc::new(path.parent().unwrap_or_default()),
-            evict: effective.evict,
-            evict_at: effective.from(Key::Evict).cloned().map(Arc::new),
-            pinned: effective.pin.holds(),
-            quotas: table.along(path).into_iter().filter_map(quota).collect(),
-            tier: effective.tier.clone(),
-        })
+        Arc::new(Place::of(path, &self.table()))
     }
 
     /// Makes the changes at `path`, all or none, durably.

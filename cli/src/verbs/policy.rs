@@ -5,9 +5,12 @@ mod simulate;
 use super::at;
 use crate::{
     args::{Door, OnePath, Policy},
+    config,
     failure::{Failure, Outcome},
     output::Output,
 };
+use forebay_policy::{Defaults, Set, Table};
+use forebay_writeback::Path;
 use serde_json::{Map, Value, json};
 
 pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> Outcome {
@@ -19,7 +22,20 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
             client.action("policy_set", Value::Object(body)).await?;
             output.one(&json!({ "path": path }), |_| String::new())
         }
-        Policy::Simulate { trace, cache_max } => simulate::simulate(&trace, &cache_max, output),
+        Policy::Simulate {
+            trace,
+            cache_max,
+            policies,
+            policies_of_server,
+        } => {
+            let sets = match policies {
+                Some(file) => config::policies_of(&file)?,
+                None if policies_of_server => sets_of_server(door).await?,
+                None => Vec::new(),
+            };
+            let policies = Table::new(Defaults::default(), sets);
+            simulate::simulate(&trace, &cache_max, policies, output)
+        }
         Policy::Get(OnePath { path }) => {
             let (client, path) = at(door, &path).await?;
             let set = client
@@ -52,6 +68,24 @@ pub(super) async fn policy(policy: Policy, door: &Door, output: &mut Output) -> 
             series.end()
         }
     }
+}
+
+/// What is set at any path of the server.
+async fn sets_of_server(door: &Door) -> Outcome<Vec<(Path, Set)>> {
+    let (client, path) = at(door, "/").await?;
+    let rows = client.action("policy_list", json!({ "path": path })).await?;
+    rows.iter().map(path_and_set).collect()
+}
+
+fn path_and_set(row: &Value) -> Outcome<(Path, Set)> {
+    let about = |why: String| Failure::failed(format!("a policy of the server is not understood: {row}: {why}"));
+    let path = Path::parse(row["path"].as_str().unwrap_or_default().as_bytes());
+    let pairs = row["set"].as_object().into_iter().flatten();
+    let set = Set::parse(pairs.map(|(key, value)| (key.as_str(), value)));
+    Ok((
+        path.map_err(|error| about(error.to_string()))?,
+        set.map_err(|error| about(error.to_string()))?,
+    ))
 }
 
 /// `KEY=VALUE`: JSON where it reads as JSON (true, 3), else text; `KEY=` takes the policy away.

@@ -15,6 +15,7 @@
 //! A quota holds for all groups under its path together, in the same way.
 
 use crate::{
+    Key, Set, Table, Value,
     evict::{Arrival, Epoch, Item, Lru, Order, S3Fifo},
     passes::Passes,
     value::{Evict, Tier},
@@ -48,6 +49,25 @@ pub struct Place {
     pub quotas: Vec<(Arc<Path>, u64)>,
     /// The fastest tier that copies of its blocks lie in.
     pub tier: Tier,
+}
+
+impl Place {
+    /// What the policies say of the file at `path`.
+    pub fn of(path: &Path, policies: &Table) -> Self {
+        let effective = policies.effective(path);
+        let quota = |(at, set): (&Path, &Set)| match set.get(Key::QuotaBytes) {
+            Some(Value::QuotaBytes(Some(size))) => Some((Arc::new(at.clone()), size.bytes)),
+            _ => None,
+        };
+        Self {
+            dir: Arc::new(path.parent().unwrap_or_default()),
+            evict: effective.evict,
+            evict_at: effective.from(Key::Evict).cloned().map(Arc::new),
+            pinned: effective.pin.holds(),
+            quotas: policies.along(path).into_iter().filter_map(quota).collect(),
+            tier: effective.tier.clone(),
+        }
+    }
 }
 
 /// Names a group: quotas first, for what is under different ones is never in one group.

@@ -1,10 +1,14 @@
 //! What a trace of reads would have hit, under each order, with a cache of a given size: the very code that the cache runs, without
 //! bytes.
+//!
+//! Policies by path count as they do there, `evict`, `pin` and `quota_bytes`. The order that is tried is that of all paths for which none
+//! is set. What is pinned is held from its first read on: a trace does not tell what was loaded.
 
 use crate::{
+    Table,
     room::{Place, Room},
     trace::Read,
-    value::{Evict, Tier},
+    value::Evict,
 };
 use forebay_namespace::Path;
 use std::{
@@ -22,13 +26,16 @@ pub struct Trace {
     reads: Vec<(u64, u32)>,
     blocks: Vec<Block>,
     known: HashMap<(Path, u64), u32>,
-    dirs: HashMap<Path, Arc<Path>>,
+    policies: Table,
+    places: Vec<Place>,
+    /// Of a directory whose files share it, or of a file.
+    place_of: HashMap<Path, usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Block {
     bytes: u64,
-    dir: Arc<Path>,
+    place: usize,
 }
 
 /// How many reads found their block, and their bytes.
@@ -65,25 +72,43 @@ fn share(part: u64, of: u64) -> f64 {
 }
 
 impl Trace {
+    /// A trace of reads under these policies.
+    pub fn new(policies: Table) -> Self {
+        Self {
+            policies,
+            ..Self::default()
+        }
+    }
+
     /// Takes in the next read. The error: there are more blocks than can be told apart.
     pub fn push(&mut self, read: Read) -> Result<(), String> {
         let Read { at, bytes, block, path } = read;
-        let parent = path.parent().unwrap_or_default();
         let key = (path, block);
         let number = match self.known.get(&key) {
             Some(number) => *number,
             None if self.blocks.len() >= BLOCKS_MAX => return Err(format!("it has more than {BLOCKS_MAX} blocks")),
             None => {
-                let shared = Arc::new(parent.clone());
-                let dir = Arc::clone(self.dirs.entry(parent).or_insert(shared));
+                let place = self.place(&key.0);
                 let number = u32::try_from(self.blocks.len()).expect("no more than fit");
-                self.blocks.push(Block { bytes, dir });
+                self.blocks.push(Block { bytes, place });
                 self.known.insert(key, number);
                 number
             }
         };
         self.reads.push((at.unsigned_abs(), number));
         Ok(())
+    }
+
+    fn place(&mut self, path: &Path) -> usize {
+        let parent = path.parent().unwrap_or_default();
+        let whose = match self.policies.at(path) {
+            Some(_) => path.clone(),
+            None => parent,
+        };
+        *self.place_of.entry(whose).or_insert_with(|| {
+            self.places.push(Place::of(path, &self.policies));
+            self.places.len() - 1
+        })
     }
 
     /// How many reads there are.
@@ -96,24 +121,19 @@ impl Trace {
         self.blocks.iter().map(|block| block.bytes).sum()
     }
 
-    /// What a cache of `limit` bytes would have hit.
+    /// What a cache of `limit` bytes would have hit, with this order where no policy sets one.
     pub fn simulate(&self, evict: Evict, limit: u64) -> Hits {
         let mut room: Room<u32> = Room::new(limit);
-        let mut places: HashMap<Arc<Path>, Arc<Place>> = HashMap::new();
+        let place = |place: &Place| match place.evict_at {
+            Some(_) => Arc::new(place.clone()),
+            None => Arc::new(Place { evict, ..place.clone() }),
+        };
+        let places: Vec<Arc<Place>> = self.places.iter().map(place).collect();
         let begin = self.reads.first().map_or(0, |(at, _)| *at);
         let mut hits = Hits::default();
         for (at, number) in &self.reads {
-            let Block { bytes, dir } = &self.blocks[*number as usize];
-            let place = places.entry(Arc::clone(dir)).or_insert_with(|| {
-                Arc::new(Place {
-                    dir: Arc::clone(dir),
-                    evict,
-                    evict_at: None,
-                    pinned: false,
-                    quotas: Vec::new(),
-                    tier: Tier::auto(),
-                })
-            });
+            let Block { bytes, place } = &self.blocks[*number as usize];
+            let place = &places[*place];
             let now = Duration::from_micros(at.saturating_sub(begin));
             let hit = room.read(number, place, now);
             if !hit {
@@ -146,6 +166,7 @@ impl Hits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Defaults, Set};
 
     fn trace(epochs: u64, items: u64) -> Trace {
         let mut trace = Trace::default();
@@ -187,6 +208,57 @@ mod tests {
         assert!((trace.unlimited().ratio() - 0.9).abs() < 0.001);
         assert_eq!(trace.simulate(Evict::Lru, u64::MAX), trace.unlimited());
         assert_eq!(trace.simulate(Evict::Auto, 0).hits, 0);
+    }
+
+    /// One trace of a table that is read again and again beside a scan, under policies.
+    fn table_beside_scan(policies: &[(&str, &str, &str)]) -> Trace {
+        let set = |(path, key, value): &(&str, &str, &str)| {
+            let value = serde_json::from_str(value).unwrap();
+            let path = Path::parse(path.as_bytes()).unwrap();
+            (path, Set::parse([(*key, &value)]).unwrap())
+        };
+        let mut trace = Trace::new(Table::new(Defaults::default(), policies.iter().map(set)));
+        for n in 0..6000_u64 {
+            let (path, block) = match n % 3 {
+                0 => ("/table/a".to_owned(), n / 3 % 100),
+                _ => (format!("/scan/{}", n / 100), n % 100),
+            };
+            let (path, at) = (Path::parse(path.as_bytes()).unwrap(), i64::try_from(n).unwrap());
+            let read = Read {
+                at,
+                bytes: 10,
+                block,
+                path,
+            };
+            trace.push(read).unwrap();
+        }
+        trace
+    }
+
+    #[test]
+    fn policies_by_path_count_as_they_do_in_the_cache() {
+        let lru = |policies: &[(&str, &str, &str)]| table_beside_scan(policies).simulate(Evict::Lru, 1_500).hits;
+        // The scan takes the room of the table before it is read again; of it nothing can be hit.
+        assert_eq!(lru(&[]), 0);
+        assert_eq!(lru(&[("/table", "pin", "true")]), 1_900);
+        assert_eq!(lru(&[("/table/a", "pin", "true")]), 1_900, "at the file itself");
+        assert_eq!(lru(&[("/table/b", "pin", "true")]), 0);
+        assert_eq!(lru(&[("/scan", "quota_bytes", "\"500B\"")]), 1_900);
+        assert_eq!(lru(&[("/table", "evict", "\"epoch\"")]), 1_900);
+        assert_eq!(
+            lru(&[
+                ("/", "evict", "\"lru\""),
+                ("/table", "pin", "true"),
+                ("/table/a", "pin", "false")
+            ]),
+            0
+        );
+        let set = table_beside_scan(&[("/", "evict", "\"lru\"")]);
+        assert_eq!(
+            set.simulate(Evict::Epoch, 1_500).hits,
+            0,
+            "what is set is not replaced by what is tried"
+        );
     }
 
     #[test]

@@ -27,6 +27,13 @@ struct Branch {
     below: HashMap<Vec<u8>, Branch>,
 }
 
+impl Default for Table {
+    /// No path has any.
+    fn default() -> Self {
+        Self::new(Defaults::default(), [])
+    }
+}
+
 impl Table {
     /// The table of these sets.
     pub fn new(defaults: Defaults, sets: impl IntoIterator<Item = (Path, Set)>) -> Self {

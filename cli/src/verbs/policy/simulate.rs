@@ -1,10 +1,11 @@
-//! `policy simulate`: what a trace of reads would have hit, under each order, with caches of several sizes.
+//! `policy simulate`: what a trace of reads would have hit, under each order and what is set by path, with caches of several sizes.
 
 use crate::{
     failure::{Failure, Outcome},
     output::Output,
 };
 use forebay_policy::{
+    Table,
     simulate::{Hits, Trace},
     trace::{LINE_BYTES_MAX, Read},
     value::Evict,
@@ -23,8 +24,8 @@ const ORDERS: [Evict; 4] = [Evict::Auto, Evict::Epoch, Evict::S3Fifo, Evict::Lru
 /// Sizes when none is asked for, in hundredths of what was read.
 const SHARES: [u64; 4] = [10, 25, 50, 90];
 
-pub(super) fn simulate(path: &Path, sizes: &[ByteSize], output: &mut Output) -> Outcome {
-    let trace = read(path)?;
+pub(super) fn simulate(path: &Path, sizes: &[ByteSize], policies: Table, output: &mut Output) -> Outcome {
+    let trace = read(path, policies)?;
     let sizes: Vec<u64> = match sizes {
         [] => SHARES.iter().map(|share| trace.block_bytes() / 100 * share).collect(),
         sizes => sizes.iter().map(|size| size.0).collect(),
@@ -74,10 +75,10 @@ fn table(trace: &Trace, sizes: &[u64], told: &Value) -> String {
     out
 }
 
-fn read(path: &Path) -> Outcome<Trace> {
+fn read(path: &Path, policies: Table) -> Outcome<Trace> {
     let about = |error: std::io::Error| Failure::failed(format!("{}: {error}", path.display()));
     let mut source = BufReader::new(File::open(path).map_err(about)?);
-    let (mut trace, mut line, mut number) = (Trace::default(), Vec::new(), 0_u64);
+    let (mut trace, mut line, mut number) = (Trace::new(policies), Vec::new(), 0_u64);
     loop {
         line.clear();
         number += 1;
@@ -106,6 +107,10 @@ fn read(path: &Path) -> Outcome<Trace> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(path: &Path) -> Outcome<Trace> {
+        super::read(path, Table::default())
+    }
 
     #[test]
     fn what_is_wrong_with_a_trace_is_named_by_its_line() {
