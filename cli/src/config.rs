@@ -150,6 +150,7 @@ struct TraceTable {
 struct UnderTable {
     #[serde(with = "units::duration_opt")]
     timeout: Option<Duration>,
+    md5_max: Option<ByteSize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -307,6 +308,7 @@ fn cache(flags: ServeFlags, file: File, data: Vec<PathBuf>, fsync: bool) -> Outc
     cache.cache_max = flags.cache_max.or(file.read.cache_max);
     cache.stall_max = file.write.stall_max.unwrap_or(cache.stall_max);
     cache.under_timeout = file.under.timeout.unwrap_or(cache.under_timeout);
+    cache.under_md5_max = file.under.md5_max.unwrap_or(cache.under_md5_max);
     cache.session_timeout = file.dataset.session_timeout.unwrap_or(cache.session_timeout);
     cache.versions_kept = file.dataset.versions_kept.unwrap_or(cache.versions_kept);
     cache.persist = persist(&file.persist, cache.persist)?;
@@ -521,6 +523,7 @@ mod tests {
             stay_awake = false
             [under]
             timeout = "3s"
+            md5_max = "64KiB"
             [dataset]
             session_timeout = "1min"
             versions_kept = 5
@@ -563,8 +566,8 @@ mod tests {
             (Some(ByteSize::mib(64)), Some(ByteSize::gib(1)))
         );
         assert_eq!(
-            (cache.stall_max, cache.under_timeout),
-            (Duration::from_millis(100), Duration::from_secs(3))
+            (cache.stall_max, cache.under_timeout, cache.under_md5_max),
+            (Duration::from_millis(100), Duration::from_secs(3), ByteSize(64 << 10))
         );
         assert_eq!(
             (cache.session_timeout, cache.versions_kept),

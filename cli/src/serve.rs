@@ -98,6 +98,7 @@ async fn start(settings: ServeSettings) -> Outcome<Running> {
     let meta = meta.map_err(|error| Failure::failed(error.to_string()))?;
     let stores = Arc::new(Stores {
         timeout: cache.under_timeout,
+        md5_bytes_max: cache.under_md5_max.0,
         own: Arc::clone(&own),
         started: AtomicBool::new(false),
     });
@@ -165,6 +166,7 @@ fn announce(doors: &Server) -> Outcome {
 #[derive(Debug)]
 struct Stores {
     timeout: Duration,
+    md5_bytes_max: u64,
     own: Arc<OwnFolders>,
     /// Until then those are opened that the data folder remembers, whatever they are: a server has to run for one to be removed.
     started: AtomicBool,
@@ -175,6 +177,7 @@ impl StoreOpener for Stores {
     async fn open(&self, url: &str) -> Result<UnderStoreRef, StoreError> {
         let settings = forebay_understore::Settings {
             timeout: self.timeout,
+            md5_bytes_max: self.md5_bytes_max,
             ..Default::default()
         };
         let store = forebay_understore::open(url, &settings).await?;

@@ -25,6 +25,7 @@ FAULTS = {
     "429": (False, error(429, "TooManyRequests")),
     "hang": (False, None),
     "short": (True, None),
+    "flipped": (True, None),
 }
 
 
@@ -87,6 +88,9 @@ class FaultProxy:
             time.sleep(HANG)
         elif fault == "short":
             self.answer(request, status, headers, content[: len(content) // 2], len(content))
+        elif fault == "flipped":
+            middle = len(content) // 2
+            return self.answer(request, status, headers, content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         request.close_connection = True
 
     def ask(self, request, body):

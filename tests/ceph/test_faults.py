@@ -85,6 +85,16 @@ def test_reads(client, proxy, bucket, fault):
     hit(proxy, 2)
 
 
+def test_a_bit_that_turns_on_the_way_of_a_small_object(client, proxy, bucket):
+    content = random.Random(5).randbytes(100_000)
+    for n in range(8):
+        bucket.put(f"theirs/{n}", content)
+        proxy.break_next("GET", f"theirs/{n}", "flipped")
+        assert client.file(f"/lake/theirs/{n}") == content
+        assert client.file(f"/lake/theirs/{n}") == content, "it was kept"
+    hit(proxy, 8)
+
+
 def test_everything_at_once(client, proxy, bucket):
     """Many files while every fifth answer or so is wrong."""
     chance = random.Random(11)

@@ -46,6 +46,8 @@ pub struct Settings {
     pub stall_max: Duration,
     /// How long an under-store may stay silent. Default 10 s.
     pub under_timeout: Duration,
+    /// Largest object of an S3 that is compared with its MD5. Default 128 KiB; 0: none.
+    pub under_md5_max: ByteSize,
     /// A session without a writer for this long is aborted, unless it names its own. Default 10 min.
     pub session_timeout: Duration,
     /// Versions of a dataset that are kept. Default 3.
@@ -76,6 +78,7 @@ impl Settings {
             tiers: Vec::new(),
             stall_max: Duration::from_secs(60),
             under_timeout: Duration::from_secs(10),
+            under_md5_max: ByteSize(128 << 10),
             session_timeout: Duration::from_secs(600),
             versions_kept: 3,
             mounts: Vec::new(),

@@ -237,6 +237,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Most bytes per second, reads and writes together. Default: no limit.
     pub bytes_per_second_max: Option<u64>,
+    /// Largest object of an S3 that is compared with its etag, where that is an MD5. Default 128 KiB (`under.md5_max`); 0: none.
+    pub md5_bytes_max: u64,
 }
 
 impl Default for Settings {
@@ -244,6 +246,7 @@ impl Default for Settings {
         Self {
             timeout: Duration::from_secs(10),
             bytes_per_second_max: None,
+            md5_bytes_max: 128 << 10,
         }
     }
 }

@@ -2,7 +2,10 @@
 //!
 //! One Ceph refuses `If-Match` with the quotes it hands out, and ignores conditions at the end of a multipart upload; a delete takes no
 //! condition anywhere. What is sent is what the probe saw work.
+//!
+//! Small objects are compared with their etag where that is an MD5 ([`sum`]); what does not fit is `Damaged`.
 
+mod sum;
 mod wire;
 mod xml;
 
@@ -45,6 +48,8 @@ struct Probed {
     if_match: MatchStyle,
     complete_conditional: bool,
     metadata: bool,
+    /// An etag is the MD5 of what was put.
+    md5: bool,
 }
 
 /// The bucket at `at`, not asked yet.
@@ -56,6 +61,7 @@ pub(crate) fn open(at: S3Address, settings: &Settings) -> Result<UnderStoreRef, 
     let bucket = S3 {
         wire: Wire::new(&at, settings)?,
         name: at.bucket.clone(),
+        md5_bytes_max: settings.md5_bytes_max,
         probed: OnceLock::new(),
     };
     Ok(Arc::new(Objects::new(bucket, at.prefix, url)))
@@ -66,6 +72,7 @@ pub(crate) fn open(at: S3Address, settings: &Settings) -> Result<UnderStoreRef, 
 struct S3 {
     wire: Wire,
     name: String,
+    md5_bytes_max: u64,
     probed: OnceLock<Probed>,
 }
 
@@ -92,6 +99,22 @@ impl S3 {
             (Expect::Match(etag), MatchStyle::Quoted) => Some((header::IF_MATCH, format!("\"{}\"", etag.0))),
             (Expect::Match(etag), MatchStyle::Bare) => Some((header::IF_MATCH, etag.0.clone())),
             _ => None,
+        }
+    }
+
+    /// The bytes of an answer to a request for `range`: exactly those, and those of the etag where it tells.
+    fn bytes_of(&self, key: &str, answer: Answer, range: &Range<u64>) -> Result<Bytes, StoreError> {
+        let is_whole = range.start == 0 && size_in(&answer).and_then(|size| size.parse().ok()) == Some(range.end);
+        let is_compared =
+            is_whole && range.end <= self.md5_bytes_max && self.probed.get().is_some_and(|probed| probed.md5);
+        let told = if is_compared { sum::told(&answer) } else { None };
+        let bytes = exactly(key, answer, range)?;
+        match told.is_none_or(|told| told == sum::of(&bytes)) {
+            true => Ok(bytes),
+            false => Err(StoreError::Damaged(format!(
+                "{key}: {} bytes arrived whose MD5 is not the object's etag",
+                bytes.len()
+            ))),
         }
     }
 
@@ -187,7 +210,8 @@ impl S3 {
 
     /// Tries each condition on a key of our own.
     async fn try_conditions(&self, full: &str) -> Result<Probed, StoreError> {
-        let body = || vec![Bytes::from_static(b"forebay probe")];
+        const BODY: &[u8] = b"forebay probe";
+        let body = || vec![Bytes::from_static(BODY)];
         let none_match = || (header::IF_NONE_MATCH, "*".to_owned());
         let token = (HeaderName::from_static("x-amz-meta-forebay-token"), "probe".to_owned());
         let first = self.put_raw(full, vec![token], body()).await?;
@@ -235,8 +259,15 @@ impl S3 {
             if_match,
             complete_conditional,
             metadata,
+            md5: sum::of_etag(&etag) == Some(sum::of(BODY)),
         })
     }
+}
+
+/// The size of the object that an answer has bytes of.
+fn size_in(answer: &Answer) -> Option<&str> {
+    let told = answer.header("content-range").and_then(|told| told.split_once('/'));
+    told.map(|(_, size)| size).or_else(|| answer.header("content-length"))
 }
 
 /// What the head of an answer says of an object, whose size it says by `size`.
@@ -332,13 +363,12 @@ impl Bucket for S3 {
             }
             Err(error) => return Err(error),
         };
-        let told = answer.header("content-range").and_then(|told| told.split_once('/'));
-        let size = told.map(|(_, size)| size).or_else(|| answer.header("content-length"));
-        let found = found_in(key, &answer, size)?;
-        let bytes = match found.size <= bytes_max {
-            true => Some(exactly(key, answer, &(0..found.size))?),
-            false => None,
-        };
+        let found = found_in(key, &answer, size_in(&answer))?;
+        if found.size > bytes_max {
+            return Ok(Some(Peeked::from(found)));
+        }
+        // Where they are damaged, who wants them asks for them.
+        let bytes = self.bytes_of(key, answer, &(0..found.size)).ok();
         Ok(Some(Peeked { found, bytes }))
     }
 
@@ -385,7 +415,7 @@ impl Bucket for S3 {
         if answer.etag().is_none_or(|etag| etag != validator.0) {
             return Err(StoreError::Changed(key.to_owned()));
         }
-        exactly(key, answer, &range)
+        self.bytes_of(key, answer, &range)
     }
 
     async fn put(&self, key: &str, write: Option<&Write>, chunks: Vec<Bytes>) -> Result<Option<Validator>, StoreError> {

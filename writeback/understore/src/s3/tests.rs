@@ -117,6 +117,32 @@ async fn after_an_unclear_answer_the_token_tells_that_it_happened() {
 }
 
 #[tokio::test]
+async fn a_bit_that_turned_on_the_way_is_noticed_in_what_is_small_and_whole() {
+    let Some((proxy, store)) = broken("flipped").await else {
+        return;
+    };
+    store.probe().await.unwrap();
+    let body = Bytes::from(vec![7_u8; 100_000]);
+    let wanted = write("k", body.len(), Expect::Absent);
+    let validator = store.put(&wanted, vec![body.clone()]).await.unwrap().validator;
+    for _ in 0..3 {
+        proxy.break_next("GET", "/flipped/k", 1, Break::FlippedBit);
+        let read = store.read("k", 0..100_000, &validator).await;
+        assert!(matches!(read, Err(StoreError::Damaged(_))), "{read:?}");
+        assert_eq!(store.read("k", 0..100_000, &validator).await.unwrap(), body);
+    }
+    proxy.break_next("GET", "/flipped/k", 1, Break::FlippedBit);
+    let peeked = store.peek("k", 1 << 20).await.unwrap().unwrap();
+    assert_eq!((peeked.found.size, peeked.bytes), (100_000, None));
+    let peeked = store.peek("k", 1 << 20).await.unwrap().unwrap();
+    assert_eq!(peeked.bytes, Some(body.clone()));
+    assert_eq!(proxy.hits(), 4);
+    // What is sent in parts has no sum of its own, and of a range there is none.
+    assert_eq!(store.read("k", 1..100_000, &validator).await.unwrap(), body.slice(1..));
+    store.delete("k", &Expect::Match(validator)).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_end_of_an_upload_may_succeed_behind_any_answer() {
     let Some((proxy, store)) = broken("end").await else {
         return;
