@@ -43,7 +43,7 @@ test-mount: build ## FOREBAY_TEST_PLAIN=1 puts ext4 in Forebay's place, FOREBAY_
 	tests/setup.sh mount
 	$(PYTEST) -s tests/mount
 
-test-python: build ## the package of connectors/python, with PyTorch and the libraries that open forebay://
+test-python: build ## the package of connectors/python, with PyTorch, TensorFlow and the libraries that open forebay://
 	tests/setup.sh torch
 	$(PYTEST) connectors/python/tests
 

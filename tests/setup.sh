@@ -6,7 +6,7 @@
 #   tests/setup.sh hdfs       the same, Java, and the jars of an HDFS
 #   tests/setup.sh emulators  the same, and emulators of other clouds; one that cannot be installed is said to be missing
 #   tests/setup.sh python     the same, the Python package of connectors/python, and the libraries that open it
-#   tests/setup.sh torch      the same as python, and PyTorch
+#   tests/setup.sh torch      the same as python, PyTorch, and TensorFlow; where that cannot be had it is said to be missing
 #   tests/setup.sh spark      the same, a JDK, PySpark, and the connector's jar, built
 #   tests/setup.sh webhdfs    the same, Java, and the jars of Hadoop's client and contract tests
 #   tests/setup.sh clients    the same, and Arrow's own Flight clients for Java and Go; one that cannot be had is said to be missing
@@ -96,6 +96,23 @@ if [ "${1:-}" = torch ] && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; t
     "$venv/bin/pip" install -q --disable-pip-version-check torch
   fi
   "$venv/bin/python" -c 'import torch'
+fi
+if [ "${1:-}" = torch ]; then
+  # In an environment of its own, which sees the packages of the other and cannot change them. Compiling it would take longer than fetching it.
+  tensorflow=$venv/tensorflow
+  stamp=$tensorflow/complete-$(sha256sum <"$here/requirements-tensorflow.txt" | cut -c1-16)
+  site() { "$1/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+  if [ ! -e "$stamp" ]; then
+    "$venv/bin/python" -m venv --clear "$tensorflow"
+    echo "import site; site.addsitedir('$(site "$venv")')" >"$(site "$tensorflow")/beside.pth"
+    if timeout 600 "$tensorflow/bin/pip" install -q --disable-pip-version-check --no-compile -r "$here/requirements-tensorflow.txt" &&
+      "$tensorflow/bin/python" -W ignore -c 'import tensorflow' 2>/dev/null; then
+      touch "$stamp"
+    else
+      rm -rf "$tensorflow"
+      echo "TensorFlow cannot be installed here: docs/tensorflow.md stays untested" >&2
+    fi
+  fi
 fi
 
 jars() { # jars NAME: what tests/NAME/pom.xml names, under a name of its own; a fetch that was broken off is none

@@ -6,12 +6,9 @@ import re
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
-import forebay.layout
-import forebay.shares
-import numpy as np
+import forebay
 import pyarrow as pa
 import pytest
 
@@ -20,60 +17,18 @@ from tests.harness import BINARY
 ROOT = Path(__file__).parents[3]
 
 
-class Spec(types.SimpleNamespace):
-    def __init__(self, shape, dtype):
-        super().__init__(shape=shape, dtype=dtype)
-
-
 def code(page, language="python"):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
 
 
-@pytest.fixture
-def tensorflow(monkeypatch):
-    """A stand-in for what the recipe takes from TensorFlow: specs, and a dataset that keeps its generator."""
-
-    class Dataset:
-        data = None
-
-        @classmethod
-        def from_generator(cls, generator, output_signature):
-            made = cls()
-            made.generator, made.signature = generator, output_signature
-            Dataset.data = made
-            return made
-
-        def __getattr__(self, name):
-            return lambda *_: self
-
-    module = types.ModuleType("tensorflow")
-    module.TensorSpec, module.string, module.as_dtype = Spec, "string", np.dtype
-    module.data = types.SimpleNamespace(Dataset=Dataset, AUTOTUNE=-1)
-    monkeypatch.setitem(sys.modules, "tensorflow", module)
-    return Dataset
+TENSORFLOW = Path(sys.prefix) / "tensorflow"
 
 
-def test_the_tensorflow_recipe(server, client, path, tensorflow):
-    x = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(8, dtype=np.float32)), 2)
-    client.put(path, pa.table({"x": x, "label": pa.array([1, 2, 3, 4]), "s": ["a"] * 4}))
-    [recipe] = code("docs/tensorflow.md")
-    recipe = (
-        recipe.replace("grpc://127.0.0.1:47470", server.flight)
-        .replace("/features/day=1", path)
-        .replace("model.fit", "fit = lambda *_, **__: None; fit")
-    )
-    names = {}
-    exec(compile(recipe, "docs/tensorflow.md", "exec"), names)
-    made = tensorflow.data
-    assert made.signature == {"x": Spec([None, 2], np.dtype("float32")), "label": Spec([None], np.dtype("int64"))}
-    [batch] = made.generator()
-    assert batch["x"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]] and batch["label"].tolist() == [1, 2, 3, 4]
-    [followed] = names["batches"](follow=True)
-    assert followed["label"].tolist() == batch["label"].tolist()
-    layout = forebay.layout.Layout(client.connection, path, 1, ["label"], None)
-    shares = [forebay.shares.of_rank(layout.rows, 3, rank) for rank in range(3)]
-    read = [[label for span in share for batch in layout.read(*span) for label in batch["label"].to_pylist()] for share in shares]
-    assert sum(read, []) == [1, 2, 3, 4] and all(read)
+@pytest.mark.skipif(not any(TENSORFLOW.glob("complete-*")), reason="tests/setup.sh torch could not install TensorFlow: docs/tensorflow.md is not run")
+def test_the_tensorflow_recipe():
+    command = [TENSORFLOW / "bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", Path(__file__).with_name("tensorflow_recipe.py")]
+    run = subprocess.run(command, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0 and " passed" in run.stdout and "skipped" not in run.stdout, run.stdout[-5000:] + run.stderr[-1000:]
 
 
 def test_the_readme(server, client, monkeypatch):
