@@ -6,8 +6,10 @@ PYTEST := .venv/bin/python -m pytest -q -p no:cacheprovider
 # One selection of packages for every build: features are resolved over it, so nothing is compiled twice.
 BUILD := cargo build --release --workspace
 N ?= 20
+ROWS ?= 1000000
+ROUNDS ?= 3
 
-.PHONY: build run run-ceph run-both setup test test-rust test-flight test-crash test-mount test-python test-ballista test-ceph test-hdfs test-emulators test-spark test-webhdfs test-clients crash sim bench lint format fmt doc
+.PHONY: build run run-ceph run-both setup test test-rust test-flight test-crash test-mount test-python test-ballista test-ceph test-hdfs test-emulators test-spark test-webhdfs test-clients crash sim bench bench-spark lint format fmt doc
 
 build:
 	$(BUILD)
@@ -86,6 +88,12 @@ sim: ## make sim N=1000: seeds of the simulated engine, disk and store
 
 bench: setup build ## the ratios of bench/README.md, measured here
 	$(CARGO_TARGET_DIR)/release/forebay-bench --forebay $(FOREBAY_BIN) --folder $(CARGO_TARGET_DIR)/bench
+
+bench-spark: build ## Spark into Forebay by each way beside Spark straight into the same store: make bench-spark ROWS=3000000 ROUNDS=5
+	tests/setup.sh ceph
+	tests/setup.sh hdfs
+	tests/setup.sh spark
+	tests/ceph/with.sh tests/hdfs/with.sh .venv/bin/python bench/spark.py --rows $(ROWS) --rounds $(ROUNDS)
 
 lint: format
 	cargo clippy --release --workspace --all-targets -- -D warnings

@@ -3,7 +3,7 @@ the store has everything, and what an executor moves by Flight.
 
     FOREBAY_BIN=… tests/ceph/with.sh tests/hdfs/with.sh .venv/bin/python bench/spark.py [--rows N] [--rounds N] [--folder DIR] [--json]
 
-Wants tests/setup.sh spark, and root for the mount; Ceph and HDFS are the real ones of tests/*/with.sh, and without either its rows are left out.
+`make bench-spark` is this. Wants tests/setup.sh spark, and root for the mount; Ceph and HDFS are the real ones of tests/*/with.sh, and without either its rows are left out.
 The ways take turns, in another order each round; figures are medians. A job computes six columns, 40 bytes a row, in 8 tasks on two threads.
 Before the next job begins, what Forebay has is persisted.
 
@@ -227,10 +227,14 @@ def throughput(home, server, rows, rounds, executors):
 
 
 def table(options, compared, speeds):
-    print(f"{options.rows:,} rows, medians of {options.rounds} rounds after one to warm up; seconds from the job's begin\n")
+    def told(figures):
+        return f"{statistics.median(figures):.2f} ({min(figures):.2f}–{max(figures):.2f})"
+
+    print(f"{options.rows:,} rows, medians of {options.rounds} rounds after one to warm up, with the least and the most; seconds from the job's begin;")
+    print(f"the machine's load at the end {os.getloadavg()[2]:.1f}\n")
     print("| store | way | job | first batch | in the store |\n|---|---|---|---|---|")
     for way, rounds in compared:
-        print(f"| {way.store} | {way.name} |", " | ".join(f"{statistics.median(r[key] for r in rounds):.2f}" for key in ("job", "first", "stored")), "|")
+        print(f"| {way.store} | {way.name} |", " | ".join(told([r[key] for r in rounds]) for key in ("job", "first", "stored")), "|")
     print("\n| executors | each writes, MB/s | each reads, MB/s |\n|---|---|---|")
     for executors, found in speeds.items():
         print(f"| {executors} |", " | ".join(f"{statistics.median(side):.0f}" for side in zip(*found)), "|")
