@@ -24,7 +24,7 @@ run-ceph: build ## the same into a real one-node Ceph, every object verified
 run-both: build ## the same with Ceph and HDFS in one namespace: inputs read through from HDFS, results persisted to both
 	tests/setup.sh ceph
 	tests/setup.sh hdfs
-	tests/ceph/with.sh tests/hdfs/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN) --ceph --hdfs
+	FOREBAY_HDFS_BLOCK=128m tests/ceph/with.sh tests/hdfs/with.sh $(CARGO_TARGET_DIR)/release/pipeline --forebay $(FOREBAY_BIN) --ceph --hdfs
 
 setup:
 	tests/setup.sh
@@ -53,8 +53,9 @@ test-ballista: build ## a scheduler and two executors; a workspace of its own, c
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/ballista RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__ \
 	  cargo test --locked --manifest-path connectors/ballista/Cargo.toml $(BALLISTA) -- --test-threads 1
 
-test-ceph: build
+test-ceph: build ## with an HDFS beside it for the job that has both in one namespace
 	tests/setup.sh ceph
+	tests/setup.sh hdfs
 	tests/ceph/with.sh tests/ceph/suite.sh
 
 test-hdfs: build
