@@ -54,7 +54,6 @@ def begins_an_upload_that_cannot_end(client, proxy, bucket):
     wait_for(bucket.uploads, "the upload does not begin")
 
 
-@pytest.mark.xfail(strict=True, reason="a reason says only `PUT t/small: 404 NoSuchBucket`; the bucket stands in the mount's URL")
 def test_the_reason_names_the_bucket_and_what_to_do(client, bucket):
     delete(bucket)
     client.put_file("/lake/small", b"small")

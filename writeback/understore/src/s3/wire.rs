@@ -61,11 +61,16 @@ impl Wire {
             .exchange(what.clone(), request, body_bytes, bytes_max)
             .await?;
         if !answer.status.is_success() {
-            return Err(refusal(&what, answer.status, &answer.body));
+            return Err(self.refusal(&what, answer.status, &answer.body));
         }
         // A 200 may carry an error, or the page of something in between.
         if !is_read && let Some(problem) = xml::problem(&answer.body) {
-            return Err(by_code(&what, StatusCode::INTERNAL_SERVER_ERROR, &problem));
+            return Err(by_code(
+                &what,
+                StatusCode::INTERNAL_SERVER_ERROR,
+                &problem,
+                &self.bucket_url,
+            ));
         }
         Ok(answer)
     }
@@ -87,6 +92,11 @@ impl Wire {
     fn uri(&self, ask: &Ask<'_>) -> String {
         let (key, query) = (exchange::path(ask.key), exchange::query(ask.query));
         format!("{}/{key}{query}", self.bucket_url)
+    }
+
+    fn refusal(&self, what: &str, status: StatusCode, body: &[u8]) -> StoreError {
+        let problem = xml::problem(body).unwrap_or_default();
+        by_code(what, status, &problem, &self.bucket_url)
     }
 }
 
@@ -123,19 +133,15 @@ fn provider(bucket: &str, region: &str, keys: Option<&Keys>) -> Result<Provider<
     Ok(built.credentials().clone())
 }
 
-fn refusal(what: &str, status: StatusCode, body: &[u8]) -> StoreError {
-    let problem = xml::problem(body).unwrap_or_default();
-    by_code(what, status, &problem)
-}
-
 /// What an answer asks of the caller. The code, where there is one, knows more than the status.
-fn by_code(what: &str, status: StatusCode, problem: &xml::Problem) -> StoreError {
+fn by_code(what: &str, status: StatusCode, problem: &xml::Problem, bucket_url: &str) -> StoreError {
     let mut text = format!("{what}: {}", status.as_u16());
     if !problem.code.is_empty() {
         text = format!("{text} {} {}", problem.code, problem.message)
             .trim_end()
             .to_owned();
     }
+    text += &next_step(&problem.code, bucket_url);
     match problem.code.as_str() {
         "NoSuchBucket" | "QuotaExceeded" | "EntityTooLarge" | "EntityTooSmall" => return StoreError::Refused(text),
         "NoSuchKey" | "NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" => return StoreError::NotFound(text),
@@ -153,9 +159,36 @@ fn by_code(what: &str, status: StatusCode, problem: &xml::Problem) -> StoreError
     exchange::by_status(status, text)
 }
 
+/// What a person can do about it, where the code alone does not say so.
+fn next_step(code: &str, bucket_url: &str) -> String {
+    match code {
+        "NoSuchBucket" => {
+            format!("; there is no bucket {bucket_url}: create it, or mount another one")
+        }
+        "AccessDenied" => format!("; let the key that the server uses do this in {bucket_url}, or give it another one"),
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" => "; give the server the store's present key".to_owned(),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bucket_that_is_gone_is_named_with_what_to_do() {
+        let problem = xml::Problem {
+            code: "NoSuchBucket".into(),
+            message: String::new(),
+        };
+        let error = by_code("PUT t/small", StatusCode::NOT_FOUND, &problem, "http://store/lake");
+        let expected =
+            "PUT t/small: 404 NoSuchBucket; there is no bucket http://store/lake: create it, or mount another one";
+        assert!(
+            matches!(&error, StoreError::Refused(text) if text == expected),
+            "{error:?}"
+        );
+    }
 
     #[test]
     fn an_answer_is_classified_by_what_it_asks_of_the_caller() {
@@ -164,7 +197,12 @@ mod tests {
                 code: code.into(),
                 message: String::new(),
             };
-            match by_code("PUT k", StatusCode::from_u16(status).unwrap(), &problem) {
+            match by_code(
+                "PUT k",
+                StatusCode::from_u16(status).unwrap(),
+                &problem,
+                "http://store/lake",
+            ) {
                 StoreError::NotFound(_) => "not found",
                 StoreError::Changed(_) => "changed",
                 StoreError::Refused(_) => "refused",
