@@ -183,10 +183,11 @@ class TestPermissions:
         ada, cyd, root = (Caller(guarded, f"{name}-token") for name in ("ada", "cyd", "root"))
         assert ada.act("policy_set", path="/scratch/each", user_quota_files=2) == "PERMISSION_DENIED"
         assert root.act("policy_set", path="/scratch/each", user_quota_files=2) == "OK"
-        assert [ada.put(f"/scratch/each/ada-{n}") for n in range(3)] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
         begun = ada.call("DoAction", protobuf(_1=b"begin", _2=b'{"path": "/scratch/each/ada-1"}'))[1]
         session = json.loads(fl.Result.deserialize(begun[0]).body.to_pybytes())["session"]
         assert ada.put("/scratch/each/ada-1", session=session) == "OK"
+        assert [ada.put(f"/scratch/each/ada-{n}") for n in range(3)] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
+        assert ada.put("/scratch/each/ada-1", session=session) == "RESOURCE_EXHAUSTED", "it could not be published"
         assert ada.act("publish", session=session) == "RESOURCE_EXHAUSTED"
         assert cyd.put("/scratch/each/cyd") == "OK"
         assert [root.put(f"/scratch/each/root-{n}") for n in range(3)] == ["OK"] * 3
