@@ -664,7 +664,8 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
     let Some(real) = Real::new("namenode").await else {
         return;
     };
-    let store = real.store_at(real.address(), SHORT).await;
+    // A NameNode that has just come back may be slow.
+    let store = real.store().await;
     let bytes = pattern((1 << 20) + 5);
     put(&store, "before", &bytes, Expect::Absent).await.unwrap();
     let wanted = write("parts", bytes.len() * 2, Expect::Absent);
@@ -680,8 +681,11 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
             .map(|_| ()),
         store.head("before").await.map(|_| ()),
     ] {
-        // At once: a closed port needs no waiting.
-        assert!(is_unavailable(&answer, "refused"), "{answer:?}");
+        // A closed connection or port needs no waiting.
+        assert!(
+            is_unavailable(&answer, "") && !is_unavailable(&answer, "no answer"),
+            "{answer:?}"
+        );
     }
     start("namenode").await;
     node("wait").await;
@@ -692,9 +696,10 @@ async fn a_namenode_that_is_killed_or_stopped_and_comes_back() {
     assert_eq!(token(&store, "before").await.as_deref(), Some("life-before"));
     assert_eq!(store.head("during").await.unwrap(), None);
 
+    let impatient = real.store_at(real.address(), SHORT).await;
     node("stop namenode").await;
     let began = Instant::now();
-    let answer = store.head("before").await;
+    let answer = impatient.head("before").await;
     let waited = began.elapsed();
     node("cont namenode").await;
     assert!(is_unavailable(&answer, "no answer from HDFS in 2s"), "{answer:?}");

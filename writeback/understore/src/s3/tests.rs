@@ -16,8 +16,12 @@ fn real_url() -> Option<url::Url> {
     Some(url::Url::parse(&text).unwrap())
 }
 
-/// The bucket behind a proxy, below a prefix of the test's own.
+/// The bucket behind a proxy, below a prefix of the test's own, with little patience.
 async fn broken(prefix: &str) -> Option<(FaultProxy, UnderStoreRef)> {
+    behind_proxy(prefix, Duration::from_secs(2)).await
+}
+
+async fn behind_proxy(prefix: &str, timeout: Duration) -> Option<(FaultProxy, UnderStoreRef)> {
     let mut url = real_url()?;
     let endpoint = url
         .query_pairs()
@@ -29,7 +33,7 @@ async fn broken(prefix: &str) -> Option<(FaultProxy, UnderStoreRef)> {
     url.set_query(Some(&format!("endpoint=http://{}", proxy.address())));
     url.set_path(&format!("{}/{prefix}", url.path().trim_end_matches('/')));
     let settings = Settings {
-        timeout: Duration::from_secs(2),
+        timeout,
         ..Settings::default()
     };
     let store = crate::open(url.as_str(), &settings).await.unwrap();
@@ -118,7 +122,7 @@ async fn after_an_unclear_answer_the_token_tells_that_it_happened() {
 
 #[tokio::test]
 async fn a_bit_that_turned_on_the_way_is_noticed_in_what_is_small_and_whole() {
-    let Some((proxy, store)) = broken("flipped").await else {
+    let Some((proxy, store)) = behind_proxy("flipped", Settings::default().timeout).await else {
         return;
     };
     store.probe().await.unwrap();
