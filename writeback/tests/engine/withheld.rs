@@ -197,40 +197,6 @@ fn a_commit_lets_go_what_was_written_before_and_comes_last() {
 }
 
 #[test]
-fn a_commit_lets_go_what_is_just_being_looked_at() {
-    for moment in 0..200 {
-        World::new(moment).live(async |world| {
-            let cache = world.open().await.unwrap();
-            set(&cache, "/kept/jobs", "persist", "commit").await;
-            // At several depths, so that some of the looks take longer than others.
-            let dirs = ["", "day=1/", "day=1/hour=1/minute=1/"];
-            let part = |number: usize| format!("/kept/jobs/out/{}part-{number}", dirs[number % dirs.len()]);
-            for number in 0..6 {
-                put(&cache, &part(number), b"rows").await.unwrap();
-            }
-            world.clock.sleep(MINUTE).await;
-            assert_eq!(withheld(&cache).await, 6);
-            for number in 6..30 {
-                put(&cache, &part(number), b"rows").await.unwrap();
-            }
-            // The looks begin when what comes within a few milliseconds was gathered.
-            world.clock.sleep(Duration::from_millis(5)).await;
-            for _ in 0..moment {
-                tokio::task::yield_now().await;
-            }
-            put(&cache, "/kept/jobs/out/_SUCCESS", b"").await.unwrap();
-            let mut left = MINUTE.as_millis();
-            while left > 0 && !world.store.contents().contains_key("jobs/out/_SUCCESS") {
-                world.clock.sleep(Duration::from_millis(1)).await;
-                left -= 1;
-            }
-            let (there, kept) = (world.store.contents().len(), withheld(&cache).await);
-            assert_eq!((there, kept), (31, 0), "it came after all of them, moment {moment}");
-        });
-    }
-}
-
-#[test]
 fn a_file_that_is_renamed_under_a_policy_does_not_stay_at_its_old_place() {
     World::new(5).live(async |world| {
         let cache = world.open().await.unwrap();
