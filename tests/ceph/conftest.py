@@ -6,6 +6,7 @@ import uuid
 import boto3
 import pytest
 
+from tests.ceph.faults import FaultProxy
 from tests.harness import Server
 
 
@@ -52,6 +53,13 @@ class Bucket:
 @pytest.fixture
 def bucket():
     return Bucket(f"t-{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def proxy(bucket):
+    """Between whoever is pointed at it and the gateway."""
+    with FaultProxy(bucket.endpoint) as proxy:
+        yield proxy
 
 
 @pytest.fixture

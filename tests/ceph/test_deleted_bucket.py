@@ -9,7 +9,6 @@ import uuid
 import pytest
 
 from tests.ceph.conftest import Bucket
-from tests.ceph.faults import FaultProxy
 from tests.ceph.test_ceph import all_same
 from tests.harness import Server
 from tests.stores import wait, wait_for
@@ -24,12 +23,6 @@ def bucket():
     bucket.name = f"forebay-{uuid.uuid4().hex[:8]}"
     bucket.s3.create_bucket(Bucket=bucket.name)
     return bucket
-
-
-@pytest.fixture
-def proxy(bucket):
-    with FaultProxy(bucket.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture

@@ -5,17 +5,10 @@ import random
 
 import pytest
 
-from tests.ceph.faults import FaultProxy
 from tests.harness import Server
 from tests.stores import wait, wait_for
 
 LARGE = random.Random(3).randbytes(40 << 20)
-
-
-@pytest.fixture
-def proxy(bucket):
-    with FaultProxy(bucket.endpoint) as proxy:
-        yield proxy
 
 
 @pytest.fixture

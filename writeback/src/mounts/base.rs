@@ -1,8 +1,8 @@
 //! What the under-stores show: the base that lies under the namespace's rows, over all mounts.
 //!
 //! Answers of a store are remembered as long as the policies say ([`Freshness`](super::freshness)), so that a burst of lookups costs one
-//! request, within [`REMEMBERED_BYTES_MAX`]; directories that were listed are too ([`listings`](super::listings)). Our own changes drop what was remembered, and so does a comparison with the store. A store
-//! that is away is an error, never an absence.
+//! request, within [`REMEMBERED_BYTES_MAX`]; directories that were listed are too ([`listings`](super::listings)). Our own changes drop
+//! what was remembered, and so does a comparison with the store. A store that is away is an error, never an absence.
 
 use super::{
     Mount, PEEKED_BYTES_MAX, Shared,
